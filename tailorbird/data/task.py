@@ -1,0 +1,84 @@
+"""What is asked of a model, derived from the examples: the task, and the data of one comparison."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from tailorbird.records import Example, Message, Request, Sampling
+
+TaskKind = Literal["classify", "answer"]
+
+LISTED_LABELS = 30
+"""Up to this many labels are named in the instruction; more would crowd out the message itself."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """How a bare message becomes a Request: one instruction, and for a classification its labels.
+
+    Comparing, training, asking and serving all build their requests here, so that what is served
+    is what was measured. `max_tokens` bounds a free answer.
+    """
+
+    kind: TaskKind
+    instruction: str
+    labels: tuple[str, ...] = ()
+    max_tokens: int = 64
+
+    def request(self, messages: Sequence[Message], example_id: str | None = None) -> Request:
+        """The request for a conversation; a system message of the caller's replaces our instruction."""
+        turns = tuple(messages)
+        if self.instruction and not any(m.role == "system" for m in turns):
+            turns = (Message("system", self.instruction), *turns)
+        choices = self.labels if self.kind == "classify" else None
+        return Request(turns, Sampling(max_tokens=self.max_tokens), choices=choices, example_id=example_id)
+
+    def ask(self, example: Example) -> Request:
+        """The request that an example stands for."""
+        return self.request(example.messages, example.id)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Everything a technique may learn from, and the examples kept apart to judge it.
+
+    `train` fits, `dev` chooses, `test` confirms once; the three share no example. Techniques never
+    read `test`. `documents` is a folder or None.
+    """
+
+    task: Task
+    train: tuple[Example, ...]
+    dev: tuple[Example, ...] = ()
+    test: tuple[Example, ...] = ()
+    documents: Path | None = None
+
+
+def infer_task(examples: Sequence[Example], instruction: str | None = None) -> Task:
+    """Classification if the completions are few short labels that repeat, else free answers.
+
+    The rule: at most 300 distinct completions, each at most 60 characters, on average at least
+    three examples each, and single-example labels in at most a tenth of the examples.
+    """
+    counts = Counter(e.completion for e in examples)
+    singles = sum(1 for n in counts.values() if n == 1)
+    classify = (
+        2 <= len(counts) <= 300
+        and max(map(len, counts)) <= 60
+        and len(examples) >= 3 * len(counts)
+        and singles <= len(examples) / 10
+    )
+    if not classify:
+        longest = max((len(e.completion) for e in examples), default=80)
+        return Task("answer", instruction or "Answer the question briefly.", max_tokens=min(512, max(16, longest // 2)))
+    labels = tuple(sorted(counts))
+    return Task("classify", instruction or _label_instruction(labels), labels)
+
+
+def _label_instruction(labels: Sequence[str]) -> str:
+    if len(labels) > LISTED_LABELS:
+        return "Name the category of the message."
+    return "Name the category of the message. Categories: " + ", ".join(labels) + "."

@@ -1,0 +1,63 @@
+"""Everything that Tailorbird raises on purpose.
+
+    TailorbirdError
+    ├── InputError (ValueError)            something the user gave cannot be used
+    │   ├── DataError                      a line of a data file, or a data set as a whole
+    │   ├── DocumentError                  a document that cannot be read
+    │   ├── RecipeError                    a recipe, an arm name, a setting
+    │   └── RequestError                   a request to a model
+    │       └── ContextTooLong             does not fit the model's context, even without evidence
+    ├── NotFound (LookupError)             a model, a file, an arm that is not there
+    ├── Unsupported (TypeError)            the model cannot do this (training a remote model)
+    ├── IntegrityError (RuntimeError)      stored bytes are not the bytes that were written
+    └── EndpointError (ConnectionError)    a remote endpoint failed or answered nonsense
+
+A message says what is wrong, where, what was got, what was expected and what to do next.
+Shells print it without a traceback; any other exception that reaches a shell is a defect.
+"""
+
+from __future__ import annotations
+
+
+class TailorbirdError(Exception):
+    """Base of all errors a user may see."""
+
+
+class InputError(TailorbirdError, ValueError):
+    """Something the user gave cannot be used as it is."""
+
+
+class DataError(InputError):
+    """A line of a data file, or a data set as a whole, cannot be used."""
+
+
+class DocumentError(InputError):
+    """A document cannot be read."""
+
+
+class RecipeError(InputError):
+    """A recipe, an arm name or a setting makes no sense."""
+
+
+class RequestError(InputError):
+    """A request to a model cannot be answered as it stands."""
+
+
+class ContextTooLong(RequestError):
+    """The request does not fit the model's context, even with all evidence dropped."""
+
+
+class NotFound(TailorbirdError, LookupError):
+    """What was named does not exist."""
+
+
+class Unsupported(TailorbirdError, TypeError):
+    """The model or part cannot do what was asked of it."""
+
+
+class IntegrityError(TailorbirdError, RuntimeError):
+    """Stored bytes differ from what was written."""
+
+
+class EndpointError(TailorbirdError, ConnectionError):
+    """A remote endpoint failed, refused or answered something unusable."""

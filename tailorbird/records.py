@@ -1,0 +1,167 @@
+"""The records that travel between the layers: frozen, plain, standard library only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+Role = Literal["system", "user", "assistant"]
+FinishReason = Literal["stop", "length", "choice"]
+
+NOT_IN_DOCUMENTS = "Not in the documents."
+"""The answer of a model that found no evidence, and the completion of an unanswerable example."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How an answer is drawn.
+
+    `temperature` 0 is greedy; `top_p` in (0, 1]; `max_tokens` ≥ 1 counts the answer's tokens;
+    `stop` are texts that end the answer and are not part of it.
+    """
+
+    max_tokens: int = 128
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of a document, as stored, found and cited.
+
+    `document` is the document's id (its path inside the folder); `start` and `end` are character
+    offsets into the document's text; `score` is set by the search that found it (higher is better).
+    """
+
+    id: str
+    document: str
+    text: str
+    title: str = ""
+    headings: tuple[str, ...] = ()
+    start: int = 0
+    end: int = 0
+    page: int | None = None
+    version: str = ""
+    score: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A text with a name: `id` is stable (a path, a URL), `version` a hash of what was read."""
+
+    id: str
+    text: str
+    title: str = ""
+    version: str = ""
+    page_starts: tuple[int, ...] = ()
+    """Character offset at which each page begins; empty where the format has no pages."""
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a model is asked.
+
+    `evidence` stands apart from the messages so that the chat template can number it, put it before
+    the last user message and trim it first. `choices`, if given, is the closed set of answers.
+    `example_id` names the training or test example that the request was made from, so that a
+    wrapper never shows an example to itself.
+    """
+
+    messages: tuple[Message, ...]
+    sampling: Sampling = Sampling()
+    evidence: tuple[Passage, ...] = ()
+    choices: tuple[str, ...] | None = None
+    example_id: str | None = None
+
+    @property
+    def question(self) -> str:
+        """The text of the last user message; empty if there is none."""
+        return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    def with_evidence(self, evidence: tuple[Passage, ...]) -> Request:
+        """The same request with other evidence."""
+        return replace(self, evidence=evidence)
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens of one answer; `cached_tokens` of the input were computed once for several requests."""
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """An answer and how it came about.
+
+    `probabilities` maps every choice to its probability where the request was a closed set.
+    `seconds` is this request's share of the wall-clock time. `asked` is the request exactly as the
+    weights saw it, after every wrapper and after trimming; `dropped` lists what trimming left out.
+    `valid` is False where a closed set was asked of a model that cannot be bound to it and its
+    words named none of the choices.
+    """
+
+    text: str
+    finish_reason: FinishReason = "stop"
+    usage: Usage = Usage()
+    seconds: float = 0.0
+    probabilities: Mapping[str, float] | None = None
+    asked: Request | None = None
+    dropped: tuple[str, ...] = ()
+    valid: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A labelled example: what comes in, what should come out.
+
+    `messages` end with a user message. `document` names the document that holds the answer, where
+    the data says so. `line` and `file` say where it was read.
+    """
+
+    messages: tuple[Message, ...]
+    completion: str
+    document: str | None = None
+    file: str = ""
+    line: int = 0
+    id: str = field(default="")
+
+    def __post_init__(self) -> None:
+        if not self.id:
+            object.__setattr__(self, "id", content_hash([self.turns, self.completion]))
+
+    @property
+    def prompt(self) -> str:
+        """The text of the last user message."""
+        return self.messages[-1].content
+
+    @property
+    def turns(self) -> list[list[str]]:
+        """The messages as plain lists, for hashing and JSON."""
+        return [[m.role, m.content] for m in self.messages]
+
+    @classmethod
+    def pair(cls, prompt: str, completion: str, **rest: Any) -> Example:
+        """An example of one user message and its completion."""
+        return cls((Message("user", prompt),), completion, **rest)
+
+
+def content_hash(value: Any, length: int = 16) -> str:
+    """A hash of any JSON-like value, the same on every machine: blake2b, `length` hex digits."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()[:length]
