@@ -1,0 +1,87 @@
+"""Any transformers causal language model, with or without LoRA layers in it, as a `Network`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from transformers.cache_utils import DynamicCache
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class TransformersNetwork:
+    """Runs the body and the head of a causal model apart, so that the head sees only rows that count."""
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.body = model.base_model if model.base_model is not model else model.get_decoder()
+        self.head = model.get_output_embeddings()
+        kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
+        # A recurrent layer's state can be neither branched with gradients nor masked by position.
+        self.shares_prefix = kinds == {"full_attention"} and not getattr(model, "_is_stateful", False)
+
+    def hidden(
+        self,
+        ids_BT: Tensor,
+        *,
+        past: DynamicCache | None = None,
+        mask_BTS: Tensor | None = None,
+        positions_BT: Tensor | None = None,
+        keep_past: bool = False,
+    ) -> tuple[Tensor, DynamicCache | None]:
+        """See `Network.hidden`."""
+        cache = _copy(past) if past is not None else (DynamicCache() if keep_past else None)
+        if positions_BT is None:
+            start = cache.get_seq_length() if past is not None and cache is not None else 0
+            positions_BT = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+        output = self.body(
+            input_ids=ids_BT,
+            past_key_values=cache,
+            attention_mask=None if mask_BTS is None else self._additive(mask_BTS),
+            position_ids=positions_BT,
+            use_cache=cache is not None,
+        )
+        return output.last_hidden_state, cache if keep_past else None
+
+    def logits(self, hidden_NC: Tensor) -> Tensor:
+        """See `Network.logits`; applies the scaling that some architectures put after the head."""
+        config = self.model.config
+        logits_NV = self.head(hidden_NC).float()
+        if scale := getattr(config, "logit_scale", None):
+            logits_NV = logits_NV * scale
+        if scaling := getattr(config, "logits_scaling", None):
+            logits_NV = logits_NV / scaling
+        if cap := getattr(config, "final_logit_softcapping", None):
+            logits_NV = torch.tanh(logits_NV / cap) * cap
+        return logits_NV
+
+    def expand_past(self, past: DynamicCache, batch: int) -> DynamicCache:
+        """See `Network.expand_past`."""
+        expanded = _copy(past)
+        for layer in expanded.layers:
+            layer.keys = layer.keys.expand(batch, -1, -1, -1)
+            layer.values = layer.values.expand(batch, -1, -1, -1)
+        return expanded
+
+    def crop_past(self, past: DynamicCache, length: int) -> DynamicCache:
+        """The first `length` tokens of the past, without touching the given one."""
+        cropped = _copy(past)
+        for layer in cropped.layers:
+            layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
+        return cropped
+
+    def _additive(self, mask_BTS: Tensor) -> Tensor:
+        """Both attention paths of transformers take a float mask; only one takes a boolean one."""
+        dtype = self.model.dtype
+        mask_B1TS = torch.zeros(mask_BTS.shape, dtype=dtype, device=mask_BTS.device)
+        return mask_B1TS.masked_fill(~mask_BTS, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def _copy(past: DynamicCache) -> DynamicCache:
+    """A cache object of its own over the same tensors: transformers appends to caches in place."""
+    copy = DynamicCache()
+    for index, layer in enumerate(past.layers):
+        copy.update(layer.keys, layer.values, index)
+    return copy

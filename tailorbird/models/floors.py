@@ -1,0 +1,166 @@
+"""The fitted floors: what any customization must beat to be worth its trouble. They run in milliseconds.
+
+Each is fitted from examples alone and is refitted from them when loaded, so nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from tailorbird.errors import DataError
+from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
+from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.index import KnowledgeIndex
+
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+
+
+def _answer_each(requests: Sequence[Request], one: Callable[[Request], Completion]) -> list[Completion]:
+    """Answers one by one with the time of each."""
+    answers = []
+    for request in requests:
+        started = time.perf_counter()
+        answer = one(request)
+        answers.append(replace(answer, seconds=time.perf_counter() - started, asked=request))
+    return answers
+
+
+def _chosen(text: str, request: Request, probabilities: dict[str, float] | None = None) -> Completion:
+    """An answer that is one of the choices where there are choices."""
+    if request.choices is None:
+        return Completion(text)
+    if text not in request.choices:
+        text = request.choices[0]
+    return Completion(text, "choice", probabilities=probabilities or {c: float(c == text) for c in request.choices})
+
+
+@dataclass(frozen=True)
+class Majority:
+    """Always says the most frequent completion of the training examples."""
+
+    examples: tuple[Example, ...]
+    name: str = "majority"
+    num_parameters: int = 0
+
+    @cached_property
+    def shares(self) -> dict[str, float]:
+        """Every completion's share of the examples, most frequent first, ties by text."""
+        counts = Counter(e.completion for e in self.examples)
+        return {c: n / len(self.examples) for c, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        best = next(iter(self.shares))
+        return _answer_each(
+            requests,
+            lambda r: _chosen(best, r, {c: self.shares.get(c, 0.0) for c in r.choices} if r.choices else None),
+        )
+
+    def stream(self, request: Request) -> Iterator[str]:
+        yield self.answer([request])[0].text
+
+
+@dataclass(frozen=True)
+class TfidfLinear:
+    """Words (1–2) and characters (2–5) weighted by TF-IDF, and a linear support vector classifier."""
+
+    examples: tuple[Example, ...]
+    name: str = "tfidf_linear"
+    num_parameters: int = 0
+
+    @cached_property
+    def pipeline(self) -> Any:
+        """The fitted scikit-learn pipeline."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.pipeline import make_pipeline, make_union
+        from sklearn.svm import LinearSVC
+
+        labels = [e.completion for e in self.examples]
+        if len(set(labels)) < 2:
+            raise DataError(
+                f"floor 'tfidf_linear': the {len(labels)} training examples have {len(set(labels))} label(s); "
+                "a classifier needs two or more. Add examples of another label."
+            )
+        features = make_union(
+            TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
+            TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
+        )
+        return make_pipeline(features, LinearSVC(random_state=0)).fit([e.prompt for e in self.examples], labels)
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        return _answer_each(requests, self._one)
+
+    def stream(self, request: Request) -> Iterator[str]:
+        yield self.answer([request])[0].text
+
+    def _one(self, request: Request) -> Completion:
+        margins = np.atleast_1d(self.pipeline.decision_function([request.question])[0])
+        classes = list(self.pipeline.classes_)
+        scores = dict(zip(classes, (-margins[0], margins[0]) if len(classes) == 2 else margins, strict=True))
+        allowed = [c for c in request.choices or classes if c in scores]
+        best = max(allowed, key=lambda c: (scores[c], c)) if allowed else classes[0]
+        # The margins order the labels; as probabilities they are only a monotone stand-in.
+        exps = {c: float(np.exp(scores[c])) for c in allowed}
+        total = sum(exps.values()) or 1.0
+        return _chosen(best, request, {c: exps.get(c, 0.0) / total for c in request.choices or ()})
+
+
+@dataclass(frozen=True)
+class NearestExample:
+    """Says what the most similar training example says (cosine of sentence embeddings)."""
+
+    examples: tuple[Example, ...]
+    embedder: Embedder
+    name: str = "nearest"
+    num_parameters: int = 0
+
+    @cached_property
+    def vectors(self) -> np.ndarray:
+        """The training prompts' embeddings, [N, D]."""
+        return self.embedder.embed([e.prompt for e in self.examples])
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        return _answer_each(requests, self._one)
+
+    def stream(self, request: Request) -> Iterator[str]:
+        yield self.answer([request])[0].text
+
+    def _one(self, request: Request) -> Completion:
+        similarity = self.vectors @ self.embedder.embed([request.question])[0]
+        return _chosen(self.examples[int(similarity.argmax())].completion, request)
+
+
+@dataclass(frozen=True)
+class NearestSentence:
+    """Says the sentence of the best passages that is most similar to the question.
+
+    Below `threshold` (the similarity of question and best passage) it says that the documents don't tell.
+    """
+
+    index: KnowledgeIndex
+    embedder: Embedder
+    threshold: float
+    name: str = "nearest"
+    num_parameters: int = 0
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        return _answer_each(requests, self._one)
+
+    def stream(self, request: Request) -> Iterator[str]:
+        yield self.answer([request])[0].text
+
+    def _one(self, request: Request) -> Completion:
+        found = self.index.search(request.question, 3)
+        if not found or max(p.score for p in found) < self.threshold:
+            return _chosen(NOT_IN_DOCUMENTS, request)
+        sentences = [s.strip() for p in found for s in _SENTENCE_END.split(p.text) if len(s.split()) > 2]
+        sentences = sentences or [found[0].text]
+        similarity = self.embedder.embed(sentences) @ self.embedder.embed([request.question])[0]
+        return _chosen(sentences[int(similarity.argmax())], request)

@@ -1,0 +1,104 @@
+"""Local weights: a base model in this process, alone or with one LoRA adapter on it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+from tailorbird.errors import NotFound
+from tailorbird.models.engine import Engine
+from tailorbird.models.gguf_file import converted, starter_file
+from tailorbird.records import Completion, Request
+
+STARTER = "starter"
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class LocalWeights:
+    """Weights that answer by themselves.
+
+    `reference` is how the base is found again (`starter`, a path, `hf:org/name`), or None for
+    weights that exist only here, such as freshly trained ones. `adapter` names the LoRA layers in
+    the engine that are switched on for this model.
+    """
+
+    name: str
+    engine: Engine
+    reference: str | None = None
+    adapter: str | None = None
+
+    @property
+    def num_parameters(self) -> int:
+        """Parameters of the base model."""
+        return self.engine.num_parameters
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        return self.engine.answer(requests, self.adapter)
+
+    def stream(self, request: Request) -> Iterator[str]:
+        return self.engine.stream(request, self.adapter)
+
+    def with_adapter(self, folder: Path) -> LocalWeights:
+        """The same base with an adapter loaded from a folder in PEFT's format."""
+        adapter = new_adapter_name()
+        self.engine.load_adapter(adapter, folder)
+        return replace(self, name=f"{self.name} + adapter", adapter=adapter)
+
+
+def new_adapter_name() -> str:
+    """A name that no other adapter of this process has."""
+    return f"adapter{next(_numbers)}"
+
+
+def open_local(reference: str) -> LocalWeights:
+    """Opens `starter`, a transformers folder, a GGUF file or `hf:org/name`.
+
+    The same reference opened twice shares one engine, and so one copy of the weights in memory.
+
+    Raises:
+        NotFound: there is no such file, folder or hub model.
+        InputError: it is there but cannot be loaded.
+    """
+    folder = _folder_of(reference)
+    name = reference if reference == STARTER or reference.startswith("hf:") else Path(reference).stem
+    return LocalWeights(name, _engine(folder), reference)
+
+
+@lru_cache(maxsize=4)
+def _engine(folder: Path) -> Engine:
+    return Engine.load(folder)
+
+
+def _folder_of(reference: str) -> Path:
+    if reference == STARTER:
+        return converted(starter_file())
+    if reference.startswith("hf:"):
+        return _downloaded(reference.removeprefix("hf:"))
+    path = Path(reference).expanduser().resolve()
+    if path.is_file():
+        return converted(path)
+    if not path.is_dir():
+        raise NotFound(
+            f"model {reference!r}: no such saved model, folder or file. Expected a saved name (`tailor models list`), "
+            "'starter', a transformers folder, a .gguf file, hf:org/name, or URL#model for an endpoint."
+        )
+    return path
+
+
+def _downloaded(repository: str) -> Path:
+    """The hub model's files, from the local cache where they are there already."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["*.json", "*.safetensors", "*.jinja", "*.model", "*.txt"]
+    try:
+        return Path(snapshot_download(repository, allow_patterns=patterns))
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise NotFound(
+            f"model 'hf:{repository}': the hub did not give it ({type(error).__name__}: {error}). "
+            "Check the name (hf:org/name), the network and HF_HUB_OFFLINE, or log in with `hf auth login` if it is gated."
+        ) from error

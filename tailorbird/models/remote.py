@@ -1,0 +1,259 @@
+"""A model behind any OpenAI-compatible endpoint: asked over chat completions, never trained here."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import httpx
+
+from tailorbird.errors import EndpointError, InputError
+from tailorbird.models.chat_template import with_evidence
+from tailorbird.models.engine import only_choice
+from tailorbird.records import Completion, Request, Usage
+
+Labels = Literal["auto", "schema", "logprobs", "parse"]
+
+ATTEMPTS = 3
+RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
+
+
+@dataclass(frozen=True)
+class RemoteWeights:
+    """Weights elsewhere.
+
+    Closed sets are asked by `labels`: "schema" (an enum in `response_format`: the endpoint cannot leave
+    the set), "logprobs" (the first token's candidates, where they tell the labels apart), or "parse"
+    (free text, read back; words that name no label make the completion invalid). "auto" tries schema,
+    and parses where the endpoint refuses a schema.
+
+    Args:
+        url: the endpoint's base, such as `http://127.0.0.1:8000/v1`.
+        model: its model id.
+        key_env: environment variable that holds the key; none is sent if it is empty.
+        timeout_s: seconds a request may take.
+        concurrency: requests under way at once.
+    """
+
+    url: str
+    model: str
+    key_env: str = "OPENAI_API_KEY"
+    timeout_s: float = 120.0
+    concurrency: int = 4
+    labels: Labels = "auto"
+
+    @property
+    def name(self) -> str:
+        return self.model
+
+    def answer(self, requests: Sequence[Request]) -> list[Completion]:
+        with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
+            return list(pool.map(lambda r: self._one(client, r), requests))
+
+    def stream(self, request: Request) -> Iterator[str]:
+        if request.choices:
+            yield self.answer([request])[0].text
+            return
+        with self._client() as client:
+            body = {**self._body(request), "stream": True}
+            try:
+                with client.stream("POST", "chat/completions", json=body) as response:
+                    if response.status_code >= 400:
+                        response.read()
+                        raise _refused(self.url, response)
+                    yield from _pieces(response)
+            except httpx.HTTPError as error:
+                raise self._unreachable(error) from error
+
+    def _client(self) -> httpx.Client:
+        key = os.environ.get(self.key_env, "") if self.key_env else ""
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            return httpx.Client(base_url=self.url.rstrip("/") + "/", headers=headers, timeout=self.timeout_s)
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InputError(f"endpoint {self.url!r}: not a usable URL ({error}). Expected http://host:port/v1.") from error
+
+    def _one(self, client: httpx.Client, request: Request) -> Completion:
+        if request.choices is not None and len(request.choices) == 1:
+            return only_choice(request)
+        started = time.perf_counter()
+        completion = self._chosen(client, request) if request.choices else self._free(client, request)
+        return replace(completion, seconds=time.perf_counter() - started, asked=request)
+
+    def _free(self, client: httpx.Client, request: Request) -> Completion:
+        answer = self._post(client, self._body(request))
+        choice, usage = _first_choice(self.url, answer)
+        finish = "length" if choice.get("finish_reason") == "length" else "stop"
+        return Completion(choice["message"]["content"] or "", finish, usage)
+
+    def _chosen(self, client: httpx.Client, request: Request) -> Completion:
+        if self.labels == "logprobs":
+            return self._by_logprobs(client, request)
+        if self.labels in ("auto", "schema"):
+            try:
+                return self._by_schema(client, request)
+            except EndpointError as error:
+                if self.labels == "schema" or getattr(error, "status", 0) not in (400, 404, 415, 422, 501):
+                    raise
+        return self._by_parsing(client, request)
+
+    def _by_schema(self, client: httpx.Client, request: Request) -> Completion:
+        assert request.choices is not None
+        schema = {
+            "type": "object",
+            "properties": {"label": {"type": "string", "enum": list(request.choices)}},
+            "required": ["label"],
+            "additionalProperties": False,
+        }
+        form = {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}
+        # The bound on the answer's length is for the bare label; braces and quotes come on top.
+        body = {**self._body(request), "response_format": form, "max_tokens": request.sampling.max_tokens + 32}
+        choice, usage = _first_choice(self.url, self._post(client, body))
+        text = choice["message"]["content"] or ""
+        try:
+            label = str(json.loads(text)["label"])
+        except (ValueError, KeyError, TypeError):
+            label = text
+        return _read_label(label, request, usage)
+
+    def _by_logprobs(self, client: httpx.Client, request: Request) -> Completion:
+        assert request.choices is not None
+        body = {**self._body(request), "max_tokens": 1, "logprobs": True, "top_logprobs": 20}
+        choice, usage = _first_choice(self.url, self._post(client, body))
+        try:
+            candidates = choice["logprobs"]["content"][0]["top_logprobs"]
+        except (KeyError, IndexError, TypeError) as error:
+            raise EndpointError(
+                f"endpoint {self.url}: it sent no logprobs for {self.model!r}. Use labels='schema' or labels='parse'."
+            ) from error
+        chances = dict.fromkeys(request.choices, 0.0)
+        for candidate in candidates:
+            start = str(candidate["token"]).strip()
+            named = [c for c in request.choices if start and c.startswith(start)]
+            if len(named) == 1:
+                chances[named[0]] += math.exp(candidate["logprob"])
+        total = sum(chances.values())
+        if total == 0:
+            return self._by_parsing(client, request)
+        best = max(request.choices, key=lambda c: chances[c])
+        shares = {c: p / total for c, p in chances.items()}
+        return Completion(best, "choice", usage, probabilities=shares)
+
+    def _by_parsing(self, client: httpx.Client, request: Request) -> Completion:
+        choice, usage = _first_choice(self.url, self._post(client, self._body(request)))
+        return _read_label(choice["message"]["content"] or "", request, usage)
+
+    def _body(self, request: Request) -> dict[str, Any]:
+        sampling = request.sampling
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": m.role, "content": m.content} for m in with_evidence(request)],
+            "max_tokens": sampling.max_tokens,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+        }
+        if sampling.seed is not None:
+            body["seed"] = sampling.seed
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        return body
+
+    def _post(self, client: httpx.Client, body: dict[str, Any]) -> Any:
+        for attempt in range(ATTEMPTS):
+            try:
+                response = client.post("chat/completions", json=body)
+            except httpx.HTTPError as error:
+                if attempt + 1 == ATTEMPTS or not isinstance(error, httpx.TransportError):
+                    raise self._unreachable(error) from error
+                time.sleep(0.5 * 2**attempt)
+                continue
+            if response.status_code in RETRIED and attempt + 1 < ATTEMPTS:
+                time.sleep(min(20.0, _retry_after_s(response) or 0.5 * 2**attempt))
+                continue
+            if response.status_code >= 400:
+                raise _refused(self.url, response)
+            try:
+                return response.json()
+            except ValueError as error:
+                raise EndpointError(
+                    f"endpoint {self.url}: answered HTTP {response.status_code} with something that is not JSON: "
+                    f"{response.text[:80]!r}. Is this an OpenAI-compatible API? The base usually ends in /v1."
+                ) from error
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _unreachable(self, error: Exception) -> EndpointError:
+        return EndpointError(
+            f"endpoint {self.url}: no answer for model {self.model!r} ({type(error).__name__}: {error}). "
+            "Check that the server runs and that the URL, with /v1 if it has one, is right."
+        )
+
+
+def _refused(url: str, response: httpx.Response) -> EndpointError:
+    try:
+        message = response.json()["error"]["message"]
+    except (ValueError, KeyError, TypeError):
+        message = response.text[:200]
+    error = EndpointError(
+        f"endpoint {url}: HTTP {response.status_code}: {message} "
+        f"{'Check the key in the environment variable named by --key-env.' if response.status_code == 401 else ''}".strip()
+    )
+    error.status = response.status_code  # type: ignore[attr-defined]
+    return error
+
+
+def _retry_after_s(response: httpx.Response) -> float | None:
+    try:
+        return float(response.headers["retry-after"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _first_choice(url: str, answer: Any) -> tuple[Any, Usage]:
+    try:
+        choice = answer["choices"][0]
+        _ = choice["message"]["content"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise EndpointError(
+            f"endpoint {url}: the answer has no choices[0].message.content. Got {str(answer)[:120]!r}. "
+            "Is this an OpenAI-compatible chat completions API?"
+        ) from error
+    usage = answer.get("usage") or {}
+    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return choice, Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
+
+
+def _read_label(text: str, request: Request, usage: Usage) -> Completion:
+    """The one choice that the words name; otherwise the words themselves, marked invalid."""
+    assert request.choices is not None
+    said = _plain(text)
+    exact = [c for c in request.choices if _plain(c) == said]
+    named = exact or [c for c in request.choices if re.search(rf"(?<!\w){re.escape(_plain(c))}(?!\w)", said)]
+    if len(named) > 1:  # `card` inside `card arrival`: the longest that covers all others is meant
+        longest = max(named, key=len)
+        named = [longest] if all(_plain(c) in _plain(longest) for c in named) else named
+    if len(named) == 1:
+        return Completion(named[0], "choice", usage)
+    return Completion(text, "stop", usage, valid=False)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\s_]+", " ", text).strip(" .:;,'\"`*").lower()
+
+
+def _pieces(response: httpx.Response) -> Iterator[str]:
+    for line in response.iter_lines():
+        if not line.startswith("data:") or line.endswith("[DONE]"):
+            continue
+        event = json.loads(line.removeprefix("data:"))
+        if "error" in event:
+            raise EndpointError(f"endpoint: the stream broke off: {event['error'].get('message')}. Ask again.")
+        piece = event["choices"][0]["delta"].get("content") if event.get("choices") else None
+        if piece:
+            yield piece
