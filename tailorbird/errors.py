@@ -60,4 +60,8 @@ class IntegrityError(TailorbirdError, RuntimeError):
 
 
 class EndpointError(TailorbirdError, ConnectionError):
-    """A remote endpoint failed, refused or answered something unusable."""
+    """A remote endpoint failed, refused or answered something unusable. `status` is its HTTP status or 0."""
+
+    def __init__(self, message: str, status: int = 0) -> None:
+        super().__init__(message)
+        self.status = status

@@ -1,0 +1,1 @@
+"""Judging any model: metrics, intervals, comparisons, verdicts, reports."""

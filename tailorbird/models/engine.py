@@ -106,10 +106,21 @@ class Engine:
             else:
                 self.peft.add_adapter(name, config)
             self._adapters.add(name)
-            self._active = name
-            self.peft.set_adapter(name)
-            self.peft.eval()
+            self._switch_to(name)
+            self.model.eval()
             return {n: p for n, p in self.model.named_parameters() if f".{name}." in n}
+
+    def copy_adapter(self, source: str, name: str) -> dict[str, torch.nn.Parameter]:
+        """A new adapter that starts with the weights of `source`; returns its parameters by name."""
+        from copy import deepcopy
+
+        with self.using(source):
+            parameters = self.add_adapter(name, deepcopy(self.peft.peft_config[source]))
+            own = dict(self.model.named_parameters())
+            with torch.no_grad():
+                for key, parameter in parameters.items():
+                    parameter.copy_(own[key.replace(f".{name}.", f".{source}.")])
+            return parameters
 
     def load_adapter(self, name: str, folder: Path) -> None:
         """Loads an adapter in PEFT's format and makes sure that all of it was applied.
@@ -170,13 +181,16 @@ class Engine:
                     "Load the model again."
                 )
             if self.peft is not None and adapter != self._active:
-                if adapter is None:
-                    self.peft.base_model.disable_adapter_layers()
-                else:
-                    self.peft.base_model.enable_adapter_layers()
-                    self.peft.set_adapter(adapter)
-                self._active = adapter
+                self._switch_to(adapter)
             yield
+
+    def _switch_to(self, adapter: str | None) -> None:
+        if adapter is None:
+            self.peft.base_model.disable_adapter_layers()
+        else:
+            self.peft.base_model.enable_adapter_layers()
+            self.peft.set_adapter(adapter)
+        self._active = adapter
 
     def weights_changed(self, adapter: str | None) -> None:
         """Tells the engine that an adapter was trained on, so that nothing computed with it is reused."""

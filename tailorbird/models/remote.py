@@ -100,7 +100,7 @@ class RemoteWeights:
             try:
                 return self._by_schema(client, request)
             except EndpointError as error:
-                if self.labels == "schema" or getattr(error, "status", 0) not in (400, 404, 415, 422, 501):
+                if self.labels == "schema" or error.status not in (400, 404, 415, 422, 501):
                     raise
         return self._by_parsing(client, request)
 
@@ -200,12 +200,8 @@ def _refused(url: str, response: httpx.Response) -> EndpointError:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = response.text[:200]
-    error = EndpointError(
-        f"endpoint {url}: HTTP {response.status_code}: {message} "
-        f"{'Check the key in the environment variable named by --key-env.' if response.status_code == 401 else ''}".strip()
-    )
-    error.status = response.status_code  # type: ignore[attr-defined]
-    return error
+    advice = "Check the key in the environment variable named by --key-env." if response.status_code == 401 else ""
+    return EndpointError(f"endpoint {url}: HTTP {response.status_code}: {message} {advice}".strip(), response.status_code)
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:

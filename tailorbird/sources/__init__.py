@@ -1,0 +1,1 @@
+"""Knowledge plug-ins: connectors and live sources, the index over them, and its ways of ranking."""

@@ -1,0 +1,66 @@
+"""Answers as JSON and back, complete: a report can be drawn from a finished run without its model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from tailorbird.records import Completion, Message, Passage, Request, Sampling, Usage
+
+
+def completion_to_json(completion: Completion) -> dict[str, Any]:
+    """A completion as JSON-like values, with the request that the weights saw."""
+    asked, probabilities = completion.asked, completion.probabilities
+    return {
+        "text": completion.text,
+        "finish_reason": completion.finish_reason,
+        "usage": asdict(completion.usage),
+        "seconds": completion.seconds,
+        "probabilities": None if probabilities is None else dict(probabilities),
+        "asked": None if asked is None else request_to_json(asked),
+        "dropped": list(completion.dropped),
+        "valid": completion.valid,
+    }
+
+
+def completion_from_json(row: Mapping[str, Any]) -> Completion:
+    """Reads what `completion_to_json` wrote."""
+    return Completion(
+        text=row["text"],
+        finish_reason=row["finish_reason"],
+        usage=Usage(**row["usage"]),
+        seconds=row["seconds"],
+        probabilities=row["probabilities"],
+        asked=None if row["asked"] is None else request_from_json(row["asked"]),
+        dropped=tuple(row["dropped"]),
+        valid=row["valid"],
+    )
+
+
+def request_to_json(request: Request) -> dict[str, Any]:
+    """A request as JSON-like values."""
+    return {
+        "messages": [asdict(message) for message in request.messages],
+        "sampling": asdict(request.sampling),
+        "evidence": [asdict(passage) for passage in request.evidence],
+        "choices": None if request.choices is None else list(request.choices),
+        "example_id": request.example_id,
+    }
+
+
+def request_from_json(row: Mapping[str, Any]) -> Request:
+    """Reads what `request_to_json` wrote."""
+    sampling: dict[str, Any] = {**row["sampling"], "stop": tuple(row["sampling"]["stop"])}
+    return Request(
+        messages=tuple(Message(**message) for message in row["messages"]),
+        sampling=Sampling(**sampling),
+        evidence=tuple(_passage_from_json(passage) for passage in row["evidence"]),
+        choices=None if row["choices"] is None else tuple(row["choices"]),
+        example_id=row["example_id"],
+    )
+
+
+def _passage_from_json(row: Mapping[str, Any]) -> Passage:
+    values: dict[str, Any] = {**row, "headings": tuple(row["headings"])}
+    return Passage(**values)

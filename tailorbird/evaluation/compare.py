@@ -1,0 +1,310 @@
+"""Judge many arms on one frozen test set, paired by example: chosen on dev, confirmed once on test."""
+
+from __future__ import annotations
+
+import os
+import platform
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from tailorbird.data.task import Data
+from tailorbird.errors import DataError, NotFound, RecipeError
+from tailorbird.evaluation import statistics
+from tailorbird.evaluation.arms import (
+    Arm,
+    ArmFinished,
+    ArmRun,
+    ArmStarted,
+    Event,
+    OnEvent,
+    VerdictSoFar,
+    run_arm,
+)
+from tailorbird.evaluation.comparison import ArmResult, Comparison
+from tailorbird.evaluation.metrics import Metric, is_unanswerable, macro_f1, normalise, refusals
+from tailorbird.evaluation.run_folder import (
+    arm_key,
+    clear_unfinished,
+    data_fingerprint,
+    finished_arm,
+    save_arm,
+    save_comparison,
+)
+from tailorbird.evaluation.verdict import MARGIN, Contender, Verdict, decide
+
+PRICE_PER_HOUR = 0.10
+"""US dollars for an hour of the machine that answers; a small rented one."""
+
+PACKAGES = (
+    "tailorbird",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "numpy",
+    "scikit-learn",
+    "onnxruntime",
+)
+
+
+def compare(
+    arms: Sequence[Arm],
+    data: Data,
+    metrics: Mapping[str, Metric],
+    *,
+    primary: str,
+    folder: Path | None = None,
+    on_event: OnEvent | None = None,
+    latency_requests: int = 12,
+    batch_size: int = 32,
+    price_per_hour: float = PRICE_PER_HOUR,
+    budget_s: float | None = None,
+    margin: float = MARGIN,
+    seed: int = 0,
+    reproduce: Mapping[str, Any] | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Comparison:
+    """Builds and measures every arm in order, and gives the verdict (rule: `verdict.py`).
+
+    With a `folder`, each finished arm is kept there and taken from there when the same comparison
+    runs again, so a killed run continues where it stopped and ends with the same result.
+
+    Args:
+        arms: What to judge; names are unique.
+        data: `dev` chooses and `test` confirms; neither may be empty.
+        metrics: Metrics by name, all measured.
+        primary: The metric that decides.
+        folder: Where the run is kept; None keeps nothing.
+        on_event: Told of every step, for live progress.
+        latency_requests: Test requests answered one by one for p50 and p95; 0 for none.
+        batch_size: Requests given to a model at once.
+        price_per_hour: US dollars an hour of this machine costs; prices local answers.
+        budget_s: Arms not started within this many seconds are recorded as stopped.
+        margin: Differences within ±margin count as none.
+        seed: Of the resampling.
+        reproduce: What the caller knows about repeating this (the command, seeds, the base model).
+        clock: Seconds, for the budget.
+
+    Raises:
+        DataError: dev or test is empty.
+        RecipeError: no arms, or two of one name.
+        NotFound: `primary` is none of the metrics.
+    """
+    _check(arms, data, metrics, primary)
+    fingerprint = data_fingerprint(data)
+    keys = {arm.name: arm_key(arm.name, arm.key, fingerprint, metrics) for arm in arms}
+    if folder:
+        clear_unfinished(folder)
+    judge = _Judge({arm.name: arm for arm in arms}, data, primary, price_per_hour, margin, seed)
+    began = clock()
+    runs: dict[str, ArmRun | None] = {}
+    for index, arm in enumerate(arms):
+        _tell(on_event, ArmStarted(arm.name, index, len(arms)))
+        run = finished_arm(folder, arm.name, keys[arm.name]) if folder else None
+        reused, in_time = run is not None, budget_s is None or clock() - began < budget_s
+        if run is None and in_time:
+            run = run_arm(
+                arm,
+                data,
+                metrics,
+                latency_requests=latency_requests,
+                batch_size=batch_size,
+                on_event=on_event,
+            )
+            if folder:
+                save_arm(folder, run, keys[arm.name])
+        runs[arm.name] = run
+        _tell(on_event, judge.finished(arm, run, reused=reused))
+        if on_event and index + 1 < len(arms):
+            on_event(VerdictSoFar(judge.verdict(runs), index + 1, len(arms)))
+    result = judge.comparison(runs, {**_environment(arms, fingerprint, metrics, seed), **(reproduce or {})})
+    _tell(on_event, VerdictSoFar(result.verdict, len(arms), len(arms)))
+    if folder:
+        save_comparison(folder, result)
+    return result
+
+
+@dataclass(frozen=True)
+class _Judge:
+    """Turns runs into results: the same numbers whether an arm ran now or was read from its folder."""
+
+    arms: Mapping[str, Arm]
+    data: Data
+    primary: str
+    price_per_hour: float
+    margin: float
+    seed: int
+
+    def finished(self, arm: Arm, run: ArmRun | None, *, reused: bool) -> ArmFinished:
+        if run is None:
+            return ArmFinished(
+                arm.name, "stopped", message="The time budget was used up before this arm's turn."
+            )
+        if run.failed:
+            return ArmFinished(arm.name, "failed", message=run.failed)
+        interval = self._interval(run)
+        return ArmFinished(arm.name, "done", interval.mean, interval.low, interval.high, reused)
+
+    def verdict(self, runs: Mapping[str, ArmRun | None]) -> Verdict:
+        done = [run for run in runs.values() if run and not run.failed]
+        not_judged = {n: "failed" if run else "stopped" for n, run in runs.items() if not run or run.failed}
+        return decide(
+            [self._contender(run) for run in done],
+            things="messages" if self.data.task.kind == "classify" else "questions",
+            groups=done[0].test.groups if done else None,
+            not_judged=not_judged,
+            margin=self.margin,
+            seed=self.seed,
+        )
+
+    def comparison(self, runs: Mapping[str, ArmRun | None], reproduce: Mapping[str, Any]) -> Comparison:
+        verdict = self.verdict(runs)
+        results = [self._result(name, run, verdict) for name, run in runs.items()]
+        results.sort(key=lambda r: (r.score is None, -(r.score or 0.0), r.name))
+        num_test = len(self.data.test)
+        return Comparison(
+            task=self.data.task.kind,
+            metric=self.primary,
+            num_test=num_test,
+            arms=tuple(results),
+            verdict=verdict,
+            reproduce=reproduce,
+            num_dev=len(self.data.dev),
+            minimum_detectable_difference=statistics.minimum_detectable_difference(num_test),
+            margin=self.margin,
+            price_per_hour=self.price_per_hour,
+            data=_data_facts(self.data),
+            evaluations={name: run.test for name, run in runs.items() if run and not run.failed},
+        )
+
+    def _contender(self, run: ArmRun) -> Contender:
+        dev, test = run.dev.scores(self.primary), run.test.scores(self.primary)
+        return Contender(run.name, dev, test, self._compute(run), self.arms[run.name].floor)
+
+    def _interval(self, run: ArmRun) -> statistics.Interval:
+        return statistics.score_interval(
+            run.test.scores(self.primary), groups=run.test.groups, seed=self.seed
+        )
+
+    def _compute(self, run: ArmRun) -> float | None:
+        if self.arms[run.name].floor:
+            return 0.0
+        tokens = run.tokens
+        fresh = (tokens["input"] - tokens["cached"] + tokens["output"]) / len(run.test.rows)
+        return None if run.num_parameters is None else fresh * run.num_parameters
+
+    def _cost_per_1k(self, run: ArmRun) -> float:
+        price = self.arms[run.name].price
+        if price:
+            return 1000 * price.cost(run.tokens) / len(run.test.rows)
+        spent_s = sum(row.completion.seconds for row in run.test.rows)
+        return 1000 * spent_s / len(run.test.rows) * self.price_per_hour / 3600
+
+    def _result(self, name: str, run: ArmRun | None, verdict: Verdict) -> ArmResult:
+        floor = self.arms[name].floor
+        if run is None:
+            return ArmResult(name, stopped=True, floor=floor)
+        if run.failed:
+            return ArmResult(name, train_s=run.train_s, failed=run.failed, floor=floor)
+        interval, difference = self._interval(run), verdict.differences.get(name)
+        return ArmResult(
+            name=name,
+            score=interval.mean,
+            low=interval.low,
+            high=interval.high,
+            p_adjusted=difference and difference.p_adjusted,
+            latency_p50_s=run.latency.p50_s,
+            latency_p95_s=run.latency.p95_s,
+            cost_per_1k=self._cost_per_1k(run),
+            train_s=run.train_s,
+            tokens=run.tokens,
+            floor=floor,
+            dev_score=run.dev.mean(self.primary),
+            difference=difference and difference.mean,
+            difference_low=difference and difference.low,
+            difference_high=difference and difference.high,
+            secondary=self._secondary(run),
+            invalid_rate=sum(not row.completion.valid for row in run.test.rows) / len(run.test.rows),
+            compute_per_answer=self._compute(run),
+            mismatches=run.latency.mismatches,
+        )
+
+    def _secondary(self, run: ArmRun) -> dict[str, float]:
+        test = run.test
+        means = {name: test.mean(name) for name in test.rows[0].scores if name != self.primary}
+        if self.data.task.kind == "classify":
+            return {"macro_f1": macro_f1(test.expected, test.answers), **means}
+        refused = refusals(test.expected, test.answers)
+        if refused.unanswerable:
+            means |= {"rightly_refused": refused.rightly_refused, "wrongly_refused": refused.wrongly_refused}
+        return means
+
+
+def _check(arms: Sequence[Arm], data: Data, metrics: Mapping[str, Metric], primary: str) -> None:
+    if not arms:
+        raise RecipeError(
+            "A comparison needs at least one arm; got none. Name some, such as base and few_shot."
+        )
+    twice = [name for name, times in Counter(arm.name for arm in arms).items() if times > 1]
+    if twice:
+        raise RecipeError(
+            f"The arm {twice[0]!r} is named twice; expected every name once. Remove or rename one."
+        )
+    for split, examples in (("dev", data.dev), ("test", data.test)):
+        if not examples:
+            raise DataError(
+                f"The {split} split has no examples; a comparison chooses on dev and confirms on test. "
+                "Give more examples, or split off some."
+            )
+    if primary not in metrics:
+        raise NotFound(
+            f"The metric {primary!r} is not among those given: {', '.join(metrics) or 'none'}. Add it."
+        )
+
+
+def _tell(on_event: OnEvent | None, event: Event) -> None:
+    if on_event:
+        on_event(event)
+
+
+def _data_facts(data: Data) -> dict[str, Any]:
+    seen = {normalise(example.prompt) for example in (*data.train, *data.dev)}
+    facts: dict[str, Any] = {
+        "num_train": len(data.train),
+        "num_dev": len(data.dev),
+        "num_test": len(data.test),
+        "repeated_in_test": sum(normalise(example.prompt) in seen for example in data.test),
+    }
+    if data.task.kind == "classify":
+        splits = [Counter(e.completion for e in examples) for examples in (data.train, data.dev, data.test)]
+        facts["labels"] = {label: [counts[label] for counts in splits] for label in data.task.labels}
+    else:
+        facts["num_unanswerable"] = sum(is_unanswerable(example) for example in data.test)
+    return facts
+
+
+def _environment(
+    arms: Sequence[Arm], fingerprint: Mapping[str, str], metrics: Mapping[str, Metric], seed: int
+) -> dict[str, Any]:
+    """What a later reader needs to get the same numbers: data, arms, versions, the kind of machine."""
+    return {
+        "data": dict(fingerprint),
+        "arms": {arm.name: arm.key for arm in arms},
+        "metrics": list(metrics),
+        "seed": seed,
+        "python": platform.python_version(),
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} CPUs",
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None

@@ -1,0 +1,186 @@
+"""The result of a comparison as a record, and as the `comparison.json` that scripts read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from tailorbird.data.task import TaskKind
+from tailorbird.evaluation.evaluate import Evaluation, Mismatch
+from tailorbird.evaluation.verdict import Verdict
+
+
+@dataclass(frozen=True)
+class ArmResult:
+    """One arm's line of the leaderboard.
+
+    Scores are means of the primary metric in [0, 1] with 95 % intervals. `difference` is this arm
+    minus the candidate (the best on dev) on test, paired; None for the candidate itself. Everything
+    that was not measured is None: a stopped arm was never started, a failed one says why.
+    """
+
+    name: str
+    score: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p_adjusted: float | None = None
+    latency_p50_s: float | None = None
+    latency_p95_s: float | None = None
+    cost_per_1k: float | None = None
+    train_s: float | None = None
+    tokens: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Of all test answers: input, cached (part of the input), output."""
+    stopped: bool = False
+    failed: str = ""
+    floor: bool = False
+    dev_score: float | None = None
+    difference: float | None = None
+    difference_low: float | None = None
+    difference_high: float | None = None
+    secondary: Mapping[str, float] = field(default_factory=dict[str, float])
+    invalid_rate: float | None = None
+    compute_per_answer: float | None = None
+    """(Input − cached + output tokens) × parameters; 0 for floors, None where the size is not told."""
+    mismatches: tuple[Mismatch, ...] = ()
+    """Answers that differed when asked alone instead of in a batch."""
+
+    @property
+    def ran(self) -> bool:
+        """True where the arm was measured."""
+        return self.score is not None
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All arms on one frozen test set, and the verdict."""
+
+    task: TaskKind
+    metric: str
+    num_test: int
+    arms: tuple[ArmResult, ...]
+    verdict: Verdict
+    reproduce: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    num_dev: int = 0
+    minimum_detectable_difference: float = 1.0
+    """With this test size, at 80 % power, if the arms differ on a fifth of the examples."""
+    margin: float = 0.03
+    price_per_hour: float = 0.0
+    data: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Counts, labels, fingerprints and test examples repeated in training."""
+    evaluations: Mapping[str, Evaluation] = field(
+        default_factory=dict[str, Evaluation], repr=False, compare=False
+    )
+    """The test answers of every arm that ran; kept beside the JSON, not in it."""
+
+    def arm(self, name: str) -> ArmResult:
+        """The line of one arm."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def to_json(self) -> dict[str, Any]:
+        """What `comparison.json` holds; `from_json` gives it back without the answers."""
+        verdict = self.verdict
+        return {
+            "task": self.task,
+            "metric": self.metric,
+            "num_test": self.num_test,
+            "num_dev": self.num_dev,
+            "arms": [_arm_to_json(arm) for arm in self.arms],
+            "verdict": {
+                "kind": verdict.kind,
+                "arm": verdict.arm,
+                "sentence": verdict.sentence,
+                "more_examples_needed": verdict.more_examples_needed,
+                "candidate": verdict.candidate,
+            },
+            "minimum_detectable_difference": self.minimum_detectable_difference,
+            "margin": self.margin,
+            "price_per_hour": self.price_per_hour,
+            "data": dict(self.data),
+            "reproduce": dict(self.reproduce),
+        }
+
+    @classmethod
+    def from_json(cls, row: Mapping[str, Any]) -> Comparison:
+        """Reads what `to_json` gave; the verdict's differences stand with the arms."""
+        known = {f.name for f in fields(cls)}
+        rest = {k: v for k, v in row.items() if k in known and k not in ("arms", "verdict")}
+        return cls(
+            arms=tuple(_arm_from_json(arm) for arm in row["arms"]), verdict=Verdict(**row["verdict"]), **rest
+        )
+
+
+def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
+    return {**asdict(arm), "tokens": dict(arm.tokens), "secondary": dict(arm.secondary)}
+
+
+def _arm_from_json(row: Mapping[str, Any]) -> ArmResult:
+    values: dict[str, Any] = {**row, "mismatches": tuple(Mismatch(**m) for m in row["mismatches"])}
+    return ArmResult(**values)
+
+
+def terminal_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Plain columns and rows of the leaderboard, for a shell to draw."""
+    columns = [
+        "arm",
+        comparison.metric,
+        "95 % interval",
+        "vs candidate",
+        "p (Holm)",
+        "p50",
+        "p95",
+        "cost/1k",
+        "train",
+    ]
+    return columns, [_terminal_row(arm, comparison) for arm in comparison.arms]
+
+
+def _terminal_row(arm: ArmResult, comparison: Comparison) -> list[str]:
+    if arm.stopped or arm.failed:
+        why = "stopped: the time budget was used up" if arm.stopped else f"failed: {arm.failed}"
+        return [arm.name, why, *[""] * 7]
+    chosen = arm.name == comparison.verdict.candidate
+    return [
+        f"{arm.name} ←" if arm.name == comparison.verdict.arm else arm.name,
+        percent(arm.score),
+        f"{percent(arm.low)} to {percent(arm.high)}",
+        "candidate" if chosen else points(arm.difference),
+        p_value(arm.p_adjusted),
+        seconds(arm.latency_p50_s),
+        seconds(arm.latency_p95_s),
+        money(arm.cost_per_1k),
+        seconds(arm.train_s),
+    ]
+
+
+def percent(share: float | None) -> str:
+    """A share of 1 in percent, one digit after the point; a dash for what was not measured."""
+    return "–" if share is None else f"{share * 100:.1f}"
+
+
+def points(share: float | None) -> str:
+    """A signed difference in percentage points."""
+    return "–" if share is None else f"{share * 100:+.1f}".replace("-", "−")
+
+
+def p_value(p: float | None) -> str:
+    """A p-value with three digits, or that it is smaller."""
+    if p is None:
+        return "–"
+    return "<.001" if p < 0.001 else f"{p:.3f}".removeprefix("0")
+
+
+def seconds(value: float | None) -> str:
+    """A duration in the unit that suits it."""
+    if value is None:
+        return "–"
+    if value < 1:
+        return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
+    return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"
+
+
+def money(usd: float | None) -> str:
+    """An amount in dollars, with the digits that tell."""
+    if usd is None:
+        return "–"
+    return f"${usd:.2f}" if usd >= 1 else f"${usd:.2g}" if usd >= 0.0001 else "<$0.0001"

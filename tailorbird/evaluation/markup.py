@@ -1,0 +1,52 @@
+"""Small pieces of HTML; every text from outside passes through `escape`."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Iterable, Sequence
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
+
+
+def escape(text: object) -> str:
+    """Any value as text that HTML and SVG show as it is; control characters become visible.
+
+    >>> escape("<script>alert(1)</script>")
+    '&lt;script&gt;alert(1)&lt;/script&gt;'
+    """
+    return html.escape(_CONTROL.sub("\N{REPLACEMENT CHARACTER}", str(text)), quote=True)
+
+
+def shortened(text: str, letters: int) -> str:
+    """The text, or its beginning with the number of letters left out."""
+    return text if len(text) <= letters else f"{text[:letters]} … ({len(text) - letters} more characters)"
+
+
+def table(columns: Sequence[str], rows: Iterable[str]) -> str:
+    """A table that scrolls by itself where the page is narrow; `rows` are made by `row`."""
+    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    body = "".join(rows)
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def row(cells: Iterable[str], style: str = "") -> str:
+    """A row of cells that are HTML already."""
+    mark = f' class="{style}"' if style else ""
+    return f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+
+
+def section(title: str, *parts: str) -> str:
+    """A part of the page with a heading; nothing where there is nothing to show."""
+    body = "".join(parts)
+    return f"<section><h2>{escape(title)}</h2>{body}</section>" if body else ""
+
+
+def details(summary: str, body: str) -> str:
+    """Something shown when asked for; `body` is HTML already."""
+    return f"<details><summary>{escape(summary)}</summary>{body}</details>"
+
+
+def tag(text: str, style: str = "") -> str:
+    """A small label."""
+    return f'<span class="tag{" " + style if style else ""}">{escape(text)}</span>'

@@ -1,0 +1,155 @@
+"""The report's look at single answers: failures side by side, confusions, refusals."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from tailorbird.evaluation.comparison import Comparison
+from tailorbird.evaluation.evaluate import Evaluation, Row
+from tailorbird.evaluation.markup import details, escape, row, section, shortened, table
+from tailorbird.evaluation.metrics import refusals
+from tailorbird.records import Completion, Passage
+
+CASES_EACH = 6
+LEADING_ARMS = 3
+_LETTERS = 1500
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One test example with every arm's row, in the leaderboard's order."""
+
+    rows: Mapping[str, Row]
+    metric: str
+
+    def is_right(self, arm: str) -> bool:
+        """At least half of the full score."""
+        return self.rows[arm].scores[self.metric] >= 0.5
+
+
+def failures(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:
+    """Where the recommended arm and the others part ways, with what each one was shown."""
+    names = [arm.name for arm in comparison.arms if arm.name in evaluations]
+    use = comparison.verdict.arm
+    if use not in names:
+        return ""
+    columns = [evaluations[name].rows for name in names]
+    cases = [
+        Case(dict(zip(names, rows, strict=True)), comparison.metric) for rows in zip(*columns, strict=True)
+    ]
+    others = [name for name in names if name != use]
+    alone = [c for c in cases if others and c.is_right(use) and not all(c.is_right(n) for n in others)]
+    alone.sort(key=lambda c: sum(c.is_right(n) for n in others))
+    beaten = [c for c in cases if not c.is_right(use) and any(c.is_right(n) for n in others)]
+    beaten.sort(key=lambda c: -sum(c.is_right(n) for n in others))
+    hard = [c for c in cases if not any(c.is_right(n) for n in names)]
+    return section(
+        "Answers side by side",
+        _group(f"{use} was right, others were wrong", alone),
+        _group(f"{use} was wrong, another arm was right", beaten),
+        _group("Every arm was wrong: hard examples, or wrong labels", hard),
+    )
+
+
+def _group(title: str, cases: Sequence[Case]) -> str:
+    if not cases:
+        return ""
+    shown = cases[:CASES_EACH]
+    count = f"{len(cases)} test examples" if len(cases) != 1 else "one test example"
+    note = f'<p class="quiet">{count}' + (
+        f"; {len(shown)} are shown.</p>" if len(shown) < len(cases) else ".</p>"
+    )
+    return f"<h3>{escape(title)}</h3>{note}" + "".join(_case(case) for case in shown)
+
+
+def _case(case: Case) -> str:
+    first = next(iter(case.rows.values()))
+    answers = "".join(_answer(name, found, right=case.is_right(name)) for name, found in case.rows.items())
+    seen = "".join(_seen(name, found.completion) for name, found in case.rows.items())
+    return (
+        f'<article class="case"><p class="question">{escape(shortened(first.question, _LETTERS))}</p>'
+        f"<small>Expected: <b>{escape(shortened(first.expected, _LETTERS))}</b></small>"
+        f'<div class="scroll"><table><tbody>{answers}</tbody></table></div>{seen}</article>'
+    )
+
+
+def _answer(name: str, found: Row, *, right: bool) -> str:
+    completion = found.completion
+    mark = '<span class="right">✓ right</span>' if right else '<span class="wrong">✗ wrong</span>'
+    chance = (completion.probabilities or {}).get(completion.text)
+    sure = "" if chance is None else f" <small>{chance * 100:.0f} % sure</small>"
+    text = escape(shortened(completion.text, _LETTERS)) or '<span class="quiet">(empty)</span>'
+    return (
+        f'<tr><td class="name">{escape(name)}</td><td class="wrap left">{text}{sure}</td><td>{mark}</td></tr>'
+    )
+
+
+def _seen(name: str, completion: Completion) -> str:
+    """The evidence and the turns before the question, as the weights saw them."""
+    asked = completion.asked
+    if asked is None:
+        return ""
+    parts = [_passage(number, passage) for number, passage in enumerate(asked.evidence, 1)]
+    parts += [_turn(message.role, message.content) for message in asked.messages]
+    if completion.dropped:
+        parts.append(_turn("left out to fit the context", "\n".join(completion.dropped)))
+    num_evidence, num_turns = len(asked.evidence), len(asked.messages)
+    what = f"{num_turns} messages" + (f", {num_evidence} passages" if num_evidence else "")
+    return details(f"What {name} was shown ({what})", "".join(parts))
+
+
+def _passage(number: int, passage: Passage) -> str:
+    where = " · ".join(filter(None, [passage.title, passage.document, *passage.headings]))
+    return _turn(f"passage {number} · {where}", passage.text)
+
+
+def _turn(head: str, text: str) -> str:
+    return f'<div class="turn"><b>{escape(head)}</b>{escape(shortened(text, _LETTERS))}</div>'
+
+
+def confusions(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:
+    """The pairs of labels that the leading arms mix up most."""
+    if comparison.task != "classify":
+        return ""
+    leading = [arm.name for arm in comparison.arms if arm.name in evaluations][:LEADING_ARMS]
+    return section("Labels mixed up", *_wrapped([_confused(n, evaluations[n]) for n in leading]))
+
+
+def _wrapped(cards: Sequence[str]) -> list[str]:
+    return ['<div class="cards">', *cards, "</div>"] if cards else []
+
+
+def _confused(name: str, evaluation: Evaluation) -> str:
+    pairs = Counter((e, a) for e, a in zip(evaluation.expected, evaluation.answers, strict=True) if e != a)
+    if not pairs:
+        return f"<div><h3>{escape(name)}</h3><p>No mistakes.</p></div>"
+    # Equal counts are ordered by label so that the report does not depend on the order of answers.
+    top = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:8]
+    rows = [row([escape(e), escape(shortened(a, 60) or "(empty)"), str(times)]) for (e, a), times in top]
+    return f"<div><h3>{escape(name)}</h3>{table(['expected', 'answered', 'times'], rows)}</div>"
+
+
+def refusals_table(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:
+    """How often each arm refused, apart for questions with and without an answer."""
+    if comparison.task != "answer":
+        return ""
+    counts = {
+        arm.name: refusals(evaluations[arm.name].expected, evaluations[arm.name].answers)
+        for arm in comparison.arms
+        if arm.name in evaluations
+    }
+    rows = [
+        row(
+            [
+                f'<span class="name">{escape(name)}</span>',
+                f"{found.unanswerable_refused} of {found.unanswerable}",
+                f"{found.answerable_refused} of {found.answerable}",
+            ]
+        )
+        for name, found in counts.items()
+    ]
+    note = '<p class="quiet">A good model refuses what the documents do not answer, and only that.</p>'
+    columns = ["arm", "refused, and no answer existed (right)", "refused, though an answer existed (wrong)"]
+    return section("Refusals", note, table(columns, rows)) if rows else ""

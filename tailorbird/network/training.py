@@ -1,0 +1,366 @@
+"""The one training loop: fine-tuning and training from scratch both call `train`.
+
+    for each step:   gradient of  Σ nll / Σ labels  →  clip  →  optimizer step at the scheduled rate
+    now and then:    dev_score?  keep the best parameters, stop if they no longer improve
+                     checkpoint: all that the rest of the run depends on
+
+A run that was killed and is called again with the same arguments ends in the same parameters, bit by bit
+on a CPU, as one that was not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import time
+from array import array
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tailorbird.errors import DataError, RecipeError
+from tailorbird.network.batches import plan_epoch, split
+from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
+from tailorbird.network.loss import completion_loss, shared_prefix
+from tailorbird.network.network import Network
+from tailorbird.network.optimizer import clip_gradients, make_optimizers, set_learning_rate
+from tailorbird.network.schedule import schedule_factor
+from tailorbird.network.sequences import TokenSequence
+from tailorbird.network.settings import StepReport, TrainResult, TrainSettings
+
+NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
+
+
+def train(
+    network: Network,
+    parameters: Mapping[str, nn.Parameter],
+    sequences: Sequence[TokenSequence],
+    settings: TrainSettings,
+    *,
+    dev_score: Callable[[], float] | None = None,
+    checkpoint: Path | None = None,
+    identity: str = "",
+    on_step: Callable[[StepReport], None] | None = None,
+) -> TrainResult:
+    """Train `parameters` of `network` in place on the completions of `sequences`.
+
+    Args:
+        network: Anything that computes hidden states; put into training mode for steps and into
+            evaluation mode for `dev_score` and afterwards, if it has a method `train`.
+        parameters: What is trained, by unique names; all on one device, where the work is done.
+        sequences: What is learnt; sequences without a label are passed over.
+        settings: How the run goes.
+        dev_score: The task's metric on held-out examples, higher is better. With it, the parameters
+            with the best score are put back at the end; without it, the last ones stay.
+        checkpoint: A folder for checkpoints. A run that is already in it is taken up. Delete it when done.
+        identity: Names what else the run depends on, such as the hash of frozen weights.
+        on_step: Told about every step. If it raises, training ends there.
+
+    Raises:
+        DataError: No sequence has a token to learn.
+        RecipeError: The loss, the gradient or the score is no longer a finite number.
+    """
+    learnable = [n for n, sequence in enumerate(sequences) if sequence.num_labels]
+    if not learnable:
+        raise DataError(
+            f"There is nothing to learn: none of {len(sequences)} sequences has a completion token that "
+            "carries loss. Check that completions are not empty and that weights are above 0."
+        )
+    learnt = sequences if len(learnable) == len(sequences) else [sequences[n] for n in learnable]
+    run = Run(network, dict(parameters), learnt, settings, dev_score)
+    keeper = Keeper(checkpoint, run, identity) if checkpoint else None
+    with own_randomness(run.device, settings.seed):
+        if keeper:
+            keeper.take_up()
+        try:
+            for report in run.steps():
+                if keeper:
+                    keeper.keep_if_due()
+                if on_step:
+                    on_step(report)
+        finally:
+            set_mode(network, training=False)
+    run.put_back_best()
+    return run.result()
+
+
+@dataclass
+class Progress:
+    """How far a run has come; JSON-like."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list[float])
+    best_step: int | None = None
+    best_score: float | None = None
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+    tokens: int = 0
+    shared_tokens: int = 0
+    seconds: float = 0.0
+
+
+class Run:
+    """A training run under way: what is trained, on what, and how far it has come."""
+
+    def __init__(
+        self,
+        network: Network,
+        parameters: dict[str, nn.Parameter],
+        sequences: Sequence[TokenSequence],
+        settings: TrainSettings,
+        dev_score: Callable[[], float] | None,
+    ) -> None:
+        if not parameters:
+            raise RecipeError("There is nothing to train: no parameters were given.")
+        if frozen := [name for name, parameter in parameters.items() if not parameter.requires_grad]:
+            raise RecipeError(
+                f"{len(frozen)} of the parameters to train are frozen, such as {frozen[0]!r}. "
+                "Set requires_grad on them, or leave them out."
+            )
+        self.network = network
+        self.parameters = parameters
+        self.sequences = sequences
+        self.settings = settings
+        self.dev_score = dev_score
+        self.device = next(iter(parameters.values())).device
+        self.optimizers = make_optimizers(
+            parameters,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            optimizer=settings.optimizer,
+        )
+        self.lengths = [len(sequence) for sequence in sequences]
+        self.steps_per_epoch = -(-len(sequences) // settings.batch_size)
+        self.total_steps = settings.max_steps or math.ceil(settings.epochs * self.steps_per_epoch)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] = {}
+        self._epoch_plan: tuple[int, list[list[int]]] = (-1, [])
+
+    def steps(self) -> Iterator[StepReport]:
+        """Train from where the progress stands to the end, reporting each step."""
+        if self.settings.evaluate_first and self.progress.step == 0 and self.progress.best_step is None:
+            self.evaluate()
+        set_mode(self.network, training=True)
+        while self.progress.step < self.total_steps and not self.progress.stopped_early:
+            started = time.perf_counter()
+            report = self.take_step()
+            score = self.evaluate() if self.evaluation_is_due() else None
+            self.progress.seconds += time.perf_counter() - started
+            yield replace(report, score=score, seconds=self.progress.seconds)
+
+    def take_step(self) -> StepReport:
+        """One optimizer step on the next sequences."""
+        progress, settings = self.progress, self.settings
+        factor = schedule_factor(
+            progress.step,
+            self.total_steps,
+            warmup_fraction=settings.warmup_fraction,
+            schedule=settings.schedule,
+        )
+        learning_rate = settings.learning_rate * factor
+        set_learning_rate(self.optimizers, learning_rate)
+        loss = self.gradients_of(self.next_sequences())
+        norm = clip_gradients(self.parameters.values(), settings.clip_norm)
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise RecipeError(
+                f"Training diverged at step {progress.step + 1} of {self.total_steps}: the loss is {loss}, "
+                f"the gradient norm {norm}, at learning rate {learning_rate:.3g}. Use a learning rate of "
+                f"{settings.learning_rate / 10:.1g} or less, or more warm-up."
+            )
+        for optimizer in self.optimizers:
+            optimizer.step()
+        progress.step += 1
+        progress.losses.append(loss)
+        return StepReport(
+            progress.step, self.total_steps, loss, learning_rate, norm, progress.tokens, progress.seconds
+        )
+
+    def next_sequences(self) -> list[TokenSequence]:
+        """The sequences of the coming step."""
+        epoch, number = divmod(self.progress.step, self.steps_per_epoch)
+        if self._epoch_plan[0] != epoch:
+            settings = self.settings
+            plan = plan_epoch(self.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
+            self._epoch_plan = (epoch, plan)
+        return [self.sequences[n] for n in self._epoch_plan[1][number]]
+
+    def gradients_of(self, sequences: list[TokenSequence]) -> float:
+        """Set the gradients of the mean loss over all labels of the step; that loss."""
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        share = self.settings.share_prefix and getattr(self.network, "shares_prefix", True)
+        batches = split(sequences, self.settings.max_batch_tokens, share=share)
+        num_labels = sum(batch.num_labels for batch in batches)
+        step_loss = 0.0
+        for batch in batches:
+            with self.precision():
+                nll, _ = completion_loss(self.network, batch, device=self.device, share=share)
+            (nll / num_labels).backward()
+            step_loss += float(nll.detach()) / num_labels
+            self.progress.tokens += batch.num_tokens
+            if share:
+                self.progress.shared_tokens += shared_prefix(self.network, batch) * (len(batch) - 1)
+        return step_loss
+
+    def precision(self) -> contextlib.AbstractContextManager[Any]:
+        """Automatic bfloat16 on a CUDA device, if wished for."""
+        if self.settings.bf16_on_cuda and self.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def evaluation_is_due(self) -> bool:
+        """Whether `dev_score` is to be asked after the step just done."""
+        if self.dev_score is None:
+            return False
+        every = max(1, round(self.steps_per_epoch / self.settings.evaluations_per_epoch))
+        return self.progress.step % every == 0 or self.progress.step == self.total_steps
+
+    def evaluate(self) -> float | None:
+        """Ask for the score, remember the best parameters, and decide whether to go on."""
+        if self.dev_score is None:
+            return None
+        set_mode(self.network, training=False)
+        # The score may draw random numbers; the training must not notice.
+        with torch.no_grad(), own_randomness(self.device, self.settings.seed):
+            score = float(self.dev_score())
+        set_mode(self.network, training=True)
+        progress = self.progress
+        if not math.isfinite(score):
+            raise RecipeError(f"dev_score gave {score} after step {progress.step}; expected a finite number.")
+        if progress.best_score is None or score > progress.best_score:
+            progress.best_step, progress.best_score = progress.step, score
+            progress.evaluations_since_best = 0
+            self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+        else:
+            progress.evaluations_since_best += 1
+            patience = self.settings.patience
+            progress.stopped_early = patience is not None and progress.evaluations_since_best >= patience
+        return score
+
+    @torch.no_grad()
+    def put_back_best(self) -> None:
+        """Give the parameters the values that scored best, if any were scored."""
+        for name, tensor in self.best.items():
+            self.parameters[name].copy_(tensor)
+
+    def result(self) -> TrainResult:
+        """What the run came to."""
+        progress = self.progress
+        return TrainResult(
+            steps=progress.step,
+            loss=progress.losses[-1],
+            losses=tuple(progress.losses),
+            best_step=progress.best_step,
+            best_score=progress.best_score,
+            stopped_early=progress.stopped_early,
+            tokens=progress.tokens,
+            shared_tokens=progress.shared_tokens,
+            seconds=progress.seconds,
+        )
+
+
+class Keeper:
+    """Writes a run's checkpoints and takes a run up from them."""
+
+    def __init__(self, folder: Path, run: Run, identity: str) -> None:
+        self.folder = folder
+        self.run = run
+        self.identity = identity_of(run, identity)
+        self.last_step = 0
+        self.last_time = time.perf_counter()
+
+    def keep_if_due(self) -> None:
+        """Write a checkpoint if the settings ask for one now, and always when the run has ended."""
+        settings, progress = self.run.settings, self.run.progress
+        every = settings.checkpoint_every_steps
+        late = time.perf_counter() - self.last_time >= settings.checkpoint_every_s
+        due = late if every is None else progress.step - self.last_step >= every
+        if due or progress.stopped_early or progress.step == self.run.total_steps:
+            self.keep()
+
+    def keep(self) -> None:
+        """Write a checkpoint."""
+        run = self.run
+        tensors = {f"parameter.{name}": tensor for name, tensor in run.parameters.items()}
+        tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
+        for number, optimizer in enumerate(run.optimizers):
+            for index, state in optimizer.state_dict()["state"].items():
+                tensors |= {f"optimizer.{number}.{index}.{key}": value for key, value in state.items()}
+        tensors |= {f"random.{kind}": state for kind, state in random_state(run.device).items()}
+        save_checkpoint(self.folder, self.identity, run.progress.step, tensors, asdict(run.progress))
+        self.last_step = run.progress.step
+        self.last_time = time.perf_counter()
+
+    def take_up(self) -> None:
+        """Put the run where its newest whole checkpoint left it, if there is one."""
+        found = latest_checkpoint(self.folder, self.identity)
+        if found is None:
+            return
+        tensors, facts = found
+        run = self.run
+        run.progress = Progress(**facts)
+        run.best = {name: tensor.to(run.device) for name, tensor in part(tensors, "best.").items()}
+        with torch.no_grad():
+            for name, tensor in part(tensors, "parameter.").items():
+                run.parameters[name].copy_(tensor)
+        for number, optimizer in enumerate(run.optimizers):
+            states: dict[int, dict[str, Tensor]] = {}
+            for key, tensor in part(tensors, f"optimizer.{number}.").items():
+                index, _, name = key.partition(".")
+                states.setdefault(int(index), {})[name] = tensor
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
+        set_random_state(part(tensors, "random."))
+        self.last_step = run.progress.step
+
+
+def part(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
+    """Those tensors whose names begin with `start`, by the rest of their names."""
+    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def identity_of(run: Run, identity: str) -> str:
+    """A hash of all that decides how a run goes: its settings, sequences, parameters' names and shapes."""
+    settings = {key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY}
+    shapes = {name: list(tensor.shape) for name, tensor in run.parameters.items()}
+    digest = hashlib.blake2b(json.dumps([identity, settings, shapes], sort_keys=True).encode(), digest_size=8)
+    for sequence in run.sequences:
+        digest.update(f"{len(sequence.prompt)},{len(sequence.completion)},{sequence.weight!r}:".encode())
+        digest.update(array("q", sequence.prompt + sequence.completion).tobytes())
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def own_randomness(device: torch.device, seed: int) -> Generator[None]:
+    """Random numbers that start from `seed`; torch's global state is afterwards as it was before."""
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """The state of torch's random generators that training on `device` draws from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def set_random_state(state: Mapping[str, Tensor]) -> None:
+    """Undo what was drawn since `random_state`."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def set_mode(network: Network, *, training: bool) -> None:
+    """Switch dropout and the like on or off, where the network has a method `train` as modules do."""
+    switch = getattr(network, "train", None)
+    if callable(switch):
+        switch(training)

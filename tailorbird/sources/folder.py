@@ -1,0 +1,35 @@
+"""A folder of documents as a connector."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from tailorbird.data.documents import Unreadable, read_folder
+from tailorbird.records import Document
+
+
+@dataclass(frozen=True)
+class Folder:
+    """All documents in a folder and the folders in it; a document's id is its path inside `root`.
+
+    `label` names the folder in an index, by default its full path: give one to a folder that may move.
+    """
+
+    root: Path
+    label: str = ""
+
+    complete = True
+
+    @property
+    def name(self) -> str:
+        return self.label or f"folder:{self.root.resolve().as_posix()}"
+
+    def documents(self) -> Iterator[Document | Unreadable]:
+        """Every document, and every file that cannot be read as one, with the reason.
+
+        Raises:
+            NotFound: The folder is not there; an index then keeps what it has rather than forget it all.
+        """
+        return read_folder(self.root)

@@ -1,0 +1,251 @@
+"""The knowledge index: documents copied in, cut into passages, found by words and by meaning.
+
+One SQLite file is the whole truth; vectors are loaded from it into memory and scanned exactly. A question
+is answered by two rankings, BM25 over the words (SQLite's FTS5) and the cosine similarity of embeddings,
+fused by reciprocal rank.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+
+from tailorbird.errors import InputError
+from tailorbird.records import Passage, content_hash
+from tailorbird.sources.database import Database
+from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.fusion import reciprocal_rank_fusion
+from tailorbird.sources.passage_rows import document_hashes, fetch_passages, single_number
+from tailorbird.sources.source import Connector
+from tailorbird.sources.sync import SyncReport, apply, embed_missing, finish, remove_documents, stage
+
+__all__ = ["KnowledgeIndex", "SyncReport", "match_any"]
+
+Vectors = npt.NDArray[np.float32]
+
+CANDIDATES = 50
+"""How many passages each of the two rankings brings to the fusion, at least."""
+
+MAX_TERMS = 64
+"""Distinct words of a question that are looked up; those of a very long one beyond that are not."""
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """All vectors [P, D] of one state of the index, its rows in the order of the passages' ids."""
+
+    generation: int
+    numbers: list[int]
+    rows: dict[int, int]
+    vectors: Vectors
+
+
+class KnowledgeIndex:
+    """An index of passages in one SQLite file. It is a `Source`; threads may share it.
+
+    Args:
+        path: The file; it and its folders are made if absent.
+        embedder: Makes the vectors of passages and questions.
+        max_chars: Length of a passage in characters, at most.
+        read_only: Open without ever touching the file, as part of a saved model is opened.
+
+    Raises:
+        NotFound: It is opened read-only and is not there.
+        IntegrityError: The file is not an index of this version.
+    """
+
+    def __init__(
+        self, path: Path, embedder: Embedder, *, max_chars: int = 800, read_only: bool = False
+    ) -> None:
+        self.path = path
+        self.embedder = embedder
+        self.max_chars = max_chars
+        self._database = Database(path, read_only=read_only)
+        self._snapshot: _Snapshot | None = None
+        self._snapshot_lock = threading.Lock()
+        self._sync_lock = threading.Lock()
+
+    def sync(self, connector: Connector) -> SyncReport:
+        """Make the index hold what the connector holds: new, changed and gone documents.
+
+        Only texts that the index has never seen are embedded. All changes become visible at once at the
+        end; until then, and after a crash, the old state answers, and vectors that were already computed
+        are not computed again.
+
+        Raises:
+            DocumentError: The connector gives an id twice, or one that came from another connector.
+            IntegrityError: The index's parts disagree afterwards; it is left as it was.
+        """
+        with self._sync_lock:
+            staged = stage(self._database, connector, self.max_chars)
+            vectors = embed_missing(self._database, self.embedder, staged)
+            with self._database.writing() as connection:
+                return apply(connection, self.embedder.name, staged, vectors)
+
+    def connectors(self) -> dict[str, int]:
+        """The names of the connectors whose documents the index holds, and how many of each."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT connector, count(*) FROM documents GROUP BY 1 ORDER BY 1")
+            return dict(rows.fetchall())
+
+    def forget(self, connector_name: str) -> int:
+        """Remove all documents of a connector, with their passages and vectors; returns how many."""
+        with self._sync_lock, self._database.writing() as connection:
+            gone = document_hashes(connection, connector_name).keys()
+            remove_documents(connection, gone)
+            remaining = single_number(connection, "SELECT count(*) FROM passages")
+            finish(connection, self.embedder.name, remaining)
+            return len(gone)
+
+    def copy(self, path: Path) -> None:
+        """Write a compact copy to `path`, whose bytes stay the same however often it is searched."""
+        self._database.copy(path)
+
+    def search(self, query: str, k: int = 5) -> list[Passage]:
+        """At most `k` passages for any text, best first: both rankings, fused.
+
+        A passage's `score` is its cosine similarity to the query, in [-1, 1]. Equal ranks are ordered by
+        the passages' ids. A blank query finds nothing.
+
+        Raises:
+            InputError: The index was filled with another embedder.
+        """
+        return self.search_batch([query], k)[0]
+
+    def search_batch(self, queries: Sequence[str], k: int = 5) -> list[list[Passage]]:
+        """`search` for many queries; each finds what it finds alone."""
+        asked = [query for query in queries if k > 0 and query.strip()]
+        vectors = iter(self.embedder.embed(asked) if asked else ())
+        return [self._search(q, next(vectors), k) if k > 0 and q.strip() else [] for q in queries]
+
+    def keyword_search(self, query: str, k: int = 5) -> list[Passage]:
+        """At most `k` passages that share words with the query; `score` is BM25, higher is better."""
+        with self._database.reading() as connection:
+            passages = fetch_passages(connection, _keyword_scores(connection, query, k))
+        return sorted(passages, key=lambda p: (-p.score, p.id))[: max(0, k)]
+
+    def vector_search(self, query: str, k: int = 5) -> list[Passage]:
+        """At most `k` passages closest to the query in meaning; `score` is the cosine similarity."""
+        if k <= 0 or not query.strip():
+            return []
+        vector = self.embedder.embed([query])[0]
+        with self._database.reading() as connection:
+            snapshot = self._load(connection)
+            similarity = _similarity(snapshot, vector)
+            return _passages_at(connection, snapshot, _top(similarity, k), similarity)
+
+    def fingerprint(self) -> str:
+        """A hash of all passages and of the embedder: equal fingerprints find equal passages."""
+        with self._database.reading() as connection:
+            rows = connection.execute("SELECT * FROM passages ORDER BY id").fetchall()
+        # Without the row numbers, which tell only in what order documents came.
+        return content_hash([self.embedder.name, [row[1:] for row in rows]], 32)
+
+    def __len__(self) -> int:
+        """The number of passages."""
+        with self._database.reading() as connection:
+            return single_number(connection, "SELECT count(*) FROM passages")
+
+    def close(self) -> None:
+        """Close the file; searching afterwards is an error."""
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _search(self, query: str, vector: Vectors, k: int) -> list[Passage]:
+        candidates = max(CANDIDATES, k)
+        with self._database.reading() as connection:
+            snapshot = self._load(connection)
+            similarity = _similarity(snapshot, vector)
+            by_words = _keyword_rows(connection, snapshot, query, candidates)
+            fused = reciprocal_rank_fusion([by_words, _top(similarity, candidates)])
+            return _passages_at(connection, snapshot, [row for row, _ in fused[:k]], similarity)
+
+    def _load(self, connection: sqlite3.Connection) -> _Snapshot:
+        """The vectors as `connection` sees them, read from the file only after a change."""
+        generation = single_number(connection, "SELECT value FROM counters WHERE name = 'generation'")
+        with self._snapshot_lock:
+            if self._snapshot is None or self._snapshot.generation != generation:
+                self._snapshot = self._read_vectors(connection, generation)
+            return self._snapshot
+
+    def _read_vectors(self, connection: sqlite3.Connection, generation: int) -> _Snapshot:
+        rows = connection.execute(
+            "SELECT p.number, e.vector FROM passages p LEFT JOIN embeddings e "
+            "ON e.embedder = ? AND e.text_key = p.text_key ORDER BY p.id",
+            (self.embedder.name,),
+        ).fetchall()
+        if any(vector is None for _, vector in rows):
+            raise InputError(
+                f"The knowledge index {self.path} holds passages without vectors of {self.embedder.name!r}: "
+                "it was filled with another embedder. Sync the documents again."
+            )
+        numbers = [number for number, _ in rows]
+        stored = np.frombuffer(b"".join(vector for _, vector in rows), dtype=np.float16)
+        vectors = stored.astype(np.float32).reshape(len(rows), self.embedder.dimensions)
+        return _Snapshot(generation, numbers, {number: row for row, number in enumerate(numbers)}, vectors)
+
+
+def match_any(query: str) -> str:
+    """A text as an FTS5 expression that finds any of its words; whatever the text, it is well-formed.
+
+    >>> match_any('Lost "card" OR (NEAR')
+    '"lost" OR "card" OR "or" OR "near"'
+    """
+    terms = dict.fromkeys(re.findall(r"[^\W_]+", query.lower()))
+    return " OR ".join(f'"{term}"' for term in list(terms)[:MAX_TERMS])
+
+
+def _keyword_scores(connection: sqlite3.Connection, query: str, limit: int) -> dict[int, float]:
+    """Row numbers of passages and their BM25; somewhat more than `limit`, to order ties by id."""
+    expression = match_any(query)
+    if not expression or limit <= 0:
+        return {}
+    # A word counts twice in the title and half as much again in a heading.
+    rows = connection.execute(
+        "SELECT rowid, -bm25(passages_fts, 2.0, 1.5, 1.0) AS score FROM passages_fts "
+        "WHERE passages_fts MATCH ? ORDER BY score DESC, rowid LIMIT ?",
+        (expression, limit + CANDIDATES),
+    )
+    return {number: round(score, 12) for number, score in rows}
+
+
+def _keyword_rows(connection: sqlite3.Connection, snapshot: _Snapshot, query: str, limit: int) -> list[int]:
+    scores = _keyword_scores(connection, query, limit)
+    by_row = {snapshot.rows[number]: score for number, score in scores.items()}
+    return sorted(by_row, key=lambda row: (-by_row[row], row))[:limit]
+
+
+def _similarity(snapshot: _Snapshot, vector: Vectors) -> Vectors:
+    """Cosine of the question and every passage [P]; rounded, so that equal texts tie whatever their row."""
+    return np.clip(np.round(snapshot.vectors @ vector, 5), -1, 1)
+
+
+def _top(similarity: Vectors, limit: int) -> list[int]:
+    """The rows of the highest values, best first; equal ones by row, which is the order of the ids."""
+    rows = np.arange(len(similarity))
+    if limit < len(similarity):
+        least = np.partition(similarity, -limit)[-limit]
+        rows = np.flatnonzero(similarity >= least)
+    return rows[np.argsort(-similarity[rows], kind="stable")][:limit].tolist()
+
+
+def _passages_at(
+    connection: sqlite3.Connection, snapshot: _Snapshot, rows: Sequence[int], similarity: Vectors
+) -> list[Passage]:
+    return fetch_passages(connection, {snapshot.numbers[row]: float(similarity[row]) for row in rows})

@@ -1,0 +1,58 @@
+"""When do the documents speak to a question? The index of a folder, and the similarity that tells."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+
+from tailorbird.data.storage import cache_folder
+from tailorbird.errors import DataError
+from tailorbird.records import NOT_IN_DOCUMENTS, Example
+from tailorbird.sources.embedder import default_embedder
+from tailorbird.sources.folder import Folder
+from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.source import Source
+
+UNCALIBRATED_THRESHOLD = 0.15
+"""Similarity below which a passage has next to nothing to do with a question (all-MiniLM-L6-v2)."""
+
+
+def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
+    """The index of a folder, brought up to date; kept in the cache so that only changes are embedded again."""
+    key = hashlib.blake2b(f"{folder.resolve()}|{max_chars}".encode(), digest_size=8).hexdigest()
+    index = KnowledgeIndex(cache_folder() / "knowledge" / key / "index.db", default_embedder(), max_chars=max_chars)
+    report = index.sync(Folder(folder))
+    if not report.passages:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in report.unreadable[:3])
+        raise DataError(
+            f"knowledge: no readable document in {folder}. {reasons or 'The folder is empty.'} "
+            "Expected .md, .html, .txt, .pdf or .docx files."
+        )
+    return index
+
+
+def fit_threshold(source: Source, examples: Sequence[Example], k: int) -> float:
+    """The similarity that best separates questions the documents answer from those they don't.
+
+    Among all cuts between neighbouring similarities the one with the highest balanced accuracy is
+    taken, and of equally good ones the lowest, since a wrong refusal cannot be made good later while
+    a model may still refuse by itself. Without examples of both kinds: `UNCALIBRATED_THRESHOLD`.
+    """
+    scored = []
+    for example in examples:
+        found = source.search(example.prompt, k)
+        best = max((p.score for p in found), default=-1.0)
+        scored.append((best, example.completion != NOT_IN_DOCUMENTS))
+    answerable = sum(1 for _, there in scored if there)
+    if not 0 < answerable < len(scored):
+        return UNCALIBRATED_THRESHOLD
+    cuts = sorted({UNCALIBRATED_THRESHOLD, *(score for score, _ in scored)})
+
+    def balanced_accuracy(cut: float) -> float:
+        kept = sum(1 for score, there in scored if there and score >= cut) / answerable
+        refused = sum(1 for score, there in scored if not there and score < cut) / (len(scored) - answerable)
+        # Keeping an answerable question counts double: see above.
+        return 2 * kept + refused
+
+    return max(cuts, key=lambda cut: (balanced_accuracy(cut), -cut))

@@ -1,0 +1,50 @@
+"""What a knowledge plug-in is: a `Source` is asked live, a `Connector` is copied in and indexed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from tailorbird.data.documents import Unreadable
+from tailorbird.records import Document, Passage
+
+__all__ = ["Connector", "Removed", "Source", "Unreadable"]
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Finds passages for a question. Any text is a question; none makes a source fail."""
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """At most `k` passages, best first; the same question gives the same order."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Removed:
+    """A document that a connector once gave and that is gone."""
+
+    id: str
+
+
+@runtime_checkable
+class Connector(Protocol):
+    """Gives documents to be indexed."""
+
+    @property
+    def name(self) -> str:
+        """The same on every run: an index remembers by it which documents came from here."""
+        ...
+
+    @property
+    def complete(self) -> bool:
+        """Whether `documents` lists everything there is, so that what it leaves out is gone.
+
+        A connector that tells only what changed says False, and names what is gone by `Removed`.
+        """
+        ...
+
+    def documents(self) -> Iterator[Document | Removed | Unreadable]:
+        """The documents, each id at most once. What cannot be read is said, never left out."""
+        ...

@@ -1,0 +1,151 @@
+"""Wikipedia, or any other MediaWiki, as a source that is asked live over its Action API.
+
+The API: https://www.mediawiki.org/wiki/API:Main_page. Its etiquette asks for a telling User-Agent and for
+`maxlag`, by which a wiki that is behind says so and is asked again later.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tailorbird.data.passages import split_document
+from tailorbird.errors import EndpointError
+from tailorbird.records import Document, Passage
+from tailorbird.sources.bm25 import BM25
+from tailorbird.sources.fusion import reciprocal_rank_fusion
+
+USER_AGENT = "tailorbird/0.1 (knowledge source; https://www.mediawiki.org/wiki/API:Etiquette)"
+
+MAX_QUERY = 300
+"""Characters of a question; the wiki's search refuses longer ones."""
+
+MAX_PAGES = 20
+"""Pages of one question whose openings the API gives."""
+
+MAX_LAG_S = 5
+ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Wikipedia:
+    """Passages from the opening sections of the pages that a wiki's own search finds.
+
+    A passage's `document` is the page's address, its `version` the page's revision. `endpoint` is the
+    address of an `api.php`; by default that of the Wikipedia in `language`.
+
+    Raises:
+        EndpointError: The wiki cannot be reached, or answers something else than its API does.
+    """
+
+    language: str = "en"
+    endpoint: str | None = None
+    timeout_s: float = 10.0
+
+    @property
+    def url(self) -> str:
+        """The address of the API."""
+        return self.endpoint or f"https://{self.language}.wikipedia.org/w/api.php"
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """At most `k` passages: the wiki's ranking of pages fused with BM25 over their passages."""
+        words = _plain_words(query)
+        if k <= 0 or not words:
+            return []
+        pages = self._pages(words, min(k, MAX_PAGES))
+        passages = [passage for page in pages for passage in split_document(page)]
+        scores = BM25([p.text for p in passages], idf="lucene").scores(query)
+        by_words = sorted(range(len(passages)), key=lambda i: (-scores[i], i))
+        fused = reciprocal_rank_fusion([range(len(passages)), by_words])
+        return [passages[i] for i, _ in fused[:k]]
+
+    def _pages(self, words: str, limit: int) -> list[Document]:
+        answer = self._ask(
+            {
+                "action": "query",
+                "format": "json",
+                "formatversion": "2",
+                "maxlag": str(MAX_LAG_S),
+                "generator": "search",
+                "gsrsearch": words,
+                "gsrlimit": str(limit),
+                "gsrnamespace": "0",
+                "prop": "extracts|info",
+                "exintro": "1",
+                "explaintext": "1",
+                "exlimit": "max",
+                "inprop": "url",
+            }
+        )
+        try:
+            # A search that finds nothing is answered without a "query" at all.
+            found = sorted(answer.get("query", {}).get("pages", []), key=lambda page: page["index"])
+            return [_document(page) for page in found if page.get("extract")]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise EndpointError(
+                f"{self.url} answered a search with pages of an unknown form ({error!r}). "
+                "Check that the address is that of a MediaWiki api.php with the extension TextExtracts."
+            ) from error
+
+    def _ask(self, parameters: Mapping[str, str]) -> dict[str, Any]:
+        """The API's answer; a wiki that is busy is asked again, a few times."""
+        for attempt in range(1, ATTEMPTS + 1):
+            status, wait_s, answer = self._get(parameters)
+            busy = status in (429, 503) or _error_code(answer) == "maxlag"
+            if not busy:
+                break
+            if attempt < ATTEMPTS:
+                time.sleep(min(wait_s, self.timeout_s))
+        if status == 200 and isinstance(answer, dict) and "error" not in answer:
+            return answer
+        reason = "is busy" if busy else f"answered with status {status}: {_error_text(answer)}"
+        raise EndpointError(f"{self.url} {reason}. Check the address, or try again later.")
+
+    def _get(self, parameters: Mapping[str, str]) -> tuple[int, float, Any]:
+        """Status, seconds to wait as the wiki asks for, and the parsed answer (None if it is not JSON)."""
+        import httpx
+
+        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
+        try:
+            response = httpx.get(self.url, params=dict(parameters), headers=headers, timeout=self.timeout_s)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise EndpointError(
+                f"{self.url} cannot be reached: {error}. Check the address and the network, "
+                "or index a folder of documents instead."
+            ) from error
+        wait = response.headers.get("Retry-After", "")
+        return response.status_code, float(wait) if wait.isdigit() else 1.0, _parsed(response)
+
+
+def _parsed(response: Any) -> Any:
+    try:
+        return response.json()
+    except ValueError:
+        return None
+
+
+def _plain_words(query: str) -> str:
+    """The question's words without the search's operators (`insource:`, `-`, `~`, quotes), cut to length."""
+    words = re.findall(r"\w+(?:['’.]\w+)*", query)
+    while words and len(" ".join(words)) > MAX_QUERY:
+        words = words[: max(1, len(words) * MAX_QUERY // len(" ".join(words)))] if len(words) > 1 else []
+    return " ".join(words)
+
+
+def _document(page: Mapping[str, Any]) -> Document:
+    return Document(
+        id=page["canonicalurl"], text=page["extract"], title=page["title"], version=str(page["lastrevid"])
+    )
+
+
+def _error_code(answer: Any) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("code", "")) if isinstance(error, dict) else ""
+
+
+def _error_text(answer: Any) -> str:
+    error = answer.get("error") if isinstance(answer, dict) else None
+    return str(error.get("info", error)) if isinstance(error, dict) else "not an answer of the MediaWiki API"

@@ -1,0 +1,51 @@
+"""What training sees: the examples as the weights get them, beneath all wrappers of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from tailorbird.data.task import Data
+from tailorbird.evaluation.metrics import default_metric
+from tailorbird.models.local import LocalWeights
+from tailorbird.models.model import Model, as_seen_by_weights, on_weights
+from tailorbird.records import Example
+
+if TYPE_CHECKING:
+    from tailorbird.network.sequences import TokenSequence
+    from tailorbird.network.settings import StepReport
+
+OnStep = Callable[["StepReport"], None]
+"""Told about every training step, for progress."""
+
+
+def to_sequences(
+    weights: LocalWeights, model: Model, data: Data, examples: Sequence[Example]
+) -> list[TokenSequence]:
+    """The examples as tokens, each as the weights see it beneath `model`'s wrappers.
+
+    An example that a wrapper leaves one choice never reaches the weights and is not trained on.
+    """
+    from tailorbird.network.sequences import TokenSequence
+
+    template, sequences = weights.engine.template, []
+    for example in examples:
+        request = as_seen_by_weights(model, data.task.ask(example))
+        if request.choices is None or len(request.choices) > 1:
+            sequences.append(TokenSequence(template.prompt(request).ids, template.completion(example.completion)))
+    return sequences
+
+
+def dev_score(weights: LocalWeights, model: Model, data: Data, examples: Sequence[Example]) -> float:
+    """The task's metric on held-out examples, seen through the wrappers.
+
+    A hundredth of the mean probability of the right label is added where there are labels: a few dozen
+    examples make many ties, and of two equally accurate models the surer one is further along.
+    """
+    weights.engine.weights_changed(weights.adapter)
+    _, metric = default_metric(data.task)
+    asked = on_weights(model, lambda _: weights)
+    answers = asked.answer([data.task.ask(e) for e in examples])
+    score = sum(metric(e, a) for e, a in zip(examples, answers, strict=True)) / len(examples)
+    sure = [(a.probabilities or {}).get(e.completion, 0.0) for e, a in zip(examples, answers, strict=True)]
+    return score + 0.01 * sum(sure) / len(examples)
