@@ -74,7 +74,7 @@ def read_folder(root: Path) -> Iterator[Document | Unreadable]:
     for path in sorted(_files(root), key=lambda p: p.relative_to(root).as_posix()):
         try:
             yield read_document(path, root)
-        except DocumentError as error:
+        except (DocumentError, NotFound) as error:  # a dangling link is there and is not
             name = path.relative_to(root).as_posix()
             yield Unreadable(name, str(error).removeprefix(f"{name}: "))
 
@@ -90,6 +90,8 @@ def read_document(path: Path, root: Path) -> Document:
     name = _name(path, root)
     if not path.exists():
         raise NotFound(f"{name}: there is no such document in {root.name}.")
+    if path.is_dir():
+        raise DocumentError(f"{name}: is a folder or a link to one. Name its files; links are not followed.")
     suffix = path.suffix.lower()
     reader = _READERS.get(suffix)
     if reader is None:
@@ -122,7 +124,8 @@ def read_document(path: Path, root: Path) -> Document:
 def clean_text(text: str) -> str:
     """The text with plain line ends and without invisible, directional and control characters."""
     text = text.replace("\r\n", "\n").replace("\r", "\n").replace("\f", "\n").replace("\u2028", "\n")
-    return _LATIN_JOINER.sub("", _INVISIBLE.sub("", text)).replace("\u2029", "\n\n").replace("\u00a0", " ")
+    text = _INVISIBLE.sub("", text).replace("\u2029", "\n\n").replace("\u00a0", " ")
+    return _LATIN_JOINER.sub("", text) if "\u200c" in text or "\u200d" in text else text
 
 
 def first_heading(text: str) -> str:
@@ -134,7 +137,8 @@ def first_heading(text: str) -> str:
 def _files(root: Path) -> Iterator[Path]:
     for folder, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(folder) / name for name in names if not name.startswith((".", "~$")))
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]  # os.walk stays out of them
+        yield from (Path(folder) / name for name in names + links if not name.startswith((".", "~$")))
 
 
 def _name(path: Path, root: Path) -> str:

@@ -215,7 +215,7 @@ def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any] | _RowFault]]:
 def _decode(line: bytes, offset: int) -> dict[str, Any]:
     """The JSON object of one line; `offset` is where the line starts in the file, in bytes."""
     try:
-        text = line.decode()
+        text = line.decode().rstrip()
     except UnicodeDecodeError as error:
         what = f"byte 0x{line[error.start]:02x} (byte {offset + error.start + 1:,} of the file) is not UTF-8."
         raise _RowFault(
@@ -310,12 +310,8 @@ def _rename_fix(row: Mapping[str, Any], absent: list[str]) -> str:
             renames.append(f"rename {quote(guess)} to '{key}'")
     if len(renames) < len(absent):
         return "Give each line both keys, or 'messages' for a chat."
-    return (" and ".join(renames) + ".").capitalize() if renames[0].islower() else _sentence(renames)
-
-
-def _sentence(parts: list[str]) -> str:
-    text = " and ".join(parts) + "."
-    return text[0].upper() + text[1:]
+    sentence = " and ".join(renames) + "."
+    return sentence[0].upper() + sentence[1:]
 
 
 def _guess(key: str, free: list[str]) -> str | None:

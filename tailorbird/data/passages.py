@@ -2,9 +2,9 @@
 
 A passage is a slice of the document's text. Cuts depend on the words around them and not on a
 count from the top, so that editing one sentence changes the passage it stands in and hardly
-another: a passage more than half full ends at the next paragraph's end, or after a sentence whose
-hash says so (content-defined chunking, as in Muthitacharoen et al., "A Low-Bandwidth Network File
-System", SOSP 2001).
+another: of the places where a passage could end, a paragraph's end is preferred, then the sentence
+with the least hash (content-defined chunking by local extremes, as in Bjørner, Blass and Gurevich,
+"Content-dependent chunking for differential compression, the local maximum approach", 2010).
 """
 
 from __future__ import annotations
@@ -244,24 +244,25 @@ def _hard(text: str, start: int, end: int, max_chars: int) -> Iterator[Span]:
 # --- packing
 
 
-def _pack(text: str, units: Sequence[_Unit], start: int, max_chars: int) -> Iterator[list[_Unit]]:
-    """Units together as long as they fit; `start` is where the section's heading begins."""
-    group: list[_Unit] = []
-    for unit in units:
-        if group and unit.end - start > max_chars:
-            yield group
-            group = []
-        if not group and unit is not units[0]:
-            start = unit.start
-        group.append(unit)
-        landmark = unit.ends_block or _is_landmark(text[unit.start : unit.end])
-        if landmark and unit.end - start > max_chars // 2:
-            yield group
-            group = []
-    if group:
-        yield group
+def _pack(text: str, units: Sequence[_Unit], start: int, max_chars: int) -> Iterator[Sequence[_Unit]]:
+    """Units that make a passage together; `start` is where the section's heading begins.
+
+    Of all ends in the second half of what fits the most eligible is chosen, not the last: whoever
+    comes upon the same words from another start will most likely choose the same.
+    """
+    at = 0
+    while at < len(units):
+        start = units[at].start if at else start
+        end = at + 1
+        while end < len(units) and units[end].end - start <= max_chars:
+            end += 1
+        late = [i for i in range(at, end) if units[i].end - start > max_chars // 2]
+        if late and end < len(units):
+            end = 1 + min(late, key=lambda i: (not units[i].ends_block, _rank(text, units[i])))
+        yield units[at:end]
+        at = end
 
 
-def _is_landmark(sentence: str) -> bool:
-    """About every fourth sentence, by its words alone."""
-    return zlib.crc32(" ".join(sentence.split()).encode("utf-8", "replace")) % 4 == 0
+def _rank(text: str, unit: _Unit) -> int:
+    """A number that depends on the words alone."""
+    return zlib.crc32(" ".join(text[unit.start : unit.end].split()).encode("utf-8", "replace"))

@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from tailorbird.errors import InputError
@@ -44,7 +44,7 @@ def write_atomic(path: Path, content: bytes) -> None:
 
 
 @contextlib.contextmanager
-def atomic_folder(path: Path, *, replace: bool = False) -> Iterator[Path]:
+def atomic_folder(path: Path, *, replace: bool = False) -> Generator[Path]:
     """A temporary folder that becomes `path` when the block ends, and vanishes if the block raises.
 
     Everything in it is on the disk before the rename, so `path` is never seen half written.
@@ -102,3 +102,9 @@ def _sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def state_folder(project: Path) -> Path:
+    """Where a project keeps its models and runs: `$TAILORBIRD_HOME`, else `.tailorbird` in the project."""
+    home = os.environ.get("TAILORBIRD_HOME")
+    return Path(home) if home else project / ".tailorbird"

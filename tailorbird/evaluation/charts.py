@@ -11,6 +11,7 @@ from tailorbird.evaluation.markup import escape
 
 WIDTH = 520
 _LETTER = 6.6
+_BOLD_LETTER = 7.4
 _STEPS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2)
 
 
@@ -34,7 +35,7 @@ def intervals_plot(arms: Sequence[ArmResult], use: str | None) -> str:
         for a in arms
         if a.score is not None and a.low is not None and a.high is not None
     ]
-    left = min(210.0, 16 + _LETTER * max(len(a.name) for a, *_ in drawn))
+    left = min(230.0, 20 + _BOLD_LETTER * max(len(a.name) for a, *_ in drawn))
     ticks = _share_ticks(min(low for _, _, low, _ in drawn), max(high for *_, high in drawn))
     x = Scale(ticks[0], ticks[-1], left, WIDTH - 54)
     bottom = 14 + 30 * len(drawn)
@@ -97,7 +98,7 @@ class _Labels:
 
     def place(self, name: str, px: float, py: float, *, strong: bool) -> str:
         text = _short(name, 28)
-        width = _LETTER * len(text)
+        width = (_BOLD_LETTER if strong else _LETTER) * len(text)
         places = [
             (px + 10, py + 4),
             (px - 10 - width, py + 4),

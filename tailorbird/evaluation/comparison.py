@@ -92,6 +92,7 @@ class Comparison:
                 "sentence": verdict.sentence,
                 "more_examples_needed": verdict.more_examples_needed,
                 "candidate": verdict.candidate,
+                "headline": verdict.headline,
             },
             "minimum_detectable_difference": self.minimum_detectable_difference,
             "margin": self.margin,
@@ -183,4 +184,6 @@ def money(usd: float | None) -> str:
     """An amount in dollars, with the digits that tell."""
     if usd is None:
         return "–"
+    if usd == 0:
+        return "$0"
     return f"${usd:.2f}" if usd >= 1 else f"${usd:.2g}" if usd >= 0.0001 else "<$0.0001"

@@ -14,6 +14,7 @@ from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_val
 from tailorbird.evaluation.evaluate import Evaluation
 from tailorbird.evaluation.markup import details, escape, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
+from tailorbird.evaluation.verdict import Verdict
 
 _KINDS = {"winner": "Clear winner", "tie": "Tie: use the cheapest", "undecided": "Undecided"}
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
@@ -85,21 +86,29 @@ def _top(comparison: Comparison, title: str) -> str:
     listed = "".join(f"<li>{escape(name)} <b>{escape(value)}</b></li>" for name, value in facts)
     return (
         f'<header><h1>{escape(title)}</h1><div class="verdict {escape(verdict.kind)}">'
-        f"{tag(_KINDS[verdict.kind])}<p>{escape(verdict.sentence)}</p></div>"
+        f"{tag(_KINDS[verdict.kind])}{_sentence(verdict)}</div>"
         f'<ul class="facts">{listed}</ul></header>'
     )
 
 
+def _sentence(verdict: Verdict) -> str:
+    """The headline large, what must be added to it small; numbers stay with their percent signs."""
+    headline, rest = escape(verdict.headline), escape(verdict.sentence[len(verdict.headline) :].strip())
+    html = f"<p>{headline}</p>" + (f'<p class="rest">{rest}</p>' if rest else "")
+    return html.replace(" %", "&nbsp;%")
+
+
 def _leaderboard(comparison: Comparison) -> str:
-    columns = ["arm", f"{comparison.metric} on test, %", "difference to candidate", "p, adjusted", "dev, %"]
-    columns += ["p50", "p95", "cost / 1,000", "build", "tokens / answer"]
+    columns = ["arm", f"{comparison.metric}, %", "vs candidate", "p", "dev, %", "p50 · p95"]
+    columns += ["cost / 1,000", "build", "tokens / answer"]
     rows = [
         _measured(arm, comparison) if arm.ran else _unmeasured(arm, len(columns)) for arm in comparison.arms
     ]
     note = (
         "<p><small>95 % intervals. The candidate is the arm that was best on dev; differences to it are "
         "paired by example, p-values adjusted for the number of arms (Holm). Latency is of single answers, "
-        "one at a time. Tokens: input (of it computed once and reused) → output.</small></p>"
+        "one at a time: the median and the 95th percentile. Tokens: input → output; reused ones were "
+        "computed once for several answers.</small></p>"
     )
     return section("Leaderboard", table(columns, rows), note)
 
@@ -116,13 +125,12 @@ def _measured(arm: ArmResult, comparison: Comparison) -> str:
         between = f"{points(arm.difference_low)} to {points(arm.difference_high)}"
         difference = f"{points(arm.difference)}<small>{between}</small>"
     cells = [
-        f'<span class="name">{escape(arm.name)}</span> {" ".join(tags)}',
+        f'<span class="name">{escape(arm.name)}</span><small>{" ".join(tags)}</small>',
         f"<b>{percent(arm.score)}</b><small>{percent(arm.low)} to {percent(arm.high)}</small>",
         difference,
         escape(p_value(arm.p_adjusted)),
         percent(arm.dev_score),
-        seconds(arm.latency_p50_s),
-        seconds(arm.latency_p95_s),
+        f"{seconds(arm.latency_p50_s)}<small>{seconds(arm.latency_p95_s)}</small>",
         escape(money(arm.cost_per_1k)),
         seconds(arm.train_s),
         _tokens(arm, comparison.num_test),
@@ -132,7 +140,8 @@ def _measured(arm: ArmResult, comparison: Comparison) -> str:
 
 def _tokens(arm: ArmResult, num_test: int) -> str:
     each = {name: count / num_test for name, count in arm.tokens.items()}
-    return f"{each['input']:.0f} ({each['cached']:.0f}) → {each['output']:.1f}"
+    cached = f"<small>{each['cached']:.0f} reused</small>" if each["cached"] else ""
+    return f"{each['input']:.0f} → {each['output']:.1f}{cached}"
 
 
 def _unmeasured(arm: ArmResult, num_columns: int) -> str:

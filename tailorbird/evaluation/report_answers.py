@@ -95,8 +95,8 @@ def _seen(name: str, completion: Completion) -> str:
     parts += [_turn(message.role, message.content) for message in asked.messages]
     if completion.dropped:
         parts.append(_turn("left out to fit the context", "\n".join(completion.dropped)))
-    num_evidence, num_turns = len(asked.evidence), len(asked.messages)
-    what = f"{num_turns} messages" + (f", {num_evidence} passages" if num_evidence else "")
+    counts = [(len(asked.messages), "message"), (len(asked.evidence), "passage")]
+    what = ", ".join(f"{n} {thing}{'s' if n != 1 else ''}" for n, thing in counts if n)
     return details(f"What {name} was shown ({what})", "".join(parts))
 
 

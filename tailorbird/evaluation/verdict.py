@@ -78,6 +78,8 @@ class Verdict:
     sentence: str
     more_examples_needed: int | None = None
     candidate: str | None = None
+    headline: str = ""
+    """The beginning of the sentence that holds the decision; the rest are notes."""
     differences: Mapping[str, Difference] = field(default_factory=dict[str, Difference])
 
 
@@ -112,19 +114,19 @@ def decide(
     rivals = [c for c in others if c.name not in worse]
     case = _Case(contenders, candidate, rivals, differences, things, groups, margin, seed)
     if not rivals:
-        kind, arm, sentence, more = "winner", candidate, case.winner_sentence(), None
+        kind, arm, headline, more = "winner", candidate, case.winner_sentence(), None
     elif all(case.is_tied(c) for c in rivals):
         kind, arm, more = "tie", min([candidate, *rivals], key=lambda c: c.price), None
-        sentence = case.tie_sentence(arm)
+        headline = case.tie_sentence(arm)
     elif better:
         kind, arm, more = "undecided", min(better, key=lambda c: c.price), round_up(len(candidate.test))
-        sentence = case.surprise_sentence(arm, more)
+        headline = case.surprise_sentence(arm, more)
     else:
         kind, arm, more = "undecided", min([candidate, *rivals], key=lambda c: c.price), case.more(alpha)
-        sentence = case.undecided_sentence(arm, more)
+        headline = case.undecided_sentence(arm, more)
     notes = [case.floor_note(arm), _not_judged_note(not_judged or {})]
-    sentence = " ".join([sentence, *filter(None, notes)])
-    return Verdict(kind, arm.name, sentence, more, candidate.name, differences)
+    sentence = " ".join([headline, *filter(None, notes)])
+    return Verdict(kind, arm.name, sentence, more, candidate.name, headline, differences)
 
 
 def round_up(count: int) -> int:
@@ -254,13 +256,15 @@ def _differences(
 def _alone(contenders: Sequence[Contender], things: str, not_judged: Mapping[str, str]) -> Verdict:
     note = _not_judged_note(not_judged)
     if not contenders:
-        return Verdict("undecided", None, " ".join(filter(None, ["No arm has been measured.", note])))
+        headline = "No arm has been measured."
+        return Verdict("undecided", None, " ".join(filter(None, [headline, note])), headline=headline)
     only = contenders[0]
-    sentence = (
+    headline = (
         f"Undecided: only {only.name} was measured ({_percent(only.score)} % over {len(only.test)} held-out "
         f"{things}); there is nothing to compare it with."
     )
-    return Verdict("undecided", only.name, " ".join(filter(None, [sentence, note])), None, only.name)
+    sentence = " ".join(filter(None, [headline, note]))
+    return Verdict("undecided", only.name, sentence, None, only.name, headline)
 
 
 def _not_judged_note(not_judged: Mapping[str, str]) -> str:

@@ -22,6 +22,11 @@ class TransformersNetwork:
         # A recurrent layer's state can be neither branched with gradients nor masked by position.
         self.shares_prefix = kinds == {"full_attention"} and not getattr(model, "_is_stateful", False)
 
+    def train(self, mode: bool = True) -> None:
+        """Dropout stays off in training too: the shared prefix is exact only without it."""
+        del mode
+        self.model.eval()
+
     def hidden(
         self,
         ids_BT: Tensor,

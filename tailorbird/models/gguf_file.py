@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import io
 import logging
-import os
+import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -53,8 +55,12 @@ def converted(path: Path) -> Path:
         raise InputError(f"{path}: not a GGUF file. Got first bytes {magic!r}; expected b'GGUF'. Download it again.")
     folder = cache_folder() / "weights" / f"{path.stem}-{_fingerprint(path)}-v{CONVERTER_VERSION}"
     if not (folder / "config.json").is_file():
-        with atomic_folder(folder) as building:
-            _convert(path, building)
+        try:
+            with atomic_folder(folder) as building:
+                _convert(path, building)
+        except InputError:
+            if not (folder / "config.json").is_file():  # another process may have been faster
+                raise
     return folder
 
 
@@ -93,18 +99,11 @@ def _convert(path: Path, folder: Path) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Converting prints progress bars and warnings that say nothing to a user of ours."""
-    from transformers.utils import logging as transformers_logging
-
-    before, bars = transformers_logging.get_verbosity(), os.environ.get("TQDM_DISABLE")
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    os.environ["TQDM_DISABLE"] = "1"
+    """Converting prints progress bars and warnings on stderr that say nothing to a user of ours."""
     logging.disable(logging.WARNING)
     try:
-        yield
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
     finally:
         logging.disable(logging.NOTSET)
-        transformers_logging.set_verbosity(before)
-        if bars is None:
-            del os.environ["TQDM_DISABLE"]

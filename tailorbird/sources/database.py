@@ -6,7 +6,7 @@ import contextlib
 import sqlite3
 import threading
 import weakref
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from tailorbird.errors import InputError, IntegrityError, NotFound, Unsupported
@@ -71,7 +71,7 @@ class Database:
         self._prepare()
 
     @contextlib.contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
+    def reading(self) -> Generator[sqlite3.Connection]:
         """A connection that sees one state of the index throughout."""
         with self._borrowed() as connection:
             connection.execute("BEGIN")
@@ -81,7 +81,7 @@ class Database:
                 connection.execute("ROLLBACK")
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
+    def writing(self) -> Generator[sqlite3.Connection]:
         """A connection whose changes become visible together, or not at all if the block raises."""
         if self.read_only:
             raise Unsupported(
@@ -115,7 +115,7 @@ class Database:
             _close_all(self._idle)
 
     @contextlib.contextmanager
-    def _borrowed(self) -> Iterator[sqlite3.Connection]:
+    def _borrowed(self) -> Generator[sqlite3.Connection]:
         connection = self._take()
         try:
             yield connection

@@ -7,7 +7,6 @@ fused by reciprocal rank.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 import threading
 from collections.abc import Sequence
@@ -24,19 +23,17 @@ from tailorbird.records import Passage, content_hash
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.fusion import reciprocal_rank_fusion
+from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import document_hashes, fetch_passages, single_number
 from tailorbird.sources.source import Connector
 from tailorbird.sources.sync import SyncReport, apply, embed_missing, finish, remove_documents, stage
 
-__all__ = ["KnowledgeIndex", "SyncReport", "match_any"]
+__all__ = ["KnowledgeIndex", "SyncReport"]
 
 Vectors = npt.NDArray[np.float32]
 
 CANDIDATES = 50
 """How many passages each of the two rankings brings to the fusion, at least."""
-
-MAX_TERMS = 64
-"""Distinct words of a question that are looked up; those of a very long one beyond that are not."""
 
 
 @dataclass(frozen=True)
@@ -199,16 +196,6 @@ class KnowledgeIndex:
         stored = np.frombuffer(b"".join(vector for _, vector in rows), dtype=np.float16)
         vectors = stored.astype(np.float32).reshape(len(rows), self.embedder.dimensions)
         return _Snapshot(generation, numbers, {number: row for row, number in enumerate(numbers)}, vectors)
-
-
-def match_any(query: str) -> str:
-    """A text as an FTS5 expression that finds any of its words; whatever the text, it is well-formed.
-
-    >>> match_any('Lost "card" OR (NEAR')
-    '"lost" OR "card" OR "or" OR "near"'
-    """
-    terms = dict.fromkeys(re.findall(r"[^\W_]+", query.lower()))
-    return " OR ".join(f'"{term}"' for term in list(terms)[:MAX_TERMS])
 
 
 def _keyword_scores(connection: sqlite3.Connection, query: str, limit: int) -> dict[int, float]:

@@ -21,7 +21,9 @@ UNCALIBRATED_THRESHOLD = 0.15
 def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
     """The index of a folder, brought up to date; kept in the cache so that only changes are embedded again."""
     key = hashlib.blake2b(f"{folder.resolve()}|{max_chars}".encode(), digest_size=8).hexdigest()
-    index = KnowledgeIndex(cache_folder() / "knowledge" / key / "index.db", default_embedder(), max_chars=max_chars)
+    index = KnowledgeIndex(
+        cache_folder() / "knowledge" / key / "index.db", default_embedder(), max_chars=max_chars
+    )
     report = index.sync(Folder(folder))
     if not report.passages:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.unreadable[:3])

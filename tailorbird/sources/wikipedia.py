@@ -92,17 +92,18 @@ class Wikipedia:
 
     def _ask(self, parameters: Mapping[str, str]) -> dict[str, Any]:
         """The API's answer; a wiki that is busy is asked again, a few times."""
-        for attempt in range(1, ATTEMPTS + 1):
+        for _ in range(ATTEMPTS):
             status, wait_s, answer = self._get(parameters)
-            busy = status in (429, 503) or _error_code(answer) == "maxlag"
-            if not busy:
-                break
-            if attempt < ATTEMPTS:
+            if status in (429, 503) or _error_code(answer) == "maxlag":
                 time.sleep(min(wait_s, self.timeout_s))
-        if status == 200 and isinstance(answer, dict) and "error" not in answer:
-            return answer
-        reason = "is busy" if busy else f"answered with status {status}: {_error_text(answer)}"
-        raise EndpointError(f"{self.url} {reason}. Check the address, or try again later.")
+                continue
+            if status == 200 and isinstance(answer, dict) and "error" not in answer:
+                return answer
+            raise EndpointError(
+                f"{self.url} answered with status {status}: {_error_text(answer)}. "
+                "Expected the address of a MediaWiki api.php."
+            )
+        raise EndpointError(f"{self.url} is busy: it refused {ATTEMPTS} times. Try again later.")
 
     def _get(self, parameters: Mapping[str, str]) -> tuple[int, float, Any]:
         """Status, seconds to wait as the wiki asks for, and the parsed answer (None if it is not JSON)."""
@@ -128,11 +129,11 @@ def _parsed(response: Any) -> Any:
 
 
 def _plain_words(query: str) -> str:
-    """The question's words without the search's operators (`insource:`, `-`, `~`, quotes), cut to length."""
-    words = re.findall(r"\w+(?:['’.]\w+)*", query)
-    while words and len(" ".join(words)) > MAX_QUERY:
-        words = words[: max(1, len(words) * MAX_QUERY // len(" ".join(words)))] if len(words) > 1 else []
-    return " ".join(words)
+    """The question's words without the search's operators (`insource:`, `-`, `OR`, quotes), cut to length."""
+    words = " ".join(re.findall(r"\w+(?:['’.]\w+)*", query.lower()))
+    if len(words) <= MAX_QUERY:
+        return words
+    return words[: MAX_QUERY + 1].rpartition(" ")[0] or words[:MAX_QUERY]
 
 
 def _document(page: Mapping[str, Any]) -> Document:

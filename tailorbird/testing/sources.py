@@ -52,11 +52,10 @@ class WordHash:
 
     def embed(self, texts: Sequence[str]) -> npt.NDArray[np.float32]:
         vectors = np.zeros((len(texts), self.dimensions), dtype=np.float32)
-        for vector, text in zip(vectors, texts, strict=True):
+        for row, text in enumerate(texts):
             for word in words(text) or [text]:
-                vector[zlib.crc32(word.encode("utf-8", "replace")) % self.dimensions] += 1
-            vector /= np.linalg.norm(vector)
-        return vectors
+                vectors[row, zlib.crc32(word.encode("utf-8", "replace")) % self.dimensions] += 1
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def check_source(source: Source, queries: Sequence[str]) -> None:

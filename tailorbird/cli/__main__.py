@@ -1,0 +1,5 @@
+"""`python -m tailorbird.cli` is the command `tailor`."""
+
+from tailorbird.cli.main import main
+
+main()

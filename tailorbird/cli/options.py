@@ -1,0 +1,33 @@
+"""The options that several commands share, each described once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
+Examples = Annotated[
+    Path | None, typer.Option("--examples", metavar="FILE", help="Labelled examples: JSONL of prompt and completion.")
+]
+Documents = Annotated[
+    Path | None, typer.Option("--documents", metavar="DIR", help="Documents to answer from: txt, md, html, pdf, docx.")
+]
+TestFile = Annotated[
+    Path | None, typer.Option("--test", metavar="FILE", help="Test examples of their own; else some are set apart.")
+]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--base", metavar="MODEL", help="starter, a folder, a .gguf file, hf:org/name, a saved name or URL#model."
+    ),
+]
+KeyEnv = Annotated[
+    str | None,
+    typer.Option("--key-env", metavar="NAME", help="The environment variable that holds the key."),
+]
+ModelArgument = Annotated[
+    str,
+    typer.Argument(metavar="MODEL", help="A saved name, winner, an arm, starter, a folder, hf:org/name or URL#model."),
+]

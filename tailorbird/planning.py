@@ -1,0 +1,220 @@
+"""From files and flags to a plan: which arms, on which data, judged how. Nothing is run here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tailorbird.data.formats import read_examples
+from tailorbird.data.splits import Splits, split
+from tailorbird.data.task import Data, Task, infer_task
+from tailorbird.errors import InputError, NotFound
+from tailorbird.recipe_file import ArmSpec, RecipeFile, default_arms
+from tailorbird.records import content_hash
+
+if TYPE_CHECKING:
+    from tailorbird.techniques.technique import Recipe
+
+STARTER = "starter"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+DEFAULT_SHARE = 0.2
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison, resolved; nothing has run yet.
+
+    `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
+    say what was done to the data, `command` is what the user typed, for the report.
+    """
+
+    name: str
+    base: str
+    task: Task
+    arms: tuple[ArmSpec, ...]
+    data: Data
+    metric: str
+    seed: int = 0
+    folder: Path = Path()
+    budget_s: float | None = None
+    notes: tuple[str, ...] = ()
+    key_env: str | None = None
+    command: str = ""
+
+    @property
+    def key(self) -> str:
+        """Hash of what the run's answers depend on; documents and single arms have hashes of their own."""
+        data = self.data
+        parts = [[e.id for e in part] for part in (data.train, data.dev, data.test)]
+        documents = str(data.documents.resolve()) if data.documents else None
+        task = [self.task.kind, self.task.instruction, list(self.task.labels), self.task.max_tokens]
+        return content_hash([self.base, task, parts, documents, self.metric, self.seed], 10)
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What a command line says; None where it says nothing. Flags win over the recipe file."""
+
+    examples: Path | None = None
+    test: Path | None = None
+    documents: Path | None = None
+    base: str | None = None
+    arms: Sequence[str] | None = None
+    seed: int | None = None
+    name: str | None = None
+    key_env: str | None = None
+    limit_test: int | None = None
+
+
+def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
+    """The recipe file with the flags in it."""
+    given = {f.name: getattr(flags, f.name) for f in fields(flags) if getattr(flags, f.name) is not None}
+    if "arms" in given:
+        given["arms"] = tuple(given["arms"])
+    return replace(file, **given)
+
+
+def make_plan(file: RecipeFile) -> Plan:
+    """A plan from a recipe file (flags already laid over it).
+
+    Raises:
+        InputError: no examples.
+        NotFound: a file or folder is not there.
+        DataError: the examples can't be used.
+        RecipeError: an arm or a setting makes no sense.
+    """
+    source = _required(file.examples)
+    base = file.base or STARTER
+    seed = file.seed or 0
+    splits, task = read_splits(file, source)
+    documents = _existing(file.documents)
+    wanted = file.arms or tuple(spec.name for spec in file.arm_specs) or default_arms(
+        classify=task.kind == "classify", documents=documents is not None, trainable=not is_remote(base)
+    )
+    specs = tuple(file.arm(word) for word in wanted)
+    for spec in specs:
+        build_recipe(spec)  # every setting is checked before anything runs
+    return Plan(
+        name=valid_name(file.name or source.stem),
+        base=base,
+        task=task,
+        arms=specs,
+        data=splits.data(task, documents),
+        metric=file.metric or default_metric_name(task),
+        seed=seed,
+        notes=splits.notes,
+        key_env=file.key_env,
+    )
+
+
+def plan_single(name: str, file: RecipeFile, spec: ArmSpec) -> Plan:
+    """A plan of one recipe that is made and not judged: all examples but dev's are learnt from.
+
+    Without examples only what needs none (knowledge) can be applied.
+    """
+    documents = _existing(file.documents)
+    if file.examples is not None:
+        splits, task = read_splits(replace(file, test=None, test_share=0.0), file.examples)
+        data = splits.data(task, documents)
+    else:
+        task = Task("answer", file.instruction or "Answer the question briefly.")
+        data = Data(task, (), documents=documents)
+    base = file.base or STARTER
+    metric = default_metric_name(task)
+    return Plan(valid_name(name), base, task, (spec,), data, metric, file.seed or 0, key_env=file.key_env)
+
+
+def read_splits(file: RecipeFile, source: Path) -> tuple[Splits, Task]:
+    """The examples, shared out, and the task that they make."""
+    examples = read_examples(source)
+    given = read_examples(file.test) if file.test is not None else None
+    splits = split(
+        examples,
+        seed=file.seed or 0,
+        dev=DEFAULT_SHARE if file.dev_share is None else file.dev_share,
+        test=DEFAULT_SHARE if file.test_share is None else file.test_share,
+        test_examples=given,
+        limit_dev=file.limit_dev,
+        limit_test=file.limit_test,
+    )
+    return splits, infer_task([*examples, *(given or ())], file.instruction)
+
+
+def build_recipe(
+    spec: ArmSpec, *, seed: int = 0, checkpoint: Path | None = None, on_step: Callable[[Any], None] | None = None
+) -> Recipe:
+    """The techniques of an arm; those that train get the seed, a folder for checkpoints and a listener."""
+    from tailorbird.techniques.technique import Recipe
+
+    techniques = []
+    for number, step in enumerate(spec.steps):
+        technique = step.build()
+        known = {f.name for f in fields(technique)}
+        extra: dict[str, Any] = {}
+        if "seed" in known and "seed" not in step.settings:
+            extra["seed"] = seed
+        if "checkpoint" in known and checkpoint is not None:
+            extra["checkpoint"] = checkpoint / str(number)
+        if "on_step" in known and on_step is not None:
+            extra["on_step"] = on_step
+        techniques.append(replace(technique, **extra) if extra else technique)
+    return Recipe(tuple(techniques))
+
+
+def described(spec: ArmSpec, seed: int = 0) -> list[dict[str, Any]]:
+    """An arm's steps with every setting, defaults included, as JSON: equal descriptions build equal models."""
+    steps = []
+    for step, technique in zip(spec.steps, build_recipe(spec, seed=seed).steps, strict=True):
+        settings = {f.name: getattr(technique, f.name) for f in fields(technique) if f.compare}  # type: ignore[arg-type]
+        steps.append({"technique": step.technique, **{k: _plain(v) for k, v in settings.items()}})
+    return steps
+
+
+def is_remote(base: str) -> bool:
+    """Whether a MODEL reference is an endpoint (`URL#model`)."""
+    return "://" in base
+
+
+def valid_name(name: str) -> str:
+    """The name, if it can be a folder's and a model's.
+
+    Raises:
+        InputError: it can't.
+    """
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"name {name!r}: expected a letter or digit and then up to 99 letters, digits, '.', '_', '+' or '-'. "
+            "Choose another with --name."
+        )
+    return name
+
+
+def default_metric_name(task: Task) -> str:
+    """The name of the metric that decides."""
+    from tailorbird.evaluation.metrics import default_metric
+
+    return default_metric(task)[0]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Path):
+        return str(value.resolve())
+    return asdict(value) if hasattr(value, "__dataclass_fields__") else value
+
+
+def _required(examples: Path | None) -> Path:
+    if examples is None:
+        raise InputError(
+            'There are no examples. Give a file of {"prompt": …, "completion": …} lines with --examples FILE, '
+            "or write a tailor.toml that names one (`tailor init`)."
+        )
+    return examples
+
+
+def _existing(documents: Path | None) -> Path | None:
+    if documents is not None and not documents.is_dir():
+        raise NotFound(f"{documents}: no such folder of documents. Give an existing folder with --documents DIR.")
+    return documents

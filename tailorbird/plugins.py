@@ -1,0 +1,72 @@
+"""Which parts exist: the built-in ones and those that installed packages bring as entry points.
+
+A package adds a part by an entry point in one of these groups; its name is the word users write:
+
+    tailorbird.techniques   a frozen dataclass with `apply(model, data)`
+    tailorbird.wrappers     a function (folder, settings) -> rewrite, for saved models
+    tailorbird.metrics      a function (example, completion) -> float in [0, 1]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from importlib import import_module
+from importlib.metadata import entry_points
+from typing import TYPE_CHECKING, Any
+
+from tailorbird.errors import NotFound
+
+if TYPE_CHECKING:
+    from tailorbird.models.folders import LoadRewrite
+
+BUILT_IN: Mapping[str, Mapping[str, str]] = {
+    "tailorbird.techniques": {
+        "knowledge": "tailorbird.techniques.knowledge:Knowledge",
+        "few_shot": "tailorbird.techniques.few_shot:FewShot",
+        "fine_tune": "tailorbird.techniques.fine_tune:FineTune",
+        "from_scratch": "tailorbird.techniques.from_scratch:FromScratch",
+        "blank": "tailorbird.techniques.floors:BlankFloor",
+        "majority": "tailorbird.techniques.floors:MajorityFloor",
+        "tfidf_linear": "tailorbird.techniques.floors:TfidfFloor",
+        "nearest": "tailorbird.techniques.floors:NearestFloor",
+    },
+    "tailorbird.wrappers": {
+        "knowledge": "tailorbird.techniques.knowledge:load_lookup",
+        "few_shot": "tailorbird.techniques.few_shot:load_metaprompt",
+    },
+}
+FLOORS = ("blank", "majority", "tfidf_linear", "nearest")
+
+
+def names(group: str) -> list[str]:
+    """The names of all parts of a group, built-in ones first."""
+    brought = [point.name for point in entry_points(group=group)]
+    return list(dict.fromkeys([*BUILT_IN.get(group, {}), *sorted(brought)]))
+
+
+def part(group: str, name: str) -> Any:
+    """The part of this name; only now is its module imported.
+
+    Raises:
+        NotFound: there is none.
+    """
+    if target := BUILT_IN.get(group, {}).get(name):
+        module, _, attribute = target.partition(":")
+        return getattr(import_module(module), attribute)
+    for point in entry_points(group=group):
+        if point.name == name:
+            return point.load()
+    raise NotFound(
+        f"{group.removeprefix('tailorbird.').removesuffix('s')} {name!r} is unknown. "
+        f"Known: {', '.join(names(group))}. Check the spelling, or install the package that brings it."
+    )
+
+
+def rewrite_loaders() -> Mapping[str, LoadRewrite]:
+    """How to load each kind of wrapper of a saved model."""
+    group = "tailorbird.wrappers"
+
+    def later(name: str) -> Callable[..., Any]:
+        return lambda folder, settings: part(group, name)(folder, settings)
+
+    return {name: later(name) for name in names(group)}

@@ -1,0 +1,253 @@
+"""TOML files <-> what to compare: the base, the data, the arms and their techniques' settings.
+
+    base = "starter"                         # a MODEL
+    examples = "tickets.jsonl"
+    documents = "handbook"                   # optional
+    arms = ["base", "few_shot", "few_shot+fine_tune"]    # optional
+
+    [few_shot]                               # settings of a technique, in every arm that uses it
+    k = 5
+
+    [[arm]]                                  # an arm with settings of its own
+    name = "few_shot_three"
+    steps = [{ technique = "few_shot", k = 3 }]
+
+Relative paths are relative to the file.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from tailorbird.errors import NotFound, RecipeError
+from tailorbird.plugins import FLOORS, names, part
+
+TECHNIQUES = "tailorbird.techniques"
+BASE_ARM = "base"
+NOT_SETTINGS = frozenset({"checkpoint", "on_step", "source"})
+"""Fields of techniques that a program gives, not a file."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One technique by name, with its settings as written."""
+
+    technique: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self) -> Any:
+        """The technique with these settings.
+
+        Raises:
+            RecipeError: a setting that it doesn't have, or a value that it can't take.
+        """
+        try:
+            make = part(TECHNIQUES, self.technique)
+        except NotFound as error:
+            raise RecipeError(str(error)) from None
+        known = {f.name: f for f in fields(make) if f.name not in NOT_SETTINGS}
+        if unknown := sorted(set(self.settings) - set(known)):
+            raise RecipeError(
+                f"technique {self.technique!r}: unknown setting {unknown[0]!r}. "
+                f"It has: {', '.join(known) or 'none'}."
+            )
+        settings = {k: Path(v) if k == "documents" else v for k, v in self.settings.items()}
+        for name, value in settings.items():
+            _check_type(self.technique, name, value, str(known[name].type))
+        return make(**settings)
+
+
+@dataclass(frozen=True)
+class ArmSpec:
+    """An arm by name, and its steps; the base arm has none."""
+
+    name: str
+    steps: tuple[Step, ...]
+
+    @property
+    def floor(self) -> bool:
+        """Whether this arm is one of the fitted floors."""
+        return len(self.steps) == 1 and self.steps[0].technique in FLOORS
+
+
+@dataclass(frozen=True)
+class RecipeFile:
+    """What a `tailor.toml` says; None where it says nothing."""
+
+    base: str | None = None
+    name: str | None = None
+    examples: Path | None = None
+    test: Path | None = None
+    documents: Path | None = None
+    instruction: str | None = None
+    metric: str | None = None
+    seed: int | None = None
+    key_env: str | None = None
+    limit_dev: int | None = None
+    limit_test: int | None = None
+    dev_share: float | None = None
+    test_share: float | None = None
+    arms: tuple[str, ...] | None = None
+    arm_specs: tuple[ArmSpec, ...] = ()
+    steps: tuple[Step, ...] | None = None
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def arm(self, name: str) -> ArmSpec:
+        """The arm of this name: one that the file spells out, or one whose name joins techniques with '+'.
+
+        Raises:
+            RecipeError: a part of the name is no technique.
+        """
+        for spec in self.arm_specs:
+            if spec.name == name:
+                return spec
+        if name == BASE_ARM:
+            return ArmSpec(name, ())
+        techniques = [word.strip() for word in name.split("+")]
+        known = names(TECHNIQUES)
+        for word in techniques:
+            if word not in known:
+                raise RecipeError(
+                    f"arm {name!r}: {word!r} is no technique. Known: base, {', '.join(known)}; join them with '+', "
+                    "as in few_shot+fine_tune."
+                )
+        return ArmSpec(name, tuple(self.step(word) for word in techniques))
+
+    def step(self, technique: str) -> Step:
+        """A technique with the settings that the file gives it."""
+        return Step(technique, dict(self.settings.get(technique, {})))
+
+
+_PLAIN: Mapping[str, type | tuple[type, ...]] = {
+    "base": str, "name": str, "examples": str, "test": str, "documents": str, "instruction": str, "metric": str,
+    "seed": int, "key_env": str, "limit_dev": int, "limit_test": int, "dev_share": float, "test_share": float,
+}  # fmt: skip
+_PATHS = ("examples", "test", "documents")
+
+
+def read_recipe_file(path: Path) -> RecipeFile:
+    """Reads a TOML file.
+
+    Raises:
+        NotFound: no such file.
+        RecipeError: not TOML, an unknown key, or a value of the wrong type.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise NotFound(f"{path}: no such file. `tailor init` writes a tailor.toml to start from.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"{path}: not valid TOML ({error}). Correct the line it names.") from error
+    return _recipe_file(path, raw)
+
+
+def _recipe_file(path: Path, raw: dict[str, Any]) -> RecipeFile:
+    techniques = names(TECHNIQUES)
+    values: dict[str, Any] = {}
+    settings: dict[str, Mapping[str, Any]] = {}
+    for key, value in raw.items():
+        if key in _PLAIN:
+            values[key] = _plain(path, key, value)
+        elif key in techniques:
+            settings[key] = _table(path, key, value)
+        elif key == "arms":
+            values["arms"] = tuple(_strings(path, key, value))
+        elif key not in ("arm", "steps"):
+            known = [*_PLAIN, "arms", "arm", "steps", *techniques]
+            raise RecipeError(f"{path}: unknown key {key!r}. Known: {', '.join(known)}.")
+    found = RecipeFile(**values, settings=settings)
+    specs = tuple(_arm(path, found, table) for table in _list(path, "arm", raw.get("arm", [])))
+    steps = _steps(path, found, raw["steps"]) if "steps" in raw else None
+    return RecipeFile(**values, settings=settings, arm_specs=specs, steps=steps)
+
+
+def _plain(path: Path, key: str, value: Any) -> Any:
+    expected = _PLAIN[key]
+    number = expected is float and isinstance(value, int) and not isinstance(value, bool)
+    if not (isinstance(value, expected) or number) or (isinstance(value, bool) and expected is not bool):
+        name = getattr(expected, "__name__", str(expected))
+        raise RecipeError(f"{path}: {key} is {value!r}; expected a {name}. Correct the value.")
+    return (path.parent / Path(value).expanduser()) if key in _PATHS else value
+
+
+def _table(path: Path, key: str, value: Any) -> Mapping[str, Any]:
+    if not isinstance(value, dict):
+        raise RecipeError(f"{path}: [{key}] is {value!r}; expected a table of settings, such as [{key}] and k = 5.")
+    table = dict(value)
+    if isinstance(table.get("documents"), str):
+        table["documents"] = str(path.parent / table["documents"])
+    return table
+
+
+def _list(path: Path, key: str, value: Any) -> list[Any]:
+    if not isinstance(value, list):
+        raise RecipeError(f"{path}: {key} is {value!r}; expected a list.")
+    return value
+
+
+def _strings(path: Path, key: str, value: Any) -> list[str]:
+    items = _list(path, key, value)
+    for item in items:
+        if not isinstance(item, str):
+            raise RecipeError(f"{path}: {key} holds {item!r}; expected names in quotes.")
+    return items
+
+
+def _arm(path: Path, found: RecipeFile, table: Any) -> ArmSpec:
+    if not isinstance(table, dict) or not isinstance(table.get("name"), str):
+        raise RecipeError(f"{path}: an [[arm]] has no name. Got {table!r}; expected name = \"…\" and steps = […].")
+    if extra := sorted(set(table) - {"name", "steps"}):
+        raise RecipeError(f"{path}: arm {table['name']!r} has an unknown key {extra[0]!r}. Known: name, steps.")
+    if "steps" not in table:
+        return found.arm(table["name"])
+    return ArmSpec(table["name"], _steps(path, found, table["steps"]))
+
+
+def _steps(path: Path, found: RecipeFile, value: Any) -> tuple[Step, ...]:
+    steps: list[Step] = []
+    for item in _list(path, "steps", value):
+        if isinstance(item, str):
+            steps.append(found.step(item))
+        elif isinstance(item, dict) and isinstance(item.get("technique"), str):
+            own = {key: setting for key, setting in item.items() if key != "technique"}
+            steps.append(Step(item["technique"], {**found.step(item["technique"]).settings, **own}))
+        else:
+            raise RecipeError(
+                f"{path}: a step is {item!r}; expected a technique's name or {{ technique = \"few_shot\", k = 3 }}."
+            )
+    return tuple(steps)
+
+
+def _check_type(technique: str, name: str, value: Any, annotation: str) -> None:
+    """Values from a file or a flag are checked against the technique's own annotation."""
+    allowed: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "Path": (Path,)}
+    words = [word.strip() for word in annotation.split("|")]
+    types = tuple(t for word in words for t in allowed.get(word, ()))
+    if not types or (value is None and "None" in words):
+        return
+    if not isinstance(value, types) or isinstance(value, bool):
+        raise RecipeError(f"technique {technique!r}: {name} is {value!r}; expected {annotation}.")
+
+
+def default_arms(*, classify: bool, documents: bool, trainable: bool) -> tuple[str, ...]:
+    """A sensible set where none is given: the floors first, being quick, then cheap to dear.
+
+    Args:
+        classify: whether the task is to choose a label.
+        documents: whether there are documents to look things up in.
+        trainable: whether the base's weights can be trained here.
+    """
+    arms = ["blank", "majority", *(["tfidf_linear"] if classify else []), "nearest", BASE_ARM, "few_shot"]
+    arms += ["knowledge"] if documents else []
+    if trainable:
+        arms += ["fine_tune", "few_shot+fine_tune", *(["knowledge+fine_tune"] if documents else []), "from_scratch"]
+    return tuple(arms)
+
+
+def steps_of(words: Sequence[str], found: RecipeFile) -> tuple[Step, ...]:
+    """Steps named one by one, as `--steps knowledge,fine_tune` does."""
+    return found.arm("+".join(word.strip() for word in words)).steps if words else ()

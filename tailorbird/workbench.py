@@ -1,0 +1,470 @@
+"""A project folder's state and verbs: all that a shell may call.
+
+    folder/tailor.toml            what to compare (optional)
+    folder/.tailorbird/models/    models saved by name
+    folder/.tailorbird/runs/      one folder a comparison; its arms' models in models/
+    folder/.tailorbird/last_run   which comparison was the last to finish
+
+$TAILORBIRD_HOME takes the place of `.tailorbird`. torch is imported only when a model is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from tailorbird import plugins
+from tailorbird.data.storage import state_folder, write_atomic
+from tailorbird.data.task import Task
+from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
+from tailorbird.planning import (
+    NAME,
+    STARTER,
+    Flags,
+    Plan,
+    build_recipe,
+    described,
+    is_remote,
+    make_plan,
+    overlay,
+    plan_single,
+    valid_name,
+)
+from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
+from tailorbird.records import Completion, Message, Request, Sampling, content_hash
+
+if TYPE_CHECKING:
+    from tailorbird.data.report import DatasetReport
+    from tailorbird.evaluation.arms import Arm
+    from tailorbird.evaluation.comparison import Comparison
+    from tailorbird.models.model import Model
+
+CONFIG = "tailor.toml"
+WINNER = "winner"
+
+INITIAL_CONFIG = """\
+# What `tailor compare` compares. Paths are relative to this file.
+base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
+examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}
+# documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
+# test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
+# instruction = "…"              # what the model is told; without it one is made from the task
+# arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
+
+# Settings of a technique, in every arm that uses it:
+# [few_shot]
+# k = 5                          # examples shown, 3 to 5 are typical
+# select = "nearest"             # or "balanced", "fixed"
+# [fine_tune]
+# epochs = 4
+"""
+
+
+@dataclass(frozen=True)
+class TrainingProgress:
+    """How far the training inside an arm's build is; `loss` in nats a token."""
+
+    arm: str
+    step: int
+    total_steps: int
+    loss: float
+
+
+OnEvent = Callable[[Any], None]
+"""Gets `evaluation.arms.Event`s and `TrainingProgress`."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished comparison and where its files lie."""
+
+    comparison: Comparison
+    report: Path
+    json: Path
+    folder: Path
+
+
+@dataclass(frozen=True)
+class OpenModel:
+    """A model ready to be asked, with the task it was made for."""
+
+    id: str
+    model: Model
+    task: Task | None = None
+    created: int = 0
+
+    def request(
+        self,
+        messages: Sequence[Message],
+        *,
+        sampling: Sampling | None = None,
+        choices: tuple[str, ...] | None = None,
+    ) -> Request:
+        """The request that the model was measured with; what the caller gives takes its place."""
+        request = self.task.request(messages) if self.task else Request(tuple(messages))
+        if sampling is not None:
+            request = replace(request, sampling=sampling)
+        return replace(request, choices=choices) if choices is not None else request
+
+    def ask(self, text: str, *, sampling: Sampling | None = None) -> Completion:
+        """Answers one message."""
+        return self.model.answer([self.request([Message("user", text)], sampling=sampling)])[0]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """What is known of a model without loading it. `score` is its test score where it was compared."""
+
+    id: str
+    origin: Literal["built in", "saved", "comparison"]
+    base: str = ""
+    recipe: str = ""
+    created: int = 0
+    size_bytes: int = 0
+    folder: Path | None = None
+    score: float | None = None
+
+
+class Workbench:
+    """The verbs of a project.
+
+    Args:
+        folder: the project's; it must exist. Nothing is written before a verb needs to.
+
+    Raises:
+        NotFound: no such folder.
+    """
+
+    def __init__(self, folder: Path = Path()) -> None:
+        if not folder.is_dir():
+            raise NotFound(f"{folder}: no such project folder. `tailor init {folder}` makes one.")
+        self.folder = folder
+        self.state = state_folder(folder)
+
+    # -- data ---------------------------------------------------------------------------------
+
+    def init(self) -> Path:
+        """Writes a commented tailor.toml.
+
+        Raises:
+            InputError: there is one already.
+        """
+        path = self.folder / CONFIG
+        if path.exists():
+            raise InputError(f"{path} exists already. Edit it, or delete it and run `tailor init` again.")
+        write_atomic(path, INITIAL_CONFIG.encode())
+        return path
+
+    def check(
+        self, examples: Path, documents: Path | None = None, test: Path | None = None, base: str | None = None
+    ) -> DatasetReport:
+        """The data set report; with a base its tokenizer counts the lengths, else they are estimates."""
+        from tailorbird.data.report import check
+
+        return check(examples, documents=documents, test=test, count_tokens=_token_counter(base) if base else None)
+
+    # -- comparing ----------------------------------------------------------------------------
+
+    def plan(
+        self,
+        *,
+        config: Path | None = None,
+        examples: Path | None = None,
+        test: Path | None = None,
+        documents: Path | None = None,
+        base: str | None = None,
+        arms: Sequence[str] | None = None,
+        budget_s: float | None = None,
+        seed: int | None = None,
+        name: str | None = None,
+        key_env: str | None = None,
+        limit_test: int | None = None,
+    ) -> Plan:
+        """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
+
+        Raises:
+            NotFound: a file is not there.
+            DataError: the examples can't be used.
+            RecipeError: an arm or a setting makes no sense.
+        """
+        flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test)
+        plan = make_plan(overlay(self._config(config, given=examples), flags))
+        return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
+
+    def compare(self, plan: Plan, *, out: Path | None = None, on_event: OnEvent | None = None) -> Outcome:
+        """Runs a plan; killed and run again it goes on, and repeats no finished arm.
+
+        Args:
+            plan: from `plan`.
+            out: folder that gets report.html and comparison.json; default: the run's own.
+            on_event: told about every step.
+        """
+        from tailorbird.evaluation.compare import compare
+        from tailorbird.evaluation.metrics import default_metrics
+        from tailorbird.evaluation.report import write_report
+
+        _set_threads()
+        metrics = default_metrics(plan.task)
+        if plan.metric not in metrics:
+            metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
+        plan.folder.mkdir(parents=True, exist_ok=True)
+        result = compare(
+            [self._arm(plan, spec, on_event) for spec in plan.arms],
+            plan.data,
+            metrics,
+            primary=plan.metric,
+            folder=plan.folder,
+            on_event=on_event,
+            budget_s=plan.budget_s,
+            seed=plan.seed,
+            reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
+        )
+        out = out or plan.folder
+        out.mkdir(parents=True, exist_ok=True)
+        report = write_report(result, result.evaluations, out, title=plan.name, data_notes=plan.notes)
+        content = json.dumps(result.to_json(), indent=1, ensure_ascii=False).encode()
+        write_atomic(out / "comparison.json", content)
+        write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
+        return Outcome(result, report, out / "comparison.json", plan.folder)
+
+    def _arm(self, plan: Plan, spec: ArmSpec, on_event: OnEvent | None) -> Arm:
+        from tailorbird.evaluation.arms import Arm
+
+        def build() -> Model:
+            return self._build(plan, spec, plan.folder / "models" / spec.name, on_event)
+
+        return Arm(spec.name, build, content_hash([plan.base, described(spec, plan.seed)]), spec.floor)
+
+    def _build(self, plan: Plan, spec: ArmSpec, folder: Path, on_event: OnEvent | None) -> Model:
+        """The arm's model: made, saved, and read back, so that what is measured is what is served."""
+        from tailorbird.evaluation.run_folder import data_fingerprint
+        from tailorbird.models.folders import load_model, read_record, save_model
+
+        key = content_hash([plan.base, described(spec, plan.seed), data_fingerprint(plan.data)])
+        if not (folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
+            lineage = {
+                "key": key,
+                "base": plan.base,
+                "recipe": spec.name,
+                "steps": described(spec, plan.seed),
+                "project": plan.name,
+                "created": int(time.time()),
+            }
+            checkpoint = plan.folder / "checkpoints" / spec.name
+            recipe = build_recipe(
+                spec, seed=plan.seed, checkpoint=checkpoint, on_step=_training_listener(spec.name, on_event)
+            )
+            model = recipe.apply(_base_for(spec, plan), plan.data)
+            save_model(model, folder, task=plan.task, lineage=lineage, replace_old=True)
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        return load_model(folder, plugins.rewrite_loaders()).model
+
+    # -- one model ----------------------------------------------------------------------------
+
+    def customize(
+        self,
+        *,
+        name: str,
+        steps: Sequence[str] | None = None,
+        recipe: Path | None = None,
+        examples: Path | None = None,
+        documents: Path | None = None,
+        base: str | None = None,
+        key_env: str | None = None,
+        on_event: OnEvent | None = None,
+        replace: bool = False,
+    ) -> ModelInfo:
+        """Applies one recipe and saves the model under a name.
+
+        Raises:
+            InputError: the name is taken (and `replace` is False) or not usable.
+            RecipeError: neither or both of `steps` and `recipe`, or a recipe file without steps.
+        """
+        _set_threads()
+        folder = self.state / "models" / valid_name(name)
+        if folder.exists() and not replace:
+            raise InputError(f"model {name!r} exists already. Choose another name, or give --replace.")
+        if (steps is None) == (recipe is None):
+            raise RecipeError('customize: give either --steps "few_shot,fine_tune" or --recipe FILE, and not both.')
+        file = read_recipe_file(recipe) if recipe else self._config(None, given=examples)
+        if recipe and file.steps is None:
+            raise RecipeError(f'{recipe}: it names no steps. Add, for example, steps = ["few_shot", "fine_tune"].')
+        file = overlay(file, Flags(examples=examples, documents=documents, base=base, key_env=key_env))
+        spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
+        scratch = self.state / "models" / f".making-{name}"
+        self._build(_in_folder(plan_single(name, file, spec), scratch), spec, folder, on_event)
+        shutil.rmtree(scratch, ignore_errors=True)
+        return next(info for info in self.models() if info.id == name)
+
+    def open(self, reference: str, key_env: str | None = None) -> OpenModel:
+        """A model by saved name, arm of the last comparison, `winner`, or any MODEL reference.
+
+        Raises:
+            NotFound: nothing of that name; the message lists what there is.
+        """
+        _set_threads()
+        folder = self._saved_folder(reference)
+        if folder is not None:
+            from tailorbird.models.folders import load_model
+
+            saved = load_model(folder, plugins.rewrite_loaders())
+            return OpenModel(reference, saved.model, saved.task, int(saved.lineage.get("created", 0)))
+        if not _is_reference(reference):
+            names = ", ".join(info.id for info in self.models())
+            raise NotFound(
+                f"model {reference!r}: no saved model, arm of the last comparison, folder or file of that name. "
+                f"There are: {names}. A MODEL may also be a .gguf file, hf:org/name or URL#model."
+            )
+        return OpenModel(reference, _open_base(reference, key_env), created=_package_time())
+
+    def models(self) -> list[ModelInfo]:
+        """Everything that can be opened by name here, saved models first."""
+        found = [_info(folder, folder.name, "saved") for folder in _model_folders(self.state / "models")]
+        taken = {info.id for info in found}
+        if (run := self._last_run()) is not None:
+            scores, winner = _scores(run)
+            folders = {folder.name: folder for folder in _model_folders(run / "models")}
+            if winner in folders:
+                folders = {WINNER: folders[winner], **folders}
+            for name, folder in folders.items():
+                if name not in taken:
+                    score = scores.get(folder.name)
+                    found.append(replace(_info(folder, name, "comparison"), score=score))
+        return [*found, ModelInfo(STARTER, "built in", base="SmolLM2-135M-Instruct", created=_package_time())]
+
+    def remove_model(self, name: str) -> None:
+        """Deletes a saved model.
+
+        Raises:
+            NotFound: no saved model of that name.
+        """
+        folder = self.state / "models" / name
+        if not NAME.fullmatch(name) or not (folder / "model.json").is_file():
+            saved = ", ".join(info.id for info in self.models() if info.origin == "saved") or "none"
+            raise NotFound(f"model {name!r} is not saved here. Saved: {saved}.")
+        from tailorbird.models.folders import remove_model
+
+        remove_model(folder)
+
+    def _config(self, config: Path | None, *, given: Path | None) -> RecipeFile:
+        """The named file, else the project's tailor.toml, else nothing.
+
+        Examples given by a flag have nothing to do with a tailor.toml that happens to lie about.
+        """
+        if config is not None:
+            return read_recipe_file(config)
+        path = self.folder / CONFIG
+        return read_recipe_file(path) if given is None and path.is_file() else RecipeFile()
+
+    def _saved_folder(self, name: str) -> Path | None:
+        if not NAME.fullmatch(name):
+            return None
+        found = [info.folder for info in self.models() if info.id == name]
+        return found[0] if found else None
+
+    def _last_run(self) -> Path | None:
+        try:
+            folder = self.state / "runs" / json.loads((self.state / "last_run").read_text())["run"]
+        except (OSError, ValueError, KeyError):
+            return None
+        return folder if folder.is_dir() else None
+
+
+def _in_folder(plan: Plan, folder: Path) -> Plan:
+    return replace(plan, folder=folder)
+
+
+def _model_folders(parent: Path) -> list[Path]:
+    return [folder for folder in sorted(parent.glob("[!.]*")) if (folder / "model.json").is_file()]
+
+
+def _info(folder: Path, name: str, origin: Literal["saved", "comparison"]) -> ModelInfo:
+    """What model.json says; read without the models layer, which needs torch."""
+    lineage = json.loads((folder / "model.json").read_text())["lineage"]
+    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    steps = "+".join(step["technique"] for step in lineage.get("steps", ())) or "base"
+    return ModelInfo(name, origin, lineage.get("base", ""), steps, lineage.get("created", 0), size, folder)
+
+
+def _scores(run: Path) -> tuple[dict[str, float], str | None]:
+    """Every arm's test score and the arm that the verdict says to use."""
+    try:
+        record = json.loads((run / "comparison.json").read_text())
+    except (OSError, ValueError):
+        return {}, None
+    scores = {arm["name"]: arm["score"] for arm in record["arms"] if arm["score"] is not None}
+    return scores, record["verdict"]["arm"]
+
+
+def _is_reference(reference: str) -> bool:
+    return reference == STARTER or reference.startswith("hf:") or is_remote(reference) or Path(reference).exists()
+
+
+def _base_for(spec: ArmSpec, plan: Plan) -> Model:
+    """What the recipe starts from; where its first step brings weights of its own, none are loaded."""
+    if spec.steps and spec.steps[0].technique in (*plugins.FLOORS, "from_scratch"):
+        from tailorbird.models.blank import Blank
+
+        return Blank()
+    return _open_base(plan.base, plan.key_env)
+
+
+def _open_base(reference: str, key_env: str | None) -> Model:
+    if is_remote(reference):
+        from tailorbird.models.remote import RemoteWeights
+
+        url, _, model = reference.partition("#")
+        if not model:
+            raise InputError(
+                f"model {reference!r}: an endpoint needs the model's id after '#'. "
+                f"Write {url}#MODEL, as in http://127.0.0.1:8000/v1#starter."
+            )
+        return RemoteWeights(url, model, key_env=key_env or "OPENAI_API_KEY")
+    from tailorbird.models.local import open_local
+
+    return open_local(reference)
+
+
+def _token_counter(base: str) -> Callable[[str], int]:
+    model = _open_base(base, None)
+    engine = getattr(model, "engine", None)
+    if engine is None:
+        raise InputError(f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates.")
+    return lambda text: len(engine.template.text(text))
+
+
+def _training_listener(arm: str, on_event: OnEvent | None) -> Callable[[Any], None] | None:
+    if on_event is None:
+        return None
+    return lambda step: on_event(TrainingProgress(arm, step.step, step.total_steps, step.loss))
+
+
+def _set_threads() -> None:
+    """As many threads as OMP_NUM_THREADS says, else as there are cores this process may use."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores))
+
+
+def _package_time() -> int:
+    """When this package was installed: as good a date as any for what it has built in."""
+    return int(Path(__file__).stat().st_mtime)
+
+
+__all__ = [
+    "ModelInfo",
+    "OnEvent",
+    "OpenModel",
+    "Outcome",
+    "Plan",
+    "TailorbirdError",
+    "TrainingProgress",
+    "Workbench",
+]
