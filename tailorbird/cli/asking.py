@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -30,6 +31,7 @@ def ask(
     context: typer.Context,
     model: ModelArgument,
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The message; - reads standard input.")],
+    *,
     max_tokens: MaxTokens = None,
     key_env: KeyEnv = None,
     as_json: AsJson = False,
@@ -54,7 +56,10 @@ def chat(
     opened = project_of(context).workbench().open(model, key_env=key_env)
     asking = is_terminal(sys.stdin)
     if asking:
-        say(f"{opened.id}: /clear forgets what was said, /quit or Ctrl-D leaves, Ctrl-C stops an answer.", dim=True)
+        say(
+            f"{opened.id}: /clear forgets what was said, /quit or Ctrl-D leaves, Ctrl-C stops an answer.",
+            dim=True,
+        )
     turns: list[Message] = []
     for line in _lines(asking):
         if line == "/quit":
@@ -88,7 +93,9 @@ def _message(text: str) -> str:
         try:
             text = sys.stdin.read().strip("\n")
         except UnicodeDecodeError as error:
-            raise InputError(f"standard input: not text in {error.encoding} ({error}). Convert it first.") from error
+            raise InputError(
+                f"standard input: not text in {error.encoding} ({error}). Convert it first."
+            ) from error
     if not text.strip():
         raise InputError("TEXT is empty. Give the message to answer, or - to read it from standard input.")
     return text
@@ -104,8 +111,7 @@ def _request(opened: OpenModel, turns: list[Message], max_tokens: int | None) ->
 def _say_grounds(completion: Completion) -> None:
     """The labels' probabilities, or the evidence; and whatever the answer alone doesn't tell."""
     if completion.probabilities:
-        best = sorted(completion.probabilities.items(), key=lambda item: -item[1])[:SHOWN_PROBABILITIES]
-        say(", ".join(f"{label} {share * 100:.1f} %" for label, share in best), dim=True)
+        say(probabilities_line(completion.probabilities), dim=True)
     for number, passage in enumerate(_evidence(completion), 1):
         say(citation_line(number, passage), dim=True)
     if not completion.valid:
@@ -114,6 +120,12 @@ def _say_grounds(completion: Completion) -> None:
         remark(f"Cut off after {completion.usage.output_tokens} tokens; --max-tokens allows more.")
     for dropped in completion.dropped:
         remark(f"Left out: {dropped}")
+
+
+def probabilities_line(probabilities: Mapping[str, float]) -> str:
+    """The likeliest labels, likeliest first, without those that were ruled out."""
+    likeliest = sorted(probabilities.items(), key=lambda item: -item[1])[:SHOWN_PROBABILITIES]
+    return ", ".join(f"{label} {share * 100:.1f} %" for label, share in likeliest if share >= 0.0005)
 
 
 def citation_line(number: int, passage: Passage) -> str:
@@ -135,7 +147,7 @@ def _lines(asking: bool) -> Iterator[str]:
     """The user's lines until the end of input; Ctrl-C at the prompt leaves as well."""
     if asking:
         with contextlib.suppress(ImportError):  # line editing and history, where the system has it
-            import readline  # noqa: F401
+            importlib.import_module("readline")
     while True:
         try:
             yield input("> " if asking else "").strip()

@@ -33,11 +33,14 @@ def init(
 def check(
     context: typer.Context,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="Examples: JSONL of prompt and completion.")],
+    *,
     documents: Documents = None,
     test: TestFile = None,
     base: Annotated[
         str | None,
-        typer.Option("--base", metavar="MODEL", help="Count tokens with this model's tokenizer; else estimated."),
+        typer.Option(
+            "--base", metavar="MODEL", help="Count tokens with this model's tokenizer; else estimated."
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

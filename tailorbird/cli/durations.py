@@ -28,7 +28,9 @@ def parse_duration(text: str, option: str) -> float:
     found = _WHOLE.fullmatch(text.strip().lower())
     if found is None or not any(found.groups()):
         unit = " Say which unit is meant." if re.fullmatch(r"\s*\d+(\.\d+)?\s*", text) else ""
-        raise InputError(f"{option}: {text!r} is no duration. Expected one such as 90s, 15m, 2h or 1h30m.{unit}")
+        raise InputError(
+            f"{option}: {text!r} is no duration. Expected one such as 90s, 15m, 2h or 1h30m.{unit}"
+        )
     total = sum(float(number) * _SECONDS[unit] for unit, number in found.groupdict().items() if number)
     if total <= 0:
         raise InputError(f"{option}: {text!r} is no time at all. Give a longer one, or leave the option out.")

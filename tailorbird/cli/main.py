@@ -12,7 +12,6 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Annotated, Any, NoReturn, cast
 
@@ -59,7 +58,8 @@ def choose_project(
         Path, typer.Option("--project", "-C", metavar="DIR", help="The project folder.", show_default="here")
     ] = Path(),
     _version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop.")
+        bool,
+        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and stop."),
     ] = False,
 ) -> None:
     """Make a pre-trained language model yours, and prove which way won."""
@@ -68,6 +68,8 @@ def choose_project(
 
 def installed_version() -> str:
     """The version of the installed package, or that it is not installed."""
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version("tailorbird")
     except PackageNotFoundError:
@@ -99,13 +101,13 @@ def run(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except OSError as error:
         return _tell_system(error)
-    except Exception as error:  # noqa: BLE001: the last line of defence; it says that this is our fault
+    except Exception as error:  # noqa: BLE001 (the last line of defence)
         return _tell_defect(error)
     return result if isinstance(result, int) else 0
 
 
 def _prepare() -> None:
-    """A stream that cannot show a character must not end the command; libraries' warnings are not for users."""
+    """A character that a stream cannot show ends no command; libraries' warnings are not for users."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             cast("Any", stream).reconfigure(errors="backslashreplace")

@@ -9,18 +9,23 @@ import typer
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Examples = Annotated[
-    Path | None, typer.Option("--examples", metavar="FILE", help="Labelled examples: JSONL of prompt and completion.")
+    Path | None,
+    typer.Option("--examples", metavar="FILE", help="Labelled examples: JSONL of prompt and completion."),
 ]
 Documents = Annotated[
-    Path | None, typer.Option("--documents", metavar="DIR", help="Documents to answer from: txt, md, html, pdf, docx.")
+    Path | None,
+    typer.Option("--documents", metavar="DIR", help="Documents to answer from: txt, md, html, pdf, docx."),
 ]
 TestFile = Annotated[
-    Path | None, typer.Option("--test", metavar="FILE", help="Test examples of their own; else some are set apart.")
+    Path | None,
+    typer.Option("--test", metavar="FILE", help="Test examples of their own; else some are set apart."),
 ]
 BaseModel = Annotated[
     str | None,
     typer.Option(
-        "--base", metavar="MODEL", help="starter, a folder, a .gguf file, hf:org/name, a saved name or URL#model."
+        "--base",
+        metavar="MODEL",
+        help="starter, a folder, a .gguf file, hf:org/name, a saved name or URL#model.",
     ),
 ]
 KeyEnv = Annotated[
@@ -29,5 +34,7 @@ KeyEnv = Annotated[
 ]
 ModelArgument = Annotated[
     str,
-    typer.Argument(metavar="MODEL", help="A saved name, winner, an arm, starter, a folder, hf:org/name or URL#model."),
+    typer.Argument(
+        metavar="MODEL", help="A saved name, winner, an arm, starter, a folder, hf:org/name or URL#model."
+    ),
 ]

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Any, TextIO
 
 import typer
@@ -45,8 +45,8 @@ def print_json(value: Any) -> None:
 
 
 @contextlib.contextmanager
-def kept_for_json(wanted: bool) -> Iterator[None]:
-    """While JSON is wanted, whatever a library prints goes to stderr: stdout carries the JSON and nothing else."""
+def kept_for_json(wanted: bool) -> Generator[None]:
+    """While JSON is wanted, whatever else is printed goes to stderr: stdout carries the JSON alone."""
     if not wanted:
         yield
         return

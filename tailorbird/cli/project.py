@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from tailorbird.errors import NotFound
-
 if TYPE_CHECKING:
     from tailorbird.workbench import Workbench
 
@@ -28,14 +26,9 @@ class Project:
         """
         from tailorbird.workbench import Workbench
 
-        if not self.folder.is_dir():
-            raise NotFound(
-                f"--project {self.folder}: no such folder. Make a project there with: tailor init {self.folder}"
-            )
         return Workbench(self.folder)
 
 
 def project_of(context: typer.Context) -> Project:
     """The project that the command line chose."""
-    found = context.find_object(Project)
-    return found or Project(Path())
+    return context.find_object(Project) or Project(Path())

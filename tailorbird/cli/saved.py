@@ -40,7 +40,9 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
     if as_json:
         print_json(info_json(info))
         return
-    for label, value in zip(("model", "origin", "base", "recipe", "score", "size", "made"), _row(info), strict=True):
+    for label, value in zip(
+        ("model", "origin", "base", "recipe", "score", "size", "made"), _row(info), strict=True
+    ):
         if value:
             say(f"{label:<8}{value}")
     if info.folder:
@@ -88,7 +90,9 @@ def _confirm(info: ModelInfo) -> None:
 
 
 def _row(info: ModelInfo) -> list[str]:
-    made = datetime.fromtimestamp(info.created).astimezone().strftime("%Y-%m-%d %H:%M") if info.created else ""
+    made = (
+        datetime.fromtimestamp(info.created).astimezone().strftime("%Y-%m-%d %H:%M") if info.created else ""
+    )
     score = f"{info.score * 100:.1f} %" if info.score is not None else ""
     size = size_text(info.size_bytes) if info.size_bytes else ""
     return [info.id, info.origin, info.base, info.recipe, score, size, made]

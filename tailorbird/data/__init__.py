@@ -1,0 +1,1 @@
+"""Your data, read and checked: formats, duplicates, splits, the report, documents, passages."""

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tailorbird.data.markup import html_to_text
 from tailorbird.errors import DocumentError, NotFound
@@ -25,6 +26,8 @@ MAX_UNPACKED_BYTES = 200 * 2**20
 MAX_RATIO = 200
 """A zip whose parts unpack to more than this many times its own size is a bomb."""
 MAX_PARTS = 10_000
+MAX_XML_BYTES = 25 * 2**20
+"""A book of a thousand pages has about half; a parser needs minutes and gigabytes for much more."""
 MAX_PAGES = 5_000
 MAX_CHARS = 20_000_000
 
@@ -130,8 +133,8 @@ def clean_text(text: str) -> str:
 
 def first_heading(text: str) -> str:
     """The first Markdown heading's words; empty if there is none."""
-    found = re.search(r"^#{1,6}[ \t]+(.+?)[ \t#]*$", text, re.MULTILINE)
-    return found.group(1) if found else ""
+    found = re.search(r"^#{1,6}[ \t]+([^\s#].*)$", text, re.MULTILINE)
+    return found.group(1).rstrip("# \t") if found else ""
 
 
 def _files(root: Path) -> Iterator[Path]:
@@ -204,8 +207,8 @@ def _read_markdown(data: bytes) -> _Content:
     front = re.match(r"---[ \t]*\n(.*?\n)?---[ \t]*(?:\n|$)", text, re.DOTALL)
     title = ""
     if front:
-        found = re.search(r"^title:[ \t]*[\"']?(.+?)[\"']?[ \t]*$", front.group(1) or "", re.MULTILINE)
-        title = found.group(1) if found else ""
+        found = re.search(r"^title:(.*)$", front.group(1) or "", re.MULTILINE)
+        title = found.group(1).strip(" \t\"'") if found else ""
         text = text[front.end() :]
     return _Content(_without_markup(text).strip("\n"), title)
 
@@ -213,7 +216,7 @@ def _read_markdown(data: bytes) -> _Content:
 def _without_markup(text: str) -> str:
     """Markdown without what a reader does not see: comments, empty anchors, escapes; code is left alone."""
     parts = re.split(
-        r"(^[ ]{0,3}(?P<fence>`{3,}|~{3,})[^\n]*\n.*?(?:^[ ]{0,3}(?P=fence)[`~]*[ \t]*$|\Z))",
+        r"(^[ ]{0,3}(?P<fence>`{3,}+|~{3,}+)[^\n]*\n.*?(?:^[ ]{0,3}(?P=fence)[`~]*[ \t]*$|\Z))",
         text,
         flags=re.MULTILINE | re.DOTALL,
     )
@@ -256,10 +259,10 @@ def _read_pdf(data: bytes) -> _Content:
     return _Content("\n\n".join(pages), title, tuple(starts))
 
 
-def _pages(pdf: object) -> list[str]:
+def _pages(pdf: Any) -> list[str]:
     pages: list[str] = []
     num_chars = 0
-    for page in pdf:  # type: ignore[attr-defined]
+    for page in pdf:
         with_text = page.get_textpage()
         text = with_text.get_text_bounded()
         with_text.close()
@@ -296,6 +299,10 @@ def _check_zip(data: bytes) -> None:
             raise DocumentError(
                 f"looks like a zip bomb ({size}). If it is genuine, save it again or divide it."
             )
+        xml = sum(part.file_size for part in parts if part.filename.endswith(".xml"))
+        if xml > MAX_XML_BYTES:
+            limit = f"at most {MAX_XML_BYTES / 2**20:.0f} MB are read"
+            raise DocumentError(f"{xml / 2**20:.0f} MB of text and layout inside; {limit}. Divide it.")
         if "word/document.xml" not in archive.namelist():
             raise DocumentError("a zip without word/document.xml, so no Word document. Export it as .docx.")
         for part in parts:

@@ -209,8 +209,7 @@ def _candidates(sets: Sequence[Shingles], threshold: float) -> Iterator[tuple[In
         at = at[keys[at] == keys[at + distance]]
         if not len(at):
             return
-        pairs = np.unique(owners[at] * len(sets) + owners[at + distance])
-        yield pairs // len(sets), pairs % len(sets)
+        yield owners[at], owners[at + distance]  # a pair may come again; to find it twice does no harm
 
 
 def _rarest(hashes: Shingles, frequency: Ints, threshold: float) -> Shingles:

@@ -22,12 +22,13 @@ from tailorbird.records import Document, Passage, content_hash
 _WHOLE = 2
 """Code and tables up to this many times `max_chars` stay whole."""
 
-_HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(.*?)[ \t#]*$")
+# all patterns take time linear in the length of a line: a document may be hostile
+_HEADING = re.compile(r"[ ]{0,3}(#{1,6})[ \t]+(.*)$")
 _FENCE = re.compile(r"\s*(`{3,}|~{3,})")
 _TABLE_ROW = re.compile(r"\s*\|.*\||.*\S[ \t]\|[ \t]")
-_RULE = re.compile(r"[\s|:+-]*-[\s|:+-]*$")
+_RULE = re.compile(r"[\s|:+-]*$")
 _ITEM = re.compile(r"\s*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S")
-_SENTENCE_END = re.compile(r"""[.!?…]+["'”’»)\]]*(?=\s)|[。！？]+[」』”）]*""")
+_SENTENCE_END = re.compile(r"""(?<![.!?…])[.!?…]+["'”’»)\]]*(?=\s)|[。！？]+[」』”）]*""")
 _ABBREVIATIONS = frozenset(
     """mr mrs ms dr prof sr jr st vs etc e.g i.e cf al no nos vol pp p fig figs eq sec ch ed eds inc ltd
     co corp dept est approx u.s u.k a.m p.m jan feb mar apr jun jul aug sep sept oct nov dec gen col sgt
@@ -132,7 +133,9 @@ def _sections(text: str) -> list[_Section]:
         found = _HEADING.match(text[start:end])
         assert found
         level = len(found.group(1))
-        path = [(depth, name) for depth, name in path if depth < level] + [(level, found.group(2))]
+        path = [(depth, name) for depth, name in path if depth < level] + [
+            (level, found.group(2).rstrip("# \t"))
+        ]
         headings = tuple(name for _, name in path if name)
         if current.blocks:
             sections.append(current)

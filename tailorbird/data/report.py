@@ -11,7 +11,7 @@ from typing import Any
 
 from tailorbird.data import checks
 from tailorbird.data.documents import Unreadable, read_folder
-from tailorbird.data.duplicates import comparable_texts, near_matches
+from tailorbird.data.duplicates import comparable_texts, near_groups
 from tailorbird.data.formats import scan
 from tailorbird.data.problems import Problem, plural, quote
 from tailorbird.data.splits import Splits, split
@@ -245,11 +245,11 @@ def _try_split(
 
 def _summary(splits: Splits) -> SplitSummary:
     parts = (splits.train, splits.dev, splits.test)
-    texts = comparable_texts([e for part in parts for e in part])
-    ends = [len(splits.train), len(splits.train) + len(splits.dev)]
-    train, dev, test = texts[: ends[0]], texts[ends[0] : ends[1]], texts[ends[1] :]
-    leaking = len(near_matches(test, train + dev)) + len(near_matches(dev, train))
-    return SplitSummary(len(train), len(dev), len(test), splits.fingerprint, leaking, splits.notes)
+    part_of = [number for number, part in enumerate(parts) for _ in part]
+    groups = near_groups(comparable_texts([e for part in parts for e in part]))
+    leaking = sum(len(group) for group in groups if len({part_of[i] for i in group}) > 1)
+    train, dev, test = map(len, parts)
+    return SplitSummary(train, dev, test, splits.fingerprint, leaking, splits.notes)
 
 
 def _token_counts(

@@ -87,9 +87,12 @@ def _answer(name: str, found: Row, *, right: bool) -> str:
 
 
 def _seen(name: str, completion: Completion) -> str:
-    """The evidence and the turns before the question, as the weights saw them."""
+    """The evidence and the turns before the question, as the weights saw them.
+
+    Nothing where an arm saw only the instruction and the question, which stand above.
+    """
     asked = completion.asked
-    if asked is None:
+    if asked is None or (len(asked.messages) <= 2 and not asked.evidence and not completion.dropped):
         return ""
     parts = [_passage(number, passage) for number, passage in enumerate(asked.evidence, 1)]
     parts += [_turn(message.role, message.content) for message in asked.messages]
@@ -127,8 +130,12 @@ def _confused(name: str, evaluation: Evaluation) -> str:
         return f"<div><h3>{escape(name)}</h3><p>No mistakes.</p></div>"
     # Equal counts are ordered by label so that the report does not depend on the order of answers.
     top = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:8]
-    rows = [row([escape(e), escape(shortened(a, 60) or "(empty)"), str(times)]) for (e, a), times in top]
-    return f"<div><h3>{escape(name)}</h3>{table(['expected', 'answered', 'times'], rows)}</div>"
+    rows = [row([_pair(e, shortened(a, 60) or "(empty)"), str(times)]) for (e, a), times in top]
+    return f"<div><h3>{escape(name)}</h3>{table(['expected → answered', 'times'], rows)}</div>"
+
+
+def _pair(expected: str, answered: str) -> str:
+    return f"{escape(expected)} → <b>{escape(answered)}</b>"
 
 
 def refusals_table(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:

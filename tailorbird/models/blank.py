@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tailorbird.errors import RequestError
+from tailorbird.models.request_checks import check_request
 from tailorbird.records import Completion, Request
 
 
@@ -30,6 +31,7 @@ class Blank:
 
 
 def _blank_answer(request: Request) -> Completion:
+    check_request(request)
     if request.choices is None:
         return Completion("", asked=request)
     share = 1 / len(request.choices)
@@ -58,6 +60,7 @@ class Scripted:
         yield self.answer([request])[0].text
 
     def _one(self, request: Request) -> Completion:
+        check_request(request)
         text = self.script(request)
         if request.choices is None:
             return Completion(text, asked=request)

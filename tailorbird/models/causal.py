@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,7 +18,6 @@ class TransformersNetwork:
     def __init__(self, model: Any) -> None:
         self.model = model
         self.body = model.base_model if model.base_model is not model else model.get_decoder()
-        self.head = model.get_output_embeddings()
         kinds = set(getattr(model.config, "layer_types", None) or ["full_attention"])
         # A recurrent layer's state can be neither branched with gradients nor masked by position.
         self.shares_prefix = kinds == {"full_attention"} and not getattr(model, "_is_stateful", False)
@@ -53,7 +53,8 @@ class TransformersNetwork:
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """See `Network.logits`; applies the scaling that some architectures put after the head."""
         config = self.model.config
-        logits_NV = self.head(hidden_NC).float()
+        # Looked up on each call: an adapter may have put layers of its own around the head.
+        logits_NV = self.model.get_output_embeddings()(hidden_NC).float()
         if scale := getattr(config, "logit_scale", None):
             logits_NV = logits_NV * scale
         if scaling := getattr(config, "logits_scaling", None):
@@ -85,8 +86,7 @@ class TransformersNetwork:
 
 
 def _copy(past: DynamicCache) -> DynamicCache:
-    """A cache object of its own over the same tensors: transformers appends to caches in place."""
-    copy = DynamicCache()
-    for index, layer in enumerate(past.layers):
-        copy.update(layer.keys, layer.values, index)
-    return copy
+    """A cache object of its own over the same tensors: transformers replaces a layer's tensors in place."""
+    own = DynamicCache()
+    own.layers = [copy(layer) for layer in past.layers]
+    return own

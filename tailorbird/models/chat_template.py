@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from tailorbird.errors import ContextTooLong, InputError
+from tailorbird.errors import ContextTooLong, InputError, RequestError
 from tailorbird.records import Message, Request
 
 if TYPE_CHECKING:
@@ -161,7 +161,9 @@ def with_evidence(request: Request) -> tuple[Message, ...]:
     """The messages with the numbered evidence in front of the last user message."""
     if not request.evidence:
         return request.messages
-    last = max(i for i, m in enumerate(request.messages) if m.role == "user")
+    last = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=None)
+    if last is None:
+        raise RequestError("request: it has evidence but no user message to put it before. Add a user message.")
     blocks = [f"[{n}] {_caption(p.title, p.headings)}{p.text}" for n, p in enumerate(request.evidence, 1)]
     content = "\n\n".join([*blocks, f"Question: {request.messages[last].content}"])
     return (*request.messages[:last], Message("user", content), *request.messages[last + 1 :])

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
+import warnings
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tailorbird.errors import InputError, IntegrityError, NotFound
+from tailorbird.errors import InputError, IntegrityError, NotFound, Unsupported
 from tailorbird.models.causal import TransformersNetwork
 from tailorbird.models.chat_template import ChatTemplate, Prompt
+from tailorbird.models.generation import Row
 from tailorbird.models.label_scoring import Trie, build_trie, score_labels
 from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
+from tailorbird.models.request_checks import check_request, only_choice
 from tailorbird.records import Completion, Request, Usage
 
 if TYPE_CHECKING:
@@ -50,14 +55,14 @@ class Engine:
         self.model = model.eval()
         self.peft: Any = None
         self.tokenizer = tokenizer
-        limit = getattr(model.config, "max_position_embeddings", None) or 2048
+        limit = usable_context(model)
         self.template = ChatTemplate(tokenizer, min(limit, context or limit))
         self.network = TransformersNetwork(model)
         self.device = next(model.parameters()).device
         self.num_parameters = sum(p.numel() for p in model.parameters())
         self.lock = threading.RLock()
         self._prefixes = PrefixCache()
-        self._tries: dict[tuple[str, ...], Trie] = {}
+        self._trie = lru_cache(maxsize=64)(self._build_trie)
         self._adapters: set[str] = set()
         self._active: str | None = None
 
@@ -69,6 +74,7 @@ class Engine:
             NotFound: the folder has no config.json.
             InputError: transformers cannot load it.
         """
+        from safetensors import SafetensorError
         from transformers import AutoModelForCausalLM, AutoTokenizer
         from transformers.utils import logging
 
@@ -81,17 +87,23 @@ class Engine:
         on_gpu = torch.cuda.is_available()
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model = AutoModelForCausalLM.from_pretrained(
+            model, loading = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.bfloat16 if on_gpu else torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
+                output_loading_info=True,
             )
-        except (OSError, ValueError, KeyError, RuntimeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"{folder}: transformers cannot load this model ({error}). "
                 "Check that config.json, model.safetensors and tokenizer.json belong together."
             ) from error
+        if missing := sorted(loading["missing_keys"]):
+            raise InputError(
+                f"{folder}: {len(missing)} tensors of the model are not in its files, such as {missing[0]!r}; they "
+                "would be random. Download the model again, or correct config.json."
+            )
         return cls(model.to("cuda") if on_gpu else model, tokenizer, context)
 
     # -- adapters -----------------------------------------------------------------------------
@@ -99,8 +111,12 @@ class Engine:
     def add_adapter(self, name: str, config: Any) -> dict[str, torch.nn.Parameter]:
         """Puts fresh LoRA layers in and returns their parameters by name."""
         import peft
+        from transformers.pytorch_utils import Conv1D
 
-        with self.lock:
+        config.fan_in_fan_out = any(isinstance(module, Conv1D) for module in self.model.modules())
+        with self.lock, warnings.catch_warnings():
+            # PEFT asks transformers by a name that transformers has meanwhile renamed.
+            warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
             if self.peft is None:
                 self.peft = peft.PeftModel(self.model, config, adapter_name=name)
             else:
@@ -122,6 +138,14 @@ class Engine:
                     parameter.copy_(own[key.replace(f".{name}.", f".{source}.")])
             return parameters
 
+    def remove_adapter(self, name: str) -> None:
+        """Takes an adapter's layers out again and frees their memory."""
+        with self.using(None):
+            self._adapters.discard(name)
+            self._prefixes.forget(name)
+            self.peft.delete_adapter(name)
+            self._switch_to(None)
+
     def load_adapter(self, name: str, folder: Path) -> None:
         """Loads an adapter in PEFT's format and makes sure that all of it was applied.
 
@@ -140,12 +164,18 @@ class Engine:
         self.add_adapter(name, config)
         with safe_open(str(file), "pt") as stored:
             tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-        result = peft.set_peft_model_state_dict(self.peft, tensors, adapter_name=name)
-        applied = len(peft.get_peft_model_state_dict(self.peft, adapter_name=name))
-        if applied != len(tensors) or result.unexpected_keys:
+        try:
+            result = peft.set_peft_model_state_dict(self.peft, tensors, adapter_name=name)
+            applied = len(peft.get_peft_model_state_dict(self.peft, adapter_name=name))
+            problem = f"{applied} places in the model, {len(result.unexpected_keys)} tensors without a place"
+            fits = applied == len(tensors) and not result.unexpected_keys
+        except RuntimeError as error:  # torch's word for tensors of other shapes
+            fits, problem = False, str(error).strip().splitlines()[-1].strip()
+        if not fits:
+            self.remove_adapter(name)
             raise IntegrityError(
-                f"{file}: {len(tensors)} tensors in the file, {applied} places in the model, "
-                f"{len(result.unexpected_keys)} unknown. The adapter was trained on another base model."
+                f"{file}: its {len(tensors)} tensors do not fit this base model ({problem}). "
+                "The adapter was trained on another one: name that as the base."
             )
 
     def save_adapter(self, name: str, folder: Path) -> None:
@@ -192,6 +222,15 @@ class Engine:
             self.peft.set_adapter(adapter)
         self._active = adapter
 
+    def fingerprint(self) -> str:
+        """A hash that tells base weights apart: every tensor's name, shape and first values."""
+        digest = hashlib.blake2b(digest_size=16)
+        for name, parameter in self.model.named_parameters():
+            if ".lora_" not in name:
+                first = parameter.detach().flatten()[:64].float().cpu().numpy().tobytes()
+                digest.update(f"{name.replace('.base_layer.', '.')} {list(parameter.shape)}".encode() + first)
+        return digest.hexdigest()
+
     def weights_changed(self, adapter: str | None) -> None:
         """Tells the engine that an adapter was trained on, so that nothing computed with it is reused."""
         self._prefixes.forget(adapter)
@@ -200,6 +239,8 @@ class Engine:
 
     def answer(self, requests: Sequence[Request], adapter: str | None) -> list[Completion]:
         """One completion a request, in order; closed sets are scored, the rest is generated."""
+        for request in requests:
+            check_request(request)
         prompts = [self.template.prompt(r) for r in requests]
         answers: list[Completion | None] = [None] * len(requests)
         groups: dict[tuple[str, ...] | None, list[_Asked]] = {}
@@ -215,16 +256,14 @@ class Engine:
                 completions = self._score(batch, choices, adapter) if choices else self._generate(batch, adapter)
                 share = (time.perf_counter() - started) / len(batch)
                 for asked, completion in zip(batch, completions, strict=True):
-                    answers[asked.index] = _timed(completion, share)
+                    answers[asked.index] = replace(completion, seconds=share)
         return [a for a in answers if a is not None]
 
     @torch.inference_mode()
     def _score(self, batch: list[_Asked], choices: tuple[str, ...], adapter: str | None) -> list[Completion]:
-        if choices not in self._tries:
-            self._tries[choices] = build_trie([self.template.text(c) for c in choices], self.template.stop_id)
-        trie = self._tries[choices]
+        trie = self._trie(choices)
         with self.using(adapter):
-            ready = self._prefill(batch, adapter)
+            ready = self._prefill([asked.prompt for asked in batch], adapter)
             log_p_BL = score_labels(self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie)
         p_BL = log_p_BL.double().softmax(dim=-1)
         best_B = log_p_BL.argmax(dim=-1).tolist()
@@ -240,84 +279,70 @@ class Engine:
             for asked, best, p_L in zip(batch, best_B, p_BL, strict=True)
         ]
 
-    def _generate(self, batch: list[_Asked], adapter: str | None) -> list[Completion]:
-        rows: list[list[int]] = [[] for _ in batch]
-        shared = 0
-        for step in self._decode(batch, adapter):
-            shared = step.shared_tokens
-            for row, token in zip(rows, step.tokens, strict=True):
-                if token is not None:
-                    row.append(token)
-        return [self._finished(asked, row, shared) for asked, row in zip(batch, rows, strict=True)]
+    def _build_trie(self, choices: tuple[str, ...]) -> Trie:
+        return build_trie([self.template.text(choice) for choice in choices], self.template.stop_id)
 
-    def _finished(self, asked: _Asked, ids: list[int], shared: int) -> Completion:
-        sampling = asked.prompt.request.sampling
-        text, stopped_by_text = cut_at_stop(self.template.decode(ids), sampling.stop)
-        length = len(ids) >= sampling.max_tokens and not stopped_by_text
-        usage = Usage(len(asked.prompt.ids), len(ids), shared)
-        return Completion(
-            text,
-            "length" if length else "stop",
-            usage,
-            asked=asked.prompt.request,
-            dropped=asked.prompt.dropped,
-        )
+    def _generate(self, batch: list[_Asked], adapter: str | None) -> list[Completion]:
+        with self.lock:
+            written = _Writing([Row(asked.prompt, self.template) for asked in batch])
+            for _ in self._write(written, adapter):
+                pass
+        return [
+            Completion(
+                row.text,
+                row.finish_reason or "stop",
+                Usage(len(row.prompt.ids), len(row.ids), written.shared_tokens),
+                asked=row.prompt.request,
+                dropped=row.prompt.dropped,
+            )
+            for row in written.rows
+        ]
 
     def stream(self, request: Request, adapter: str | None) -> Iterator[str]:
-        """The pieces of `answer([request])[0].text` as they come."""
+        """The pieces of `answer([request])[0].text` as they come.
+
+        The engine is free between pieces: whoever reads slowly, stops reading or reads from another
+        thread keeps nobody waiting.
+        """
+        check_request(request)
         prompt = self.template.prompt(request)
         if prompt.request.choices:
             yield self.answer([request], adapter)[0].text
             return
-        ids: list[int] = []
-        sent = ""
-        stops = prompt.request.sampling.stop
-        hold = max(map(len, stops), default=0)
-        for step in self._decode([_Asked(0, prompt)], adapter):
-            if step.tokens[0] is not None:
-                ids.append(step.tokens[0])
-            text, stopped = cut_at_stop(self.template.decode(ids), stops)
-            # The end may still change: a half-decoded character, or the beginning of a stop text.
-            safe = text if stopped else text[: len(text) - hold].rstrip("\ufffd")
-            if len(safe) > len(sent):
-                yield safe[len(sent) :]
-                sent = safe
-            if stopped:
-                return
-        rest, _ = cut_at_stop(self.template.decode(ids), stops)
-        if len(rest) > len(sent):
-            yield rest[len(sent) :]
+        row, sent = Row(prompt, self.template), ""
+        for _ in self._write(_Writing([row]), adapter):
+            settled = row.settled
+            if len(settled) > len(sent):
+                yield settled[len(sent) :]
+                sent = settled
 
-    def _prefill(self, batch: list[_Asked], adapter: str | None) -> Prefilled:
+    def _prefill(self, prompts: list[Prompt], adapter: str | None) -> Prefilled:
         return prefill(
-            self.network, [a.prompt.ids for a in batch], self._prefixes, adapter, self.template.pad_id, self.device
+            self.network, [p.ids for p in prompts], self._prefixes, adapter, self.template.pad_id, self.device
         )
 
-    def _decode(self, batch: list[_Asked], adapter: str | None) -> Iterator[_Step]:
-        """One token for every unfinished row a step; the engine is held between steps."""
+    def _write(self, written: _Writing, adapter: str | None) -> Iterator[None]:
+        """One token for every unfinished row a step.
+
+        Nothing is held at a yield: neither the engine nor inference mode, which belongs to the thread.
+        """
+        rows = written.rows
         with self.using(adapter), torch.inference_mode():
-            ready = self._prefill(batch, adapter)
-            past, seen_BP, last_BC = ready.past, ready.seen_BP, ready.last_BC
-            positions_B = ready.lengths_B.clone()
-            samplers = [Sampler(a.prompt.request) for a in batch]
-            counts = [0] * len(batch)
-            done = [False] * len(batch)
-            while True:
-                logits_BV = self.network.logits(last_BC)
-                chosen = [
-                    None if done[i] else samplers[i](logits_BV[i]) for i in range(len(batch))
-                ]
-                for i, token in enumerate(chosen):
-                    if token is None or token in self.template.stop_ids:
-                        done[i], chosen[i] = True, None
-                        continue
-                    counts[i] += 1
-                    done[i] = counts[i] >= batch[i].prompt.request.sampling.max_tokens
-                yield _Step(tuple(chosen), ready.shared_tokens)
-                if all(done):
-                    return
-                ids_BT = torch.tensor([[self.template.pad_id if t is None else t] for t in chosen], device=self.device)
-                seen_BP = torch.cat([seen_BP, seen_BP.new_ones(len(batch), 1)], dim=1)
+            ready = self._prefill([row.prompt for row in rows], adapter)
+            written.shared_tokens = ready.shared_tokens
+            past, seen_BP, positions_B = ready.past, ready.seen_BP, ready.lengths_B
+            logits_BV = self.network.logits(ready.last_BC)
+        while True:
+            for row, logits_V in zip(rows, logits_BV, strict=True):
+                if row.finish_reason is None:
+                    row.take(logits_V)
+            yield
+            if all(row.finish_reason for row in rows):
+                return
+            tokens = [self.template.pad_id if row.finish_reason else row.ids[-1] for row in rows]
+            with self.using(adapter), torch.inference_mode():
+                ids_BT = torch.tensor(tokens, device=self.device).unsqueeze(1)
+                seen_BP = torch.cat([seen_BP, seen_BP.new_ones(len(rows), 1)], dim=1)
                 hidden_BTC, past = self.network.hidden(
                     ids_BT,
                     past=past,
@@ -325,56 +350,36 @@ class Engine:
                     positions_BT=positions_B.unsqueeze(1),
                     keep_past=True,
                 )
-                last_BC = hidden_BTC[:, 0]
+                logits_BV = self.network.logits(hidden_BTC[:, 0])
                 positions_B = positions_B + 1
 
 
-@dataclass(frozen=True)
-class _Step:
-    """The tokens of one decoding step, None for rows that are finished."""
+@dataclass
+class _Writing:
+    """Answers that are written together; `shared_tokens` of each prompt were computed once."""
 
-    tokens: tuple[int | None, ...]
-    shared_tokens: int
-
-
-class Sampler:
-    """Draws tokens for one request with a generator of its own, so that batching changes nothing."""
-
-    def __init__(self, request: Request) -> None:
-        self.sampling = request.sampling
-        self.generator = torch.Generator()
-        if request.sampling.seed is None:
-            self.generator.seed()
-        else:
-            self.generator.manual_seed(request.sampling.seed)
-
-    def __call__(self, logits_V: torch.Tensor) -> int:
-        """The next token: the most likely at temperature 0, else nucleus sampling (Holtzman et al. 2020)."""
-        if self.sampling.temperature == 0:
-            return int(logits_V.argmax())
-        p_V = (logits_V.float().cpu() / self.sampling.temperature).softmax(dim=-1)
-        sorted_p_V, order_V = p_V.sort(descending=True)
-        outside_V = sorted_p_V.cumsum(dim=-1) - sorted_p_V >= self.sampling.top_p
-        kept_V = sorted_p_V.masked_fill(outside_V, 0.0)
-        return int(order_V[torch.multinomial(kept_V, 1, generator=self.generator)])
+    rows: list[Row]
+    shared_tokens: int = 0
 
 
-def only_choice(request: Request) -> Completion:
-    """The answer to a request that leaves one choice: nothing needs to be computed."""
-    assert request.choices is not None
-    return Completion(request.choices[0], "choice", probabilities={request.choices[0]: 1.0}, asked=request)
+def usable_context(model: Any) -> int:
+    """Tokens over which a model attends to all that came before.
 
+    Labels and answers are computed with masks over the whole past, so a sliding window ends the context.
 
-def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first stop text, and whether one was found."""
-    ends = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
-
-
-def _timed(completion: Completion, seconds: float) -> Completion:
-    from dataclasses import replace
-
-    return replace(completion, seconds=seconds)
+    Raises:
+        Unsupported: some layers keep a state instead of attending; no mask can hide padding from them.
+    """
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if getattr(model, "_is_stateful", False) or not kinds <= {"full_attention", "sliding_attention"}:
+        raise Unsupported(
+            f"model type {config.model_type!r}: it has layers other than attention ({', '.join(sorted(kinds))}), which "
+            "Tailorbird cannot run exactly. Use an attention-only model, or serve this one elsewhere and give its URL."
+        )
+    limit = getattr(config, "max_position_embeddings", None) or 2048
+    slides = "sliding_attention" in kinds or not getattr(config, "layer_types", None)
+    return min(limit, (getattr(config, "sliding_window", None) or limit) if slides else limit)
 
 
 def _batches(group: list[_Asked]) -> Iterator[list[_Asked]]:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from tailorbird.errors import DataError
+from tailorbird.models.request_checks import check_request
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.index import KnowledgeIndex
@@ -27,19 +28,25 @@ def _answer_each(requests: Sequence[Request], one: Callable[[Request], Completio
     """Answers one by one with the time of each."""
     answers = []
     for request in requests:
+        check_request(request)
         started = time.perf_counter()
         answer = one(request)
         answers.append(replace(answer, seconds=time.perf_counter() - started, asked=request))
     return answers
 
 
-def _chosen(text: str, request: Request, probabilities: dict[str, float] | None = None) -> Completion:
+def _chosen(text: str, request: Request) -> Completion:
     """An answer that is one of the choices where there are choices."""
     if request.choices is None:
         return Completion(text)
-    if text not in request.choices:
-        text = request.choices[0]
-    return Completion(text, "choice", probabilities=probabilities or {c: float(c == text) for c in request.choices})
+    return _likeliest({c: float(c == text) for c in request.choices})
+
+
+def _likeliest(scores: dict[str, float]) -> Completion:
+    """The choice of the highest score, ties by order; where none has any, all are equally likely."""
+    total = sum(scores.values())
+    probabilities = {c: score / total if total else 1 / len(scores) for c, score in scores.items()}
+    return Completion(max(scores, key=lambda c: scores[c]), "choice", probabilities=probabilities)
 
 
 @dataclass(frozen=True)
@@ -57,14 +64,15 @@ class Majority:
         return {c: n / len(self.examples) for c, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        best = next(iter(self.shares))
-        return _answer_each(
-            requests,
-            lambda r: _chosen(best, r, {c: self.shares.get(c, 0.0) for c in r.choices} if r.choices else None),
-        )
+        return _answer_each(requests, self._one)
 
     def stream(self, request: Request) -> Iterator[str]:
         yield self.answer([request])[0].text
+
+    def _one(self, request: Request) -> Completion:
+        if request.choices is None:
+            return Completion(next(iter(self.shares)))
+        return _likeliest({c: self.shares.get(c, 0.0) for c in request.choices})
 
 
 @dataclass(frozen=True)
@@ -104,12 +112,10 @@ class TfidfLinear:
         margins = np.atleast_1d(self.pipeline.decision_function([request.question])[0])
         classes = list(self.pipeline.classes_)
         scores = dict(zip(classes, (-margins[0], margins[0]) if len(classes) == 2 else margins, strict=True))
-        allowed = [c for c in request.choices or classes if c in scores]
-        best = max(allowed, key=lambda c: (scores[c], c)) if allowed else classes[0]
+        if request.choices is None:
+            return Completion(max(classes, key=lambda c: (scores[c], c)))
         # The margins order the labels; as probabilities they are only a monotone stand-in.
-        exps = {c: float(np.exp(scores[c])) for c in allowed}
-        total = sum(exps.values()) or 1.0
-        return _chosen(best, request, {c: exps.get(c, 0.0) / total for c in request.choices or ()})
+        return _likeliest({c: float(np.exp(scores[c])) if c in scores else 0.0 for c in request.choices})
 
 
 @dataclass(frozen=True)
@@ -134,7 +140,10 @@ class NearestExample:
 
     def _one(self, request: Request) -> Completion:
         similarity = self.vectors @ self.embedder.embed([request.question])[0]
-        return _chosen(self.examples[int(similarity.argmax())].completion, request)
+        order = np.argsort(-similarity, kind="stable")
+        said = (self.examples[int(i)].completion for i in order)
+        nearest = next((text for text in said if request.choices is None or text in request.choices), "")
+        return _chosen(nearest, request)
 
 
 @dataclass(frozen=True)

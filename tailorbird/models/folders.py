@@ -117,6 +117,10 @@ def read_record(folder: Path) -> dict[str, Any]:
         raise NotFound(f"{folder}: no {MANIFEST} there, so it is no saved model. `tailor models list` shows what is saved.") from None
     except ValueError as error:
         raise IntegrityError(f"{folder / MANIFEST}: not valid JSON ({error}). Restore the folder or make the model again.") from error
+    if not isinstance(record, dict):
+        raise IntegrityError(
+            f"{folder / MANIFEST}: not a JSON object. Restore the folder or make the model again."
+        )
     if record.get("format") != FORMAT:
         raise Unsupported(
             f"{folder / MANIFEST}: format {record.get('format')!r}; this version reads {FORMAT}. Update Tailorbird."

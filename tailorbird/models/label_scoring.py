@@ -122,7 +122,7 @@ def _ancestors(trie: Trie) -> Tensor:
 
 
 def _edge_log_probabilities(network: Network, hidden_BTC: Tensor, trie: Trie) -> Tensor:
-    """log p(edge's token | its node) for each row, [B, E]; the head sees a few rows at a time."""
+    """Log p(edge's token | its node) for each row, [B, E]; the head sees a few rows at a time."""
     batch, count, width = hidden_BTC.shape
     froms = torch.tensor(trie.edge_from)
     tokens = torch.tensor(trie.edge_token, device=hidden_BTC.device)

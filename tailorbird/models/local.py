@@ -65,12 +65,19 @@ def open_local(reference: str) -> LocalWeights:
     """
     folder = _folder_of(reference)
     name = reference if reference == STARTER or reference.startswith("hf:") else Path(reference).stem
-    return LocalWeights(name, _engine(folder), reference)
+    return LocalWeights(name, _engine(folder, _stamp(folder)), reference)
 
 
 @lru_cache(maxsize=4)
-def _engine(folder: Path) -> Engine:
+def _engine(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Engine:
+    del stamp  # part of the key: a folder whose files were replaced is another model
     return Engine.load(folder)
+
+
+def _stamp(folder: Path) -> tuple[tuple[str, int, int], ...]:
+    """Names, sizes and times of a folder's files."""
+    facts = ((path.name, path.stat()) for path in sorted(folder.iterdir()) if path.is_file())
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in facts)
 
 
 def _folder_of(reference: str) -> Path:

@@ -54,10 +54,13 @@ class PrefixCache:
     def find(self, adapter: str | None, ids: Sequence[int]) -> tuple[int, Past | None]:
         """The longest kept start of `ids` and its past (not cropped), else (0, None)."""
         best: tuple[int, Past | None] = (0, None)
+        used: tuple[int, ...] | None = None
         for (name, kept), past in self._entries.items():
             shared = common_prefix([kept, ids]) if name == adapter else 0
             if shared > best[0]:
-                best = (shared, past)
+                best, used = (shared, past), kept
+        if used is not None:
+            self._entries.move_to_end((adapter, used))
         return best
 
     def keep(self, adapter: str | None, ids: tuple[int, ...], past: Past) -> None:
@@ -85,13 +88,7 @@ def prefill(
 
     The last token of every prompt is always forwarded anew, so that its hidden state is at hand.
     """
-    shared = min(common_prefix(prompts), min(map(len, prompts)) - 1) if network.shares_prefix else 0
-    past = None
-    if shared >= SHORTEST_PREFIX:
-        past = _prefix_past(network, prompts[0][:shared], cache, adapter, device)
-        past = network.expand_past(past, len(prompts))
-    else:
-        shared = 0
+    shared, past = _shared_past(network, prompts, cache, adapter, device)
     suffixes = [prompt[shared:] for prompt in prompts]
     width = max(map(len, suffixes))
     ids_BT = torch.tensor([[*s, *[pad_id] * (width - len(s))] for s in suffixes], device=device)
@@ -101,9 +98,27 @@ def prefill(
     # Padding stands on the right, after every real token, so causality alone hides it here.
     hidden_BTC, past = network.hidden(ids_BT, past=past, keep_past=True)
     last_BC = hidden_BTC[torch.arange(len(prompts), device=device), counts_B - 1]
-    if len(prompts) == 1:
+    if len(prompts) == 1 and network.shares_prefix:
         cache.keep(adapter, tuple(prompts[0]), past)
     return Prefilled(last_BC, past, seen_BP, counts_B + shared, shared)
+
+
+def _shared_past(
+    network: TransformersNetwork,
+    prompts: Sequence[tuple[int, ...]],
+    cache: PrefixCache,
+    adapter: str | None,
+    device: torch.device,
+) -> tuple[int, Past | None]:
+    """How many leading tokens are computed once for all rows or are kept from before, and their past."""
+    longest = min(common_prefix(prompts), min(map(len, prompts)) - 1)
+    if not network.shares_prefix or longest < SHORTEST_PREFIX:
+        return 0, None
+    if len(prompts) > 1:
+        past = _prefix_past(network, prompts[0][:longest], cache, adapter, device)
+        return longest, network.expand_past(past, len(prompts))
+    known, past = cache.find(adapter, prompts[0][:longest])
+    return (known, network.crop_past(past, known)) if known >= SHORTEST_PREFIX else (0, None)
 
 
 def _prefix_past(

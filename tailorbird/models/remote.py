@@ -16,12 +16,13 @@ import httpx
 
 from tailorbird.errors import EndpointError, InputError
 from tailorbird.models.chat_template import with_evidence
-from tailorbird.models.engine import only_choice
+from tailorbird.models.request_checks import check_request, only_choice
 from tailorbird.records import Completion, Request, Usage
 
 Labels = Literal["auto", "schema", "logprobs", "parse"]
 
 ATTEMPTS = 3
+LONGEST_WAIT_S = 20.0
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
@@ -58,6 +59,7 @@ class RemoteWeights:
             return list(pool.map(lambda r: self._one(client, r), requests))
 
     def stream(self, request: Request) -> Iterator[str]:
+        check_request(request)
         if request.choices:
             yield self.answer([request])[0].text
             return
@@ -68,7 +70,7 @@ class RemoteWeights:
                     if response.status_code >= 400:
                         response.read()
                         raise _refused(self.url, response)
-                    yield from _pieces(response)
+                    yield from _pieces(self.url, response)
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
 
@@ -81,6 +83,7 @@ class RemoteWeights:
             raise InputError(f"endpoint {self.url!r}: not a usable URL ({error}). Expected http://host:port/v1.") from error
 
     def _one(self, client: httpx.Client, request: Request) -> Completion:
+        check_request(request)
         if request.choices is not None and len(request.choices) == 1:
             return only_choice(request)
         started = time.perf_counter()
@@ -128,17 +131,19 @@ class RemoteWeights:
         body = {**self._body(request), "max_tokens": 1, "logprobs": True, "top_logprobs": 20}
         choice, usage = _first_choice(self.url, self._post(client, body))
         try:
-            candidates = choice["logprobs"]["content"][0]["top_logprobs"]
+            candidates = [
+                (str(c["token"]).strip(), math.exp(c["logprob"]))
+                for c in choice["logprobs"]["content"][0]["top_logprobs"]
+            ]
         except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(
                 f"endpoint {self.url}: it sent no logprobs for {self.model!r}. Use labels='schema' or labels='parse'."
             ) from error
         chances = dict.fromkeys(request.choices, 0.0)
-        for candidate in candidates:
-            start = str(candidate["token"]).strip()
+        for start, chance in candidates:
             named = [c for c in request.choices if start and c.startswith(start)]
             if len(named) == 1:
-                chances[named[0]] += math.exp(candidate["logprob"])
+                chances[named[0]] += chance
         total = sum(chances.values())
         if total == 0:
             return self._by_parsing(client, request)
@@ -175,7 +180,8 @@ class RemoteWeights:
                 time.sleep(0.5 * 2**attempt)
                 continue
             if response.status_code in RETRIED and attempt + 1 < ATTEMPTS:
-                time.sleep(min(20.0, _retry_after_s(response) or 0.5 * 2**attempt))
+                asked_s = _retry_after_s(response)
+                time.sleep(0.5 * 2**attempt if asked_s is None else min(LONGEST_WAIT_S, max(0.0, asked_s)))
                 continue
             if response.status_code >= 400:
                 raise _refused(self.url, response)
@@ -214,14 +220,15 @@ def _retry_after_s(response: httpx.Response) -> float | None:
 def _first_choice(url: str, answer: Any) -> tuple[Any, Usage]:
     try:
         choice = answer["choices"][0]
-        _ = choice["message"]["content"]
-    except (KeyError, IndexError, TypeError) as error:
+        content, usage = choice["message"]["content"], answer.get("usage") or {}
+        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        if not isinstance(content, str | None):
+            raise TypeError(content)  # noqa: TRY301 - one message for every odd shape
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise EndpointError(
             f"endpoint {url}: the answer has no choices[0].message.content. Got {str(answer)[:120]!r}. "
             "Is this an OpenAI-compatible chat completions API?"
         ) from error
-    usage = answer.get("usage") or {}
-    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
     return choice, Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
 
 
@@ -243,13 +250,21 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s_]+", " ", text).strip(" .:;,'\"`*").lower()
 
 
-def _pieces(response: httpx.Response) -> Iterator[str]:
+def _pieces(url: str, response: httpx.Response) -> Iterator[str]:
     for line in response.iter_lines():
         if not line.startswith("data:") or line.endswith("[DONE]"):
             continue
-        event = json.loads(line.removeprefix("data:"))
-        if "error" in event:
-            raise EndpointError(f"endpoint: the stream broke off: {event['error'].get('message')}. Ask again.")
-        piece = event["choices"][0]["delta"].get("content") if event.get("choices") else None
+        try:
+            event = json.loads(line.removeprefix("data:"))
+            broken = event.get("error")
+            piece = event["choices"][0]["delta"].get("content") if event.get("choices") else None
+        except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+            raise EndpointError(
+                f"endpoint {url}: the stream holds something that is no chat completion chunk: {line[:80]!r}. "
+                "Is this an OpenAI-compatible API?"
+            ) from error
+        if broken:
+            message = broken.get("message") if isinstance(broken, dict) else broken
+            raise EndpointError(f"endpoint {url}: the stream broke off: {message}. Ask again.")
         if piece:
             yield piece

@@ -6,6 +6,7 @@ the completion and its stop token alone.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,20 +79,26 @@ class FineTune:
 
         engine, adapter = weights.engine, new_adapter_name()
         with engine.lock:
-            parameters = self._fresh_layers(weights, adapter)
+            layers = self._fresh_layers(weights, adapter)
             trained = replace(weights, adapter=adapter)
-            sequences = to_sequences(trained, model, data, data.train)
-            dev = data.dev[: self.max_dev]
-            train(
-                engine.network,
-                parameters,
-                sequences,
-                self.settings(len(sequences)),
-                dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
-                checkpoint=self.checkpoint,
-                identity=f"{weights.reference} {weights.name} rank {self.rank} alpha {self.alpha}",
-                on_step=self.on_step,
-            )
+            try:
+                sequences = to_sequences(trained, model, data, data.train)
+                dev = data.dev[: self.max_dev]
+                # The adapter's name differs from run to run and must not keep one from being taken up.
+                parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
+                train(
+                    engine.network,
+                    parameters,
+                    sequences,
+                    self.settings(len(sequences)),
+                    dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
+                    checkpoint=self.checkpoint,
+                    identity=f"{engine.fingerprint()} {_hash(parameters)} alpha {self.alpha}",
+                    on_step=self.on_step,
+                )
+            except BaseException:
+                engine.remove_adapter(adapter)
+                raise
             engine.weights_changed(adapter)
         return trained
 
@@ -119,6 +126,14 @@ class FineTune:
             seed=self.seed,
             checkpoint_every_s=20.0,
         )
+
+
+def _hash(parameters: dict[str, torch.nn.Parameter]) -> str:
+    """A hash of where training starts from."""
+    digest = hashlib.blake2b(digest_size=16)
+    for parameter in parameters.values():
+        digest.update(parameter.detach().float().cpu().numpy().tobytes())
+    return digest.hexdigest()
 
 
 def epochs_for(num_examples: int) -> int:

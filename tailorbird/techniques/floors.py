@@ -9,8 +9,8 @@ from tailorbird.errors import DataError
 from tailorbird.models.blank import Blank
 from tailorbird.models.floors import Majority, NearestExample, NearestSentence, TfidfLinear
 from tailorbird.models.model import Model, on_weights
-from tailorbird.sources.relevance import fit_threshold, synced_index
 from tailorbird.sources.embedder import default_embedder
+from tailorbird.sources.relevance import fit_threshold, synced_index
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ class FromScratch:
                 settings,
                 dev_score=(lambda: dev_score(weights, model, data, dev)) if dev else None,
                 checkpoint=self.checkpoint / "examples" if self.checkpoint else None,
-                identity=f"{self.architecture} {self.depth} {self.text_epochs}",
+                identity=weights.engine.fingerprint(),
                 on_step=self.on_step,
             )
             weights.engine.weights_changed(None)

@@ -6,12 +6,14 @@ as numbered evidence. Where nothing matches well enough the answer is that the d
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tailorbird.data.task import Data
-from tailorbird.errors import DataError, RecipeError
+from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import NOT_IN_DOCUMENTS, Message, Request
 from tailorbird.sources.embedder import default_embedder
@@ -78,10 +80,23 @@ def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
     """The lookup that was saved in a folder."""
     rest = {key: value for key, value in settings.items() if key != "live"}
     if live := settings.get("live"):
+        fields = {key: value for key, value in live.items() if key != "source"}
+        return Lookup(_live_source(live["source"])(**fields), **rest)
+    return Lookup(KnowledgeIndex(folder / "index.db", default_embedder(), read_only=True), **rest)
+
+
+def _live_source(name: str) -> Callable[..., Source]:
+    if name == "wikipedia":
         from tailorbird.sources.wikipedia import Wikipedia
 
-        return Lookup(Wikipedia(**{key: value for key, value in live.items() if key != "source"}), **rest)
-    return Lookup(KnowledgeIndex(folder / "index.db", default_embedder(), read_only=True), **rest)
+        return Wikipedia
+    for point in entry_points(group="tailorbird.sources"):
+        if point.name == name:
+            return point.load()
+    raise Unsupported(
+        f"knowledge: the model asks the live source {name!r}, which is not installed. "
+        "Install the plug-in that it was made with."
+    )
 
 
 @dataclass(frozen=True)
@@ -119,7 +134,7 @@ class Knowledge:
             folder = self.documents or data.documents
             if folder is None:
                 raise DataError(
-                    "knowledge: there are no documents. Give a folder with --documents DIR or documents = \"DIR\" "
+                    'knowledge: there are no documents. Give a folder with --documents DIR or documents = "DIR" '
                     "in tailor.toml, or leave the knowledge arms out."
                 )
             source = synced_index(folder, self.max_chars)

@@ -1,6 +1,8 @@
 """Documents: every kind is read, and every refusal says why."""
 
 import io
+import random
+import time
 import zipfile
 
 import pytest
@@ -193,6 +195,11 @@ def test_a_zip_that_is_no_word_document_is_refused(read):
 
 
 def test_sizes_are_limited(read, monkeypatch):
+    monkeypatch.setattr(documents, "MAX_XML_BYTES", 2**20)
+    with pytest.raises(DocumentError, match=r"2 MB of text and layout inside; at most 1 MB are read"):
+        read(
+            "a.docx", make_docx("", extra=[("word/styles.xml", random.Random(0).randbytes(2**17).hex() * 8)])
+        )
     monkeypatch.setattr(documents, "MAX_BYTES", 2**20)
     monkeypatch.setattr(documents, "MAX_CHARS", 100)
     monkeypatch.setattr(documents, "MAX_PAGES", 1)
@@ -244,3 +251,13 @@ def test_joiners_stay_where_they_mean_something():
     assert clean_text("pass\u200cword") == "password"
     assert clean_text("می\u200cخواهم 👩\u200d🔧") == "می\u200cخواهم 👩\u200d🔧"
     assert clean_text("a\U000e0041\U000e0042b") == "ab"
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["# " + " " * 200_000 + "x", "# " + "# " * 100_000 + "x", "<a " * 50_000, "`" * 100_000, "<!--" * 50_000],
+)
+def test_hostile_lines_are_read_in_linear_time(read, line):
+    begin = time.perf_counter()
+    read("a.md", f"---\ntitle: {' ' * 100_000}x\n---\ntext\n{line}")
+    assert time.perf_counter() - begin < 2

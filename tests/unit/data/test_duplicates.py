@@ -20,7 +20,7 @@ from tailorbird.data.duplicates import (
 )
 from tailorbird.records import Example, Message
 
-WORDS = "the card has not come yet please help me top up my account balance fee exchange rate".split()
+WORDS = """the card has not come yet please help me top up my account balance fee exchange rate""".split()  # noqa: SIM905
 
 
 def slow_jaccard(a, b):

@@ -252,7 +252,8 @@ def test_files_that_are_not_there_are_errors(tmp_path):
 
 
 def test_checking_imports_neither_torch_nor_transformers():
-    code = "import sys, tailorbird.data.report, tailorbird.data.passages; print({'torch', 'transformers', 'sklearn'} & set(sys.modules))"
+    code = "import sys, tailorbird.data.report, tailorbird.data.passages; "
+    code += "print({'torch', 'transformers', 'sklearn'} & set(sys.modules))"
     assert (
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "set()\n"

@@ -158,7 +158,7 @@ def test_confused_labels_are_counted(classified):
     rows = classified.evaluations["few_shot"].rows
     pairs = [(r.expected, r.completion.text) for r in rows if r.expected != r.completion.text]
     expected, answered = pairs[0]
-    assert f"<td>{expected}</td><td>{answered}</td><td>{pairs.count(pairs[0])}</td>" in page
+    assert f"<td>{expected} → <b>{answered}</b></td><td>{pairs.count(pairs[0])}</td>" in page
 
 
 def test_refusals_have_their_table_for_answers_from_documents():

@@ -1,0 +1,53 @@
+# `make demo` and `make test` are all that a bare clone needs.
+.PHONY: install demo test test-slow check bench bench-main bench-kill clean
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+# The first Python of 3.11 or newer on the path.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11 python3.13 python3.14 python; do \
+	command -v $$p >/dev/null 2>&1 && $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# Two torch processes on the same cores slow each other down tenfold; waiting threads must not spin.
+THREADS := $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+export OMP_NUM_THREADS ?= $(THREADS)
+export OMP_WAIT_POLICY ?= PASSIVE
+export TOKENIZERS_PARALLELISM ?= false
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+install: $(VENV)/installed
+
+$(VENV)/installed: pyproject.toml constraints.txt requirements-starter.txt
+	@test -n "$(PYTHON)" || { echo "No Python of 3.11 or newer was found. Install one, or run: make PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --no-deps --requirement requirements-starter.txt
+	touch $@
+
+demo: install
+	$(BIN)/tailor compare --config sample/tickets.toml --out demo-output/tickets
+	$(BIN)/tailor compare --config sample/handbook.toml --out demo-output/handbook
+	@echo
+	@echo "The reports:"
+	@echo "  $(CURDIR)/demo-output/tickets/report.html    which customization sorts customer messages best"
+	@echo "  $(CURDIR)/demo-output/handbook/report.html   which one answers from the staff handbook best"
+	@echo "Try the winner:  $(BIN)/tailor ask winner \"How long do we keep returned goods?\""
+
+test: install
+	$(BIN)/python -m pytest tests
+
+test-slow: install
+	$(BIN)/python -m pytest tests --runslow -m slow
+
+check: install
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+
+bench: bench-main bench-kill
+
+bench-main: install
+	$(BIN)/python benchmarks/main_job.py
+
+bench-kill: install
+	$(BIN)/python benchmarks/kill_compare.py
+
+clean:
+	rm -rf $(VENV) demo-output .tailorbird

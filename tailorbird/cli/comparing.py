@@ -1,0 +1,192 @@
+"""`tailor compare`: the plan first, then progress, then the table and the verdict."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailorbird.cli.durations import clock_time, parse_duration
+from tailorbird.cli.options import AsJson, BaseModel, Documents, Examples, KeyEnv, TestFile
+from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
+from tailorbird.cli.project import project_of
+from tailorbird.errors import RecipeError
+
+if TYPE_CHECKING:
+    from tailorbird.evaluation.comparison import Comparison
+    from tailorbird.workbench import Outcome, Plan, Workbench
+
+INTERRUPTED = 130
+
+
+def compare(
+    context: typer.Context,
+    *,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What to compare.", show_default="tailor.toml")
+    ] = None,
+    examples: Examples = None,
+    test: TestFile = None,
+    documents: Documents = None,
+    base: BaseModel = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,C", help="base, few_shot, knowledge, fine_tune, from_scratch, joined with +; floors."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="Start no further arm after this time: 90s, 15m, 1h30m."),
+    ] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N", help="Of splits and training.")] = None,
+    name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the comparison.")] = None,
+    limit_test: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Judge on at most N test examples.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
+    ] = None,
+    key_env: KeyEnv = None,
+    plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done and stop.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Try several ways on one held-out test set and say which won. Stopped, it continues when run again."""
+    budget_s = parse_duration(budget, "--budget") if budget is not None else None
+    names = _arm_names(arms)
+    workbench = project_of(context).workbench()
+    with kept_for_json(as_json):
+        plan = workbench.plan(
+            config=config,
+            examples=examples,
+            test=test,
+            documents=documents,
+            base=base,
+            arms=names,
+            budget_s=budget_s,
+            seed=seed,
+            name=name,
+            key_env=key_env,
+            limit_test=limit_test,
+        )
+        plan = dataclasses.replace(plan, command=_command())
+        _show_plan(plan)
+        outcome = None if plan_only else _run(workbench, plan, out)
+    if outcome is None:
+        if as_json:
+            print_json(plan_json(plan))
+    elif as_json:
+        print_json(json.loads(outcome.json.read_text(encoding="utf-8")))
+    else:
+        _show_outcome(outcome)
+
+
+def _command() -> str:
+    """What was typed, for the report; empty where the command line was not the program's."""
+    return shlex.join(["tailor", *sys.argv[1:]])
+
+
+def _arm_names(arms: str | None) -> list[str] | None:
+    if arms is None:
+        return None
+    names = [word.strip() for word in arms.split(",") if word.strip()]
+    if not names:
+        raise RecipeError(f"--arms {arms!r} names no arm. Give some, as in --arms base,few_shot,fine_tune.")
+    if twice := sorted({word for word in names if names.count(word) > 1}):
+        raise RecipeError(f"--arms names {twice[0]!r} twice. Name every arm once.")
+    return names
+
+
+def _run(workbench: Workbench, plan: Plan, out: Path | None) -> Outcome:
+    from tailorbird.cli.progress import progress_on
+
+    try:
+        # stdout here is stderr where JSON is wanted.
+        with progress_on(sys.stdout, [arm.name for arm in plan.arms]) as show:
+            return workbench.compare(plan, out=out, on_event=show)
+    except KeyboardInterrupt:
+        remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def plan_json(plan: Plan) -> dict[str, Any]:
+    """What `tailor compare --plan --json` prints."""
+    data = plan.data
+    return {
+        "name": plan.name,
+        "base": plan.base,
+        "task": {
+            "kind": plan.task.kind,
+            "instruction": plan.task.instruction,
+            "labels": list(plan.task.labels),
+        },
+        "arms": [{"name": arm.name, "floor": arm.floor} for arm in plan.arms],
+        "num_train": len(data.train),
+        "num_dev": len(data.dev),
+        "num_test": len(data.test),
+        "documents": str(data.documents) if data.documents else None,
+        "metric": plan.metric,
+        "seed": plan.seed,
+        "budget_s": plan.budget_s,
+        "folder": str(plan.folder),
+        "notes": list(plan.notes),
+    }
+
+
+def _show_plan(plan: Plan) -> None:
+    data, task = plan.data, plan.task
+    kind = f"choosing one of {len(task.labels)} labels" if task.kind == "classify" else "free answers"
+    facts = {
+        "task": f"{kind}, judged by {plan.metric}",
+        "base": plan.base,
+        "arms": ", ".join(arm.name for arm in plan.arms),
+        "examples": f"{len(data.train)} to learn from, {len(data.dev)} to choose, {len(data.test)} to test",
+    }
+    if data.documents:
+        facts["documents"] = str(data.documents)
+    if plan.budget_s is not None:
+        facts["budget"] = f"no arm is started after {clock_time(plan.budget_s)}"
+    say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
+    for label, value in facts.items():
+        say(f"  {label:<11}{value}")
+    for note in plan.notes:
+        say(f"  {'note':<11}{note}", dim=True)
+    say()
+
+
+def _show_outcome(outcome: Outcome) -> None:
+    comparison = outcome.comparison
+    say()
+    print_table(*leaderboard(comparison))
+    for arm in comparison.arms:
+        if arm.failed:
+            say(f"{arm.name} failed: {arm.failed}")
+        elif arm.stopped:
+            say(f"{arm.name} was not started: the time budget was used up.")
+    say()
+    say(comparison.verdict.sentence, bold=True)
+    say()
+    say(f"Report:  {outcome.report}")
+    say(f"Numbers: {outcome.json}")
+    if comparison.verdict.arm is not None:
+        say('Ask that model: tailor ask winner "…"', dim=True)
+
+
+def leaderboard(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """The terminal's table, best first; why an arm has no score stands below it, not in a cell."""
+    from tailorbird.evaluation.comparison import terminal_table
+
+    columns, rows = terminal_table(comparison)
+    short = {arm.name: "failed" if arm.failed else "stopped" for arm in comparison.arms if not arm.ran}
+    paired = [
+        (arm, [row[0], short[arm.name], *row[2:]] if arm.name in short else row)
+        for arm, row in zip(comparison.arms, rows, strict=True)
+    ]
+    # Stable: equal scores keep the order in which the arms were named.
+    paired.sort(key=lambda item: -1.0 if item[0].score is None else item[0].score, reverse=True)
+    return columns, [row for _, row in paired]

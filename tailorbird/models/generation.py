@@ -1,0 +1,87 @@
+"""One answer being written, token by token: how a token is drawn and when the answer ends."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+
+from tailorbird.records import FinishReason, Request
+
+if TYPE_CHECKING:
+    from tailorbird.models.chat_template import ChatTemplate, Prompt
+
+
+class Row:
+    """The answer to one prompt, as far as it is written.
+
+    It ends at a stop token, at a stop text, after `max_tokens`, or where the context is full.
+    """
+
+    def __init__(self, prompt: Prompt, template: ChatTemplate) -> None:
+        sampling = prompt.request.sampling
+        self.prompt = prompt
+        self.ids: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self._template = template
+        self._stops = sampling.stop
+        self._sampler = Sampler(prompt.request)
+        self._most = min(sampling.max_tokens, template.context - len(prompt.ids))
+
+    def take(self, logits_V: torch.Tensor) -> None:
+        """Draws the next token."""
+        token = self._sampler(logits_V)
+        if token in self._template.stop_ids:
+            self.finish_reason = "stop"
+            return
+        self.ids.append(token)
+        if self._stops and cut_at_stop(self._template.decode(self.ids), self._stops)[1]:
+            self.finish_reason = "stop"
+        elif len(self.ids) >= self._most:
+            self.finish_reason = "length"
+
+    @property
+    def text(self) -> str:
+        """The answer so far, without its stop text."""
+        return cut_at_stop(self._template.decode(self.ids), self._stops)[0]
+
+    @property
+    def settled(self) -> str:
+        """The part of the text that later tokens can't change any more.
+
+        Held back are half a character, and what may be the beginning of a stop text.
+        """
+        if self.finish_reason is not None:
+            return self.text
+        text = self.text
+        hold = max(map(len, self._stops), default=0)
+        return text[: max(0, len(text) - hold)].rstrip("\ufffd")
+
+
+class Sampler:
+    """Draws tokens for one request with a generator of its own, so that batching changes nothing."""
+
+    def __init__(self, request: Request) -> None:
+        self.sampling = request.sampling
+        self.generator = torch.Generator()
+        if request.sampling.seed is None:
+            self.generator.seed()
+        else:
+            self.generator.manual_seed(request.sampling.seed)
+
+    def __call__(self, logits_V: torch.Tensor) -> int:
+        """The next token: the most likely at temperature 0, else nucleus sampling (Holtzman et al. 2020)."""
+        if self.sampling.temperature == 0:
+            return int(logits_V.argmax())
+        p_V = (logits_V.float().cpu() / self.sampling.temperature).softmax(dim=-1)
+        sorted_p_V, order_V = p_V.sort(descending=True, stable=True)
+        outside_V = sorted_p_V.cumsum(dim=-1) - sorted_p_V >= self.sampling.top_p
+        kept_V = sorted_p_V.masked_fill(outside_V, 0.0)
+        return int(order_V[torch.multinomial(kept_V, 1, generator=self.generator)])
+
+
+def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
+    """The text before the first stop text, and whether one was found."""
+    ends = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return (text[: min(ends)], True) if ends else (text, False)

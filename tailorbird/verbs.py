@@ -1,0 +1,101 @@
+"""The command line's verbs as functions: check, compare, customize, open_model, serve."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from os import PathLike
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tailorbird.workbench import ModelInfo, OpenModel, Workbench
+
+if TYPE_CHECKING:
+    from tailorbird.data.report import DatasetReport
+    from tailorbird.evaluation.comparison import Comparison
+
+AnyPath = str | PathLike[str]
+
+
+def check(examples: AnyPath, documents: AnyPath | None = None, test: AnyPath | None = None) -> DatasetReport:
+    """The data set report: counts, balance, duplicates, contradictions, leakage, and what to mend."""
+    return Workbench().check(Path(examples), _path(documents), _path(test))
+
+
+def compare(
+    examples: AnyPath,
+    documents: AnyPath | None = None,
+    *,
+    base: str = "starter",
+    arms: Sequence[str] | None = None,
+    test: AnyPath | None = None,
+    seed: int = 0,
+    budget_s: float | None = None,
+    limit_test: int | None = None,
+    out: AnyPath | None = None,
+    project: AnyPath = ".",
+    on_event: Callable[[Any], None] | None = None,
+) -> Comparison:
+    """Customizes `base` in every arm's way, measures all on the same held-out examples, and judges.
+
+    Finished arms are kept in `project`'s `.tailorbird`; the same call goes on where a killed one stopped.
+
+    Args:
+        examples: JSON lines of {"prompt", "completion"} or chat messages.
+        documents: a folder to answer from.
+        base: a MODEL: `starter`, a folder, a .gguf file, `hf:org/name`, `URL#model`.
+        arms: names of techniques joined with '+'; None takes a sensible set.
+        test: a test file; None sets a fifth of the examples apart.
+        seed: of splits, training and resampling.
+        budget_s: seconds after which no further arm is started.
+        limit_test: test examples used, at most.
+        out: folder for report.html and comparison.json; None leaves them in the run's folder.
+        project: the project folder.
+        on_event: told about every step.
+
+    Raises:
+        TailorbirdError: anything about the input that can't be used; see `tailorbird.errors`.
+    """
+    workbench = Workbench(Path(project))
+    plan = workbench.plan(
+        examples=Path(examples),
+        test=_path(test),
+        documents=_path(documents),
+        base=base,
+        arms=arms,
+        budget_s=budget_s,
+        seed=seed,
+        limit_test=limit_test,
+    )
+    call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
+    return workbench.compare(replace(plan, command=call), out=_path(out), on_event=on_event).comparison
+
+
+def customize(
+    name: str,
+    steps: Sequence[str],
+    examples: AnyPath | None = None,
+    documents: AnyPath | None = None,
+    *,
+    base: str = "starter",
+    overwrite: bool = False,
+    project: AnyPath = ".",
+) -> ModelInfo:
+    """Applies techniques in order, such as `["knowledge", "fine_tune"]`, and saves the model under `name`."""
+    return Workbench(Path(project)).customize(
+        name=name,
+        steps=steps,
+        examples=_path(examples),
+        documents=_path(documents),
+        base=base,
+        replace=overwrite,
+    )
+
+
+def open_model(reference: str, *, project: AnyPath = ".") -> OpenModel:
+    """A model by saved name, arm of the last comparison, `winner`, or any MODEL reference; `.ask(text)` asks it."""
+    return Workbench(Path(project)).open(reference)
+
+
+def _path(path: AnyPath | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -1,0 +1,164 @@
+import io
+import re
+
+import pytest
+
+from tailorbird.cli.progress import Board, LiveProgress, PlainProgress, progress_on, score_text
+from tailorbird.evaluation.arms import ArmFinished, ArmStarted, StageProgress, VerdictSoFar
+from tailorbird.evaluation.verdict import Verdict
+from tailorbird.workbench import TrainingProgress
+
+ARMS = ["base", "fine_tune", "few_shot"]
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def plain(clock):
+    return PlainProgress(io.StringIO(), ARMS, clock)
+
+
+def lines(progress):
+    return progress._stream.getvalue().splitlines()
+
+
+def so_far(finished, sentence="Use base."):
+    return VerdictSoFar(Verdict("winner", "base", sentence), finished, 3)
+
+
+def test_a_quick_arm_takes_two_lines(plain, clock):
+    plain(ArmStarted("base", 0, 3))
+    for done in range(0, 128, 32):
+        clock.now += 0.1
+        plain(StageProgress("base", "test", done, 128))
+    plain(ArmFinished("base", "done", 0.8125, 0.75, 0.861))
+    assert lines(plain) == ["[1/3] base: started", "[1/3] base: 81.2 % (75.0 to 86.1), 0 s"]
+
+
+def test_a_slow_arm_tells_each_stage_and_is_never_silent_for_long(plain, clock):
+    plain(ArmStarted("fine_tune", 1, 3))
+    for step in range(1, 61):
+        clock.now += 1
+        plain(TrainingProgress("fine_tune", step, 60, 1 / step))
+    clock.now += 3
+    plain(StageProgress("fine_tune", "dev", 32, 80))
+    told = lines(plain)
+    assert told[1] == "[2/3] fine_tune: training 2 of 60, loss 0.500"
+    assert len(told) == 2 + 3 + 1
+    assert told[-1] == "[2/3] fine_tune: choosing 32 of 80"
+
+
+def test_an_arm_that_failed_stopped_or_was_finished_before_says_so(plain):
+    plain(ArmFinished("base", "done", 0.5, 0.4, 0.6, reused=True))
+    plain(ArmFinished("fine_tune", "failed", message="no such base"))
+    plain(ArmFinished("few_shot", "stopped"))
+    assert lines(plain) == [
+        "[1/3] base: 50.0 % (40.0 to 60.0), from an earlier run",
+        "[2/3] fine_tune: failed: no such base",
+        "[3/3] few_shot: stopped",
+    ]
+
+
+def test_the_first_verdict_is_told_once_two_arms_can_be_compared(plain):
+    plain(so_far(1, "Undecided: only base was measured."))
+    plain(so_far(2))
+    plain(so_far(3, "Use few_shot."))
+    assert lines(plain) == ["So far, 2 of 3 arms: Use base."]
+
+
+def test_plain_lines_hold_no_control_characters(plain):
+    plain(ArmFinished("base", "failed", message="the endpoint said \x1b[31mno\x1b[0m"))
+    assert "\x1b" not in plain._stream.getvalue()
+
+
+def test_an_event_of_an_arm_that_was_not_announced_gets_a_line(plain):
+    plain(ArmStarted("late", 3, 4))
+    assert lines(plain) == ["[4/4] late: started"]
+
+
+def test_an_event_of_an_unknown_kind_is_passed_over(plain):
+    plain(object())
+    assert lines(plain) == []
+
+
+def test_loss_is_shown_only_while_training(clock):
+    board = Board(ARMS, clock)
+    board.apply(TrainingProgress("base", 3, 9, 0.25))
+    assert (board.lines["base"].stage, board.lines["base"].loss) == ("train", 0.25)
+    board.apply(StageProgress("base", "dev", 0, 8))
+    assert board.lines["base"].loss is None
+
+
+def test_the_time_of_an_arm_runs_from_its_first_event_to_its_last(clock):
+    board = Board(ARMS, clock)
+    assert board.lines["base"].elapsed_s(clock()) == 0
+    board.apply(ArmStarted("base", 0, 3))
+    clock.now += 5
+    assert board.lines["base"].elapsed_s(clock()) == 5
+    board.apply(ArmFinished("base", "done"))
+    clock.now += 50
+    assert board.lines["base"].elapsed_s(clock()) == 5
+
+
+def test_a_score_without_an_interval_stands_alone():
+    assert score_text(0.5, None, None) == "50.0 %"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    return Terminal()
+
+
+def without_codes(text):
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
+def test_a_terminal_gets_one_live_line_an_arm_and_the_verdict_so_far(terminal):
+    show = progress_on(terminal, ARMS)
+    assert isinstance(show, LiveProgress)
+    with show:
+        show(ArmFinished("base", "done", 0.8125, 0.75, 0.861))
+        show(TrainingProgress("fine_tune", 12, 640, 0.4123))
+        show(so_far(2, "Use [base]: right on 65."))
+        show._live.refresh()
+    drawn = without_codes(terminal.getvalue())
+    assert "81.2 % (75.0 to 86.1)" in drawn
+    assert "training 12 of 640, loss 0.412" in drawn
+    assert "few_shot" in drawn
+    assert "waiting" in drawn
+    assert "So far, 2 of 3 arms: Use [base]: right on 65." in drawn
+
+
+def test_live_lines_vanish_when_done_and_stay_when_cut_short(terminal):
+    with progress_on(terminal, ARMS):
+        pass
+    ended = terminal.getvalue()
+    with pytest.raises(KeyboardInterrupt), progress_on(terminal, ARMS):
+        raise KeyboardInterrupt
+    cut_short = terminal.getvalue()[len(ended) :]
+    assert ended.endswith("\x1b[1A\x1b[2K" * 3)
+    assert not cut_short.endswith("\x1b[2K")
+
+
+def test_a_pipe_gets_plain_lines():
+    assert isinstance(progress_on(io.StringIO(), ARMS), PlainProgress)

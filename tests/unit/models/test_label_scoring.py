@@ -1,0 +1,46 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailorbird.errors import RequestError
+from tailorbird.models.label_scoring import build_trie
+
+STOP = 0
+paths = st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple)
+
+
+def spelled(trie):
+    """Each label's tokens, read back from its edges."""
+    return [tuple(trie.edge_token[edge] for edge in path) for path in trie.paths]
+
+
+@given(st.lists(paths, min_size=1, max_size=30, unique=True))
+def test_every_label_is_spelled_by_its_path_and_closed_only_where_another_goes_on(labels):
+    trie = build_trie(labels, STOP)
+    for label, path in zip(labels, spelled(trie), strict=True):
+        goes_on = any(other != label and other[: len(label)] == label for other in labels)
+        assert path == ((*label, STOP) if goes_on else label)
+
+
+@given(st.lists(paths, min_size=1, max_size=30, unique=True))
+def test_each_shared_start_is_one_node(labels):
+    trie = build_trie(labels, STOP)
+    ends = set(spelled(trie))
+    inner = {path[:n] for path in ends for n in range(1, len(path))}
+    assert len(trie.tokens) == len(trie.parents) == len(trie.depths) == len(inner)
+    assert len(trie.edge_token) == len({path[:n] for path in ends for n in range(1, len(path) + 1)})
+    for node, (parent, depth) in enumerate(zip(trie.parents, trie.depths, strict=True), 1):
+        assert parent < node
+        assert depth == (trie.depths[parent - 1] + 1 if parent else 1)
+
+
+def test_labels_of_one_token_need_no_node():
+    trie = build_trie([(5,), (6,)], STOP)
+    assert trie.tokens == ()
+    assert trie.edge_from == (0, 0)
+
+
+@pytest.mark.parametrize("labels", [[(1, 2), (1, 2)], [(1,), ()], [()]], ids=["twice", "empty", "only_empty"])
+def test_labels_that_look_alike_or_are_empty_are_refused(labels):
+    with pytest.raises(RequestError, match=r"must be non-empty and differ.*Rename the labels"):
+        build_trie(labels, STOP)
