@@ -14,11 +14,11 @@ from tailorbird.data.task import Data, Task, infer_task
 from tailorbird.errors import InputError, NotFound
 from tailorbird.recipe_file import ArmSpec, RecipeFile, default_arms
 from tailorbird.records import content_hash
+from tailorbird.references import STARTER, is_remote
 
 if TYPE_CHECKING:
     from tailorbird.techniques.technique import Recipe
 
-STARTER = "starter"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 DEFAULT_SHARE = 0.2
 
@@ -171,11 +171,6 @@ def described(spec: ArmSpec, seed: int = 0) -> list[dict[str, Any]]:
         settings = {f.name: getattr(technique, f.name) for f in fields(technique) if f.compare}  # type: ignore[arg-type]
         steps.append({"technique": step.technique, **{k: _plain(v) for k, v in settings.items()}})
     return steps
-
-
-def is_remote(base: str) -> bool:
-    """Whether a MODEL reference is an endpoint (`URL#model`)."""
-    return "://" in base
 
 
 def valid_name(name: str) -> str:

@@ -25,12 +25,10 @@ from tailorbird.data.task import Task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.planning import (
     NAME,
-    STARTER,
     Flags,
     Plan,
     build_recipe,
     described,
-    is_remote,
     make_plan,
     overlay,
     plan_single,
@@ -38,6 +36,7 @@ from tailorbird.planning import (
 )
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
 from tailorbird.records import Completion, Message, Request, Sampling, content_hash
+from tailorbird.references import STARTER, is_reference, open_base
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
@@ -315,13 +314,13 @@ class Workbench:
 
             saved = load_model(folder, plugins.rewrite_loaders())
             return OpenModel(reference, saved.model, saved.task, int(saved.lineage.get("created", 0)))
-        if not _is_reference(reference):
+        if not is_reference(reference):
             names = ", ".join(info.id for info in self.models())
             raise NotFound(
                 f"model {reference!r}: no saved model, arm of the last comparison, folder or file of that name. "
                 f"There are: {names}. A MODEL may also be a .gguf file, hf:org/name or URL#model."
             )
-        return OpenModel(reference, _open_base(reference, key_env), created=_package_time())
+        return OpenModel(reference, open_base(reference, key_env), created=_package_time())
 
     def models(self) -> list[ModelInfo]:
         """Everything that can be opened by name here, saved models first."""
@@ -402,37 +401,17 @@ def _scores(run: Path) -> tuple[dict[str, float], str | None]:
     return scores, record["verdict"]["arm"]
 
 
-def _is_reference(reference: str) -> bool:
-    return reference == STARTER or reference.startswith("hf:") or is_remote(reference) or Path(reference).exists()
-
-
 def _base_for(spec: ArmSpec, plan: Plan) -> Model:
     """What the recipe starts from; where its first step brings weights of its own, none are loaded."""
     if spec.steps and spec.steps[0].technique in (*plugins.FLOORS, "from_scratch"):
         from tailorbird.models.blank import Blank
 
         return Blank()
-    return _open_base(plan.base, plan.key_env)
-
-
-def _open_base(reference: str, key_env: str | None) -> Model:
-    if is_remote(reference):
-        from tailorbird.models.remote import RemoteWeights
-
-        url, _, model = reference.partition("#")
-        if not model:
-            raise InputError(
-                f"model {reference!r}: an endpoint needs the model's id after '#'. "
-                f"Write {url}#MODEL, as in http://127.0.0.1:8000/v1#starter."
-            )
-        return RemoteWeights(url, model, key_env=key_env or "OPENAI_API_KEY")
-    from tailorbird.models.local import open_local
-
-    return open_local(reference)
+    return open_base(plan.base, plan.key_env)
 
 
 def _token_counter(base: str) -> Callable[[str], int]:
-    model = _open_base(base, None)
+    model = open_base(base, None)
     engine = getattr(model, "engine", None)
     if engine is None:
         raise InputError(f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates.")

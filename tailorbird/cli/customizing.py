@@ -38,11 +38,9 @@ def customize(
     workbench = project_of(context).workbench()
     with kept_for_json(as_json):
         from tailorbird.cli.progress import progress_on
-        from tailorbird.evaluation.arms import ArmStarted
 
         try:
             with progress_on(sys.stdout, [name]) as show:
-                show(ArmStarted(name, 0, 1))
                 info = workbench.customize(
                     name=name,
                     steps=words,

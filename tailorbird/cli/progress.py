@@ -195,6 +195,8 @@ class LiveProgress:
         from rich.live import Live
 
         self._board = Board(arms)
+        if len(arms) == 1:  # nothing else can be running, whether or not it tells of it
+            self._board.line(arms[0])
         console = Console(file=stream, highlight=False)
         self._live = Live(get_renderable=self._draw, console=console, refresh_per_second=8, transient=True)
 

@@ -39,9 +39,9 @@ def serve(
 
     def announce(url: str, models: list[str]) -> None:
         if as_json:
-            print_json({"url": url, "models": models})
+            print_json({"url": url, "base_url": f"{url}/v1", "models": models})
             return
-        say(f"Serving on {url}", bold=True)
+        say(f"Serving on {url}; OpenAI clients take base_url {url}/v1", bold=True)
         say(f"  models  {', '.join(models)}")
         if models:
             say(f"  try     {curl_line(url, models[0], key_env)}")
@@ -71,6 +71,6 @@ def curl_line(url: str, model: str, key_env: str | None) -> str:
     body: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}]}
     key = f' -H "Authorization: Bearer ${key_env}"' if key_env else ""
     return (
-        f"curl {shlex.quote(url)}/chat/completions -H 'Content-Type: application/json'{key} "
+        f"curl {shlex.quote(url)}/v1/chat/completions -H 'Content-Type: application/json'{key} "
         f"-d {shlex.quote(json.dumps(body))}"
     )

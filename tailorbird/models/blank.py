@@ -1,4 +1,4 @@
-"""Models that know nothing: `Blank`, the floor beneath every floor, and `Scripted`, for examples and tests."""
+"""Models that know nothing: `Blank`, the floor beneath every floor, and `Scripted`, for tests."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def _blank_answer(request: Request) -> Completion:
     if request.choices is None:
         return Completion("", asked=request)
     share = 1 / len(request.choices)
-    return Completion(request.choices[0], "choice", probabilities=dict.fromkeys(request.choices, share), asked=request)
+    return Completion(
+        request.choices[0], "choice", probabilities=dict.fromkeys(request.choices, share), asked=request
+    )
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,8 @@ class Scripted:
             return Completion(text, asked=request)
         if text not in request.choices:
             raise RequestError(
-                f"scripted model: its script said {text!r}, which is none of the {len(request.choices)} choices "
+                f"scripted model: its script said {text!r}, which is none of the {len(request.choices)} "
+                "choices "
                 f"{list(request.choices[:5])}. Let the script return one of request.choices."
             )
         chances = {choice: float(choice == text) for choice in request.choices}

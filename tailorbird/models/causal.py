@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicCache
 
+from tailorbird.errors import Unsupported
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -40,7 +42,9 @@ class TransformersNetwork:
         cache = _copy(past) if past is not None else (DynamicCache() if keep_past else None)
         if positions_BT is None:
             start = cache.get_seq_length() if past is not None and cache is not None else 0
-            positions_BT = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device).expand_as(ids_BT)
+            positions_BT = torch.arange(start, start + ids_BT.shape[1], device=ids_BT.device).expand_as(
+                ids_BT
+            )
         output = self.body(
             input_ids=ids_BT,
             past_key_values=cache,
@@ -83,6 +87,28 @@ class TransformersNetwork:
         dtype = self.model.dtype
         mask_B1TS = torch.zeros(mask_BTS.shape, dtype=dtype, device=mask_BTS.device)
         return mask_B1TS.masked_fill(~mask_BTS, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def usable_context(model: Any) -> int:
+    """Tokens over which a model attends to all that came before.
+
+    Labels and answers are computed with masks over the whole past, so a sliding window ends the context.
+
+    Raises:
+        Unsupported: some layers keep a state instead of attending; no mask can hide padding from them.
+    """
+    config = model.config
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    if getattr(model, "_is_stateful", False) or not kinds <= {"full_attention", "sliding_attention"}:
+        raise Unsupported(
+            f"model type {config.model_type!r}: it has layers other than attention "
+            f"({', '.join(sorted(kinds))}), which "
+            "Tailorbird cannot run exactly. Use an attention-only model, or serve this one elsewhere and "
+            "give its URL."
+        )
+    limit = getattr(config, "max_position_embeddings", None) or 2048
+    slides = "sliding_attention" in kinds or not getattr(config, "layer_types", None)
+    return min(limit, (getattr(config, "sliding_window", None) or limit) if slides else limit)
 
 
 def _copy(past: DynamicCache) -> DynamicCache:

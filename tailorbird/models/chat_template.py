@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 PLAIN_TEMPLATE = (
-    "{% for message in messages %}{{ message['role'] | capitalize }}:\n{{ message['content'] }}\n\n{% endfor %}"
+    "{% for message in messages %}{{ message['role'] | capitalize }}:\n"
+    "{{ message['content'] }}\n\n{% endfor %}"
     "{% if add_generation_prompt %}Assistant:\n{% endif %}"
 )
 """For tokenizers that bring no chat template (base models)."""
@@ -49,7 +50,8 @@ class ChatTemplate:
         if getattr(tokenizer, "backend_tokenizer", None) is None:
             raise InputError(
                 f"tokenizer {type(tokenizer).__name__} has no fast backend. "
-                "Tailorbird needs a tokenizer.json next to the weights; convert the tokenizer with transformers."
+                "Tailorbird needs a tokenizer.json next to the weights; convert the tokenizer with "
+                "transformers."
             )
         from tokenizers import Tokenizer
 
@@ -80,7 +82,8 @@ class ChatTemplate:
                 return Prompt(tuple(ids), kept, tuple(reversed(dropped)))
             if not evidence:
                 raise ContextTooLong(
-                    f"request: {len(ids)} tokens of messages, but the model has room for {room} beside its answer "
+                    f"request: {len(ids)} tokens of messages, but the model has room for {room} beside its "
+                    "answer "
                     f"(context {self.context}, answer {request.sampling.max_tokens}). Shorten the messages."
                 )
             dropped.append(f"evidence {evidence.pop().id}: context full")
@@ -91,6 +94,8 @@ class ChatTemplate:
 
     def text(self, text: str) -> tuple[int, ...]:
         """Plain text as tokens; control tokens in it stay text."""
+        # Lone surrogates, from broken JSON escapes, have no UTF-8; the tokenizer takes none.
+        text = text.encode("utf-8", "replace").decode("utf-8")
         return tuple(self._plain.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int]) -> str:
@@ -123,7 +128,9 @@ class ChatTemplate:
         except InputError:
             return False
 
-    def _render(self, roles: tuple[str, ...], answer_follows: bool = True) -> tuple[int | tuple[int, ...], ...]:
+    def _render(
+        self, roles: tuple[str, ...], answer_follows: bool = True
+    ) -> tuple[int | tuple[int, ...], ...]:
         """The template for these roles: token ids, and the index of the content that goes between."""
         turns = [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
         template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
@@ -151,7 +158,8 @@ class ChatTemplate:
         found = next((i for i in ids if i in special), eos)
         if found is None:
             raise InputError(
-                "tokenizer: neither its chat template nor its settings name a stop token, so the model could never "
+                "tokenizer: neither its chat template nor its settings name a stop token, so the model "
+                "could never "
                 "learn to stop. Set eos_token in tokenizer_config.json."
             )
         return found
@@ -163,7 +171,9 @@ def with_evidence(request: Request) -> tuple[Message, ...]:
         return request.messages
     last = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=None)
     if last is None:
-        raise RequestError("request: it has evidence but no user message to put it before. Add a user message.")
+        raise RequestError(
+            "request: it has evidence but no user message to put it before. Add a user message."
+        )
     blocks = [f"[{n}] {_caption(p.title, p.headings)}{p.text}" for n, p in enumerate(request.evidence, 1)]
     content = "\n\n".join([*blocks, f"Question: {request.messages[last].content}"])
     return (*request.messages[:last], Message("user", content), *request.messages[last + 1 :])

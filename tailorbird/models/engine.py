@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from tailorbird.errors import InputError, IntegrityError, NotFound, Unsupported
-from tailorbird.models.causal import TransformersNetwork
+from tailorbird.errors import InputError, IntegrityError, NotFound
+from tailorbird.models.causal import TransformersNetwork, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
 from tailorbird.models.generation import Row
 from tailorbird.models.label_scoring import Trie, build_trie, score_labels
@@ -101,7 +101,8 @@ class Engine:
             ) from error
         if missing := sorted(loading["missing_keys"]):
             raise InputError(
-                f"{folder}: {len(missing)} tensors of the model are not in its files, such as {missing[0]!r}; they "
+                f"{folder}: {len(missing)} tensors of the model are not in its files, such as "
+                f"{missing[0]!r}; they "
                 "would be random. Download the model again, or correct config.json."
             )
         return cls(model.to("cuda") if on_gpu else model, tokenizer, context)
@@ -158,7 +159,9 @@ class Engine:
 
         file = folder / "adapter_model.safetensors"
         if not file.is_file():
-            raise NotFound(f"{folder}: no adapter_model.safetensors there. Expected an adapter saved in PEFT's format.")
+            raise NotFound(
+                f"{folder}: no adapter_model.safetensors there. Expected an adapter saved in PEFT's format."
+            )
         config = peft.LoraConfig.from_pretrained(str(folder))
         config.inference_mode = True
         self.add_adapter(name, config)
@@ -185,7 +188,9 @@ class Engine:
 
         with self.lock:
             tensors = peft.get_peft_model_state_dict(self.peft, adapter_name=name)
-            save_file({k: v.contiguous() for k, v in tensors.items()}, str(folder / "adapter_model.safetensors"))
+            save_file(
+                {k: v.contiguous() for k, v in tensors.items()}, str(folder / "adapter_model.safetensors")
+            )
             config = self.peft.peft_config[name]
             config.inference_mode = True
             config.save_pretrained(str(folder))
@@ -253,7 +258,9 @@ class Engine:
         for choices, group in groups.items():
             for batch in _batches(group):
                 started = time.perf_counter()
-                completions = self._score(batch, choices, adapter) if choices else self._generate(batch, adapter)
+                completions = (
+                    self._score(batch, choices, adapter) if choices else self._generate(batch, adapter)
+                )
                 share = (time.perf_counter() - started) / len(batch)
                 for asked, completion in zip(batch, completions, strict=True):
                     answers[asked.index] = replace(completion, seconds=share)
@@ -264,7 +271,9 @@ class Engine:
         trie = self._trie(choices)
         with self.using(adapter):
             ready = self._prefill([asked.prompt for asked in batch], adapter)
-            log_p_BL = score_labels(self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie)
+            log_p_BL = score_labels(
+                self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie
+            )
         p_BL = log_p_BL.double().softmax(dim=-1)
         best_B = log_p_BL.argmax(dim=-1).tolist()
         return [
@@ -360,26 +369,6 @@ class _Writing:
 
     rows: list[Row]
     shared_tokens: int = 0
-
-
-def usable_context(model: Any) -> int:
-    """Tokens over which a model attends to all that came before.
-
-    Labels and answers are computed with masks over the whole past, so a sliding window ends the context.
-
-    Raises:
-        Unsupported: some layers keep a state instead of attending; no mask can hide padding from them.
-    """
-    config = model.config
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if getattr(model, "_is_stateful", False) or not kinds <= {"full_attention", "sliding_attention"}:
-        raise Unsupported(
-            f"model type {config.model_type!r}: it has layers other than attention ({', '.join(sorted(kinds))}), which "
-            "Tailorbird cannot run exactly. Use an attention-only model, or serve this one elsewhere and give its URL."
-        )
-    limit = getattr(config, "max_position_embeddings", None) or 2048
-    slides = "sliding_attention" in kinds or not getattr(config, "layer_types", None)
-    return min(limit, (getattr(config, "sliding_window", None) or limit) if slides else limit)
 
 
 def _batches(group: list[_Asked]) -> Iterator[list[_Asked]]:

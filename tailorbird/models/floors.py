@@ -61,7 +61,9 @@ class Majority:
     def shares(self) -> dict[str, float]:
         """Every completion's share of the examples, most frequent first, ties by text."""
         counts = Counter(e.completion for e in self.examples)
-        return {c: n / len(self.examples) for c, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
+        return {
+            c: n / len(self.examples) for c, n in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        }
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return _answer_each(requests, self._one)
@@ -93,14 +95,17 @@ class TfidfLinear:
         labels = [e.completion for e in self.examples]
         if len(set(labels)) < 2:
             raise DataError(
-                f"floor 'tfidf_linear': the {len(labels)} training examples have {len(set(labels))} label(s); "
+                f"floor 'tfidf_linear': the {len(labels)} training examples have {len(set(labels))} "
+                "label(s); "
                 "a classifier needs two or more. Add examples of another label."
             )
         features = make_union(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
             TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True),
         )
-        return make_pipeline(features, LinearSVC(random_state=0)).fit([e.prompt for e in self.examples], labels)
+        return make_pipeline(features, LinearSVC(random_state=0)).fit(
+            [e.prompt for e in self.examples], labels
+        )
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return _answer_each(requests, self._one)

@@ -48,7 +48,12 @@ class SavedModel:
 
 
 def save_model(
-    model: Model, folder: Path, *, task: Task | None, lineage: Mapping[str, Any] | None = None, replace_old: bool = False
+    model: Model,
+    folder: Path,
+    *,
+    task: Task | None,
+    lineage: Mapping[str, Any] | None = None,
+    replace_old: bool = False,
 ) -> Path:
     """Writes a model so that `load_model` gives one that answers alike.
 
@@ -96,12 +101,15 @@ def load_model(folder: Path, rewrites: Mapping[str, LoadRewrite]) -> SavedModel:
     for number, part in enumerate(record["rewrites"]):
         if part["kind"] not in rewrites:
             raise Unsupported(
-                f"{folder}: it was wrapped by {part['kind']!r}, which is not installed. Known: {sorted(rewrites)}. "
+                f"{folder}: it was wrapped by {part['kind']!r}, which is not installed. Known: "
+                f"{sorted(rewrites)}. "
                 "Install the plug-in that it was made with."
             )
         model = Wrapped(model, rewrites[part["kind"]](folder / "rewrites" / str(number), part["settings"]))
     task = record["task"]
-    return SavedModel(model, Task(**{**task, "labels": tuple(task["labels"])}) if task else None, record["lineage"])
+    return SavedModel(
+        model, Task(**{**task, "labels": tuple(task["labels"])}) if task else None, record["lineage"]
+    )
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -114,16 +122,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     try:
         record = json.loads((folder / MANIFEST).read_text())
     except FileNotFoundError:
-        raise NotFound(f"{folder}: no {MANIFEST} there, so it is no saved model. `tailor models list` shows what is saved.") from None
+        raise NotFound(
+            f"{folder}: no {MANIFEST} there, so it is no saved model. `tailor models list` shows what is "
+            "saved."
+        ) from None
     except ValueError as error:
-        raise IntegrityError(f"{folder / MANIFEST}: not valid JSON ({error}). Restore the folder or make the model again.") from error
+        raise IntegrityError(
+            f"{folder / MANIFEST}: not valid JSON ({error}). Restore the folder or make the model again."
+        ) from error
     if not isinstance(record, dict):
         raise IntegrityError(
             f"{folder / MANIFEST}: not a JSON object. Restore the folder or make the model again."
         )
     if record.get("format") != FORMAT:
         raise Unsupported(
-            f"{folder / MANIFEST}: format {record.get('format')!r}; this version reads {FORMAT}. Update Tailorbird."
+            f"{folder / MANIFEST}: format {record.get('format')!r}; this version reads {FORMAT}. Update "
+            "Tailorbird."
         )
     return record
 
@@ -135,7 +149,8 @@ def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
             raise IntegrityError(f"{path}: the file is gone. Restore the folder or make the model again.")
         if _sha256(path) != expected:
             raise IntegrityError(
-                f"{path}: its sha256 differs from the one in {MANIFEST}. Restore the file or make the model again."
+                f"{path}: its sha256 differs from the one in {MANIFEST}. Restore the file or make the "
+                "model again."
             )
 
 
@@ -161,7 +176,12 @@ def _save_weights(weights: Model, folder: Path) -> dict[str, Any]:
 
 
 def _save_local(weights: LocalWeights, folder: Path) -> dict[str, Any]:
-    record: dict[str, Any] = {"kind": "local", "name": weights.name, "reference": weights.reference, "adapter": None}
+    record: dict[str, Any] = {
+        "kind": "local",
+        "name": weights.name,
+        "reference": weights.reference,
+        "adapter": None,
+    }
     if weights.adapter is not None:
         (folder / "adapter").mkdir()
         weights.engine.save_adapter(weights.adapter, folder / "adapter")
@@ -174,7 +194,7 @@ def _save_local(weights: LocalWeights, folder: Path) -> dict[str, Any]:
     return record
 
 
-def _load_weights(record: Mapping[str, Any], folder: Path) -> Model:
+def _load_weights(record: Mapping[str, Any], folder: Path) -> Model:  # noqa: PLR0911 - one a kind
     match record["kind"]:
         case "local":
             base = open_local(record["reference"] or str(folder / "weights"))
@@ -192,14 +212,21 @@ def _load_weights(record: Mapping[str, Any], folder: Path) -> Model:
             return NearestExample(read_back(folder / "examples.jsonl"), default_embedder())
         case "nearest_sentence":
             embedder = default_embedder()
-            return NearestSentence(KnowledgeIndex(folder / "index.db", embedder, read_only=True), embedder, record["threshold"])
+            return NearestSentence(
+                KnowledgeIndex(folder / "index.db", embedder, read_only=True), embedder, record["threshold"]
+            )
         case kind:
-            raise Unsupported(f"{folder}: weights of kind {kind!r} are unknown to this version. Update Tailorbird.")
+            raise Unsupported(
+                f"{folder}: weights of kind {kind!r} are unknown to this version. Update Tailorbird."
+            )
 
 
 def write_examples(path: Path, examples: tuple[Example, ...]) -> None:
     """Examples as JSON lines that `read_back` reads: messages, completion, document and id."""
-    rows = [{"id": e.id, "messages": e.turns, "completion": e.completion, "document": e.document} for e in examples]
+    rows = [
+        {"id": e.id, "messages": e.turns, "completion": e.completion, "document": e.document}
+        for e in examples
+    ]
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 

@@ -52,7 +52,9 @@ def converted(path: Path) -> Path:
     with path.open("rb") as stream:
         magic = stream.read(4)
     if magic != b"GGUF":
-        raise InputError(f"{path}: not a GGUF file. Got first bytes {magic!r}; expected b'GGUF'. Download it again.")
+        raise InputError(
+            f"{path}: not a GGUF file. Got first bytes {magic!r}; expected b'GGUF'. Download it again."
+        )
     folder = cache_folder() / "weights" / f"{path.stem}-{_fingerprint(path)}-v{CONVERTER_VERSION}"
     if not (folder / "config.json").is_file():
         try:
@@ -82,7 +84,9 @@ def _convert(path: Path, folder: Path) -> None:
     with _quiet():
         try:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
-            loaded = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+            loaded = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, dtype=torch.float32
+            )
         except (ValueError, KeyError, OSError) as error:
             raise InputError(
                 f"{path}: transformers cannot read this GGUF file ({error}). "

@@ -52,7 +52,8 @@ def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
     distinct = set(labels)
     if len(distinct) < len(labels) or () in distinct:
         raise RequestError(
-            f"choices: {len(labels)} labels make {len(distinct - {()})} distinct token sequences; each label must be "
+            f"choices: {len(labels)} labels make {len(distinct - {()})} distinct token sequences; each "
+            "label must be "
             "non-empty and differ from the others. Rename the labels that look alike."
         )
     prefixes = {label[:n] for label in labels for n in range(1, len(label))}

@@ -90,7 +90,8 @@ def _folder_of(reference: str) -> Path:
         return converted(path)
     if not path.is_dir():
         raise NotFound(
-            f"model {reference!r}: no such saved model, folder or file. Expected a saved name (`tailor models list`), "
+            f"model {reference!r}: no such saved model, folder or file. Expected a saved name (`tailor "
+            "models list`), "
             "'starter', a transformers folder, a .gguf file, hf:org/name, or URL#model for an endpoint."
         )
     return path
@@ -107,5 +108,6 @@ def _downloaded(repository: str) -> Path:
     except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
         raise NotFound(
             f"model 'hf:{repository}': the hub did not give it ({type(error).__name__}: {error}). "
-            "Check the name (hf:org/name), the network and HF_HUB_OFFLINE, or log in with `hf auth login` if it is gated."
+            "Check the name (hf:org/name), the network and HF_HUB_OFFLINE, or log in with `hf auth login` "
+            "if it is gated."
         ) from error

@@ -37,10 +37,10 @@ def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
 class Prefilled:
     """A batch of prompts ready to be continued. `seen_BP` marks the columns that are tokens, not padding."""
 
-    last_BC: Tensor
+    last_BC: Tensor  # noqa: N815
     past: Past
-    seen_BP: Tensor
-    lengths_B: Tensor
+    seen_BP: Tensor  # noqa: N815
+    lengths_B: Tensor  # noqa: N815
     shared_tokens: int
 
 
@@ -122,7 +122,11 @@ def _shared_past(
 
 
 def _prefix_past(
-    network: TransformersNetwork, ids: tuple[int, ...], cache: PrefixCache, adapter: str | None, device: torch.device
+    network: TransformersNetwork,
+    ids: tuple[int, ...],
+    cache: PrefixCache,
+    adapter: str | None,
+    device: torch.device,
 ) -> Past:
     known, past = cache.find(adapter, ids)
     if past is not None:

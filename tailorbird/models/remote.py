@@ -78,9 +78,14 @@ class RemoteWeights:
         key = os.environ.get(self.key_env, "") if self.key_env else ""
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         try:
-            return httpx.Client(base_url=self.url.rstrip("/") + "/", headers=headers, timeout=self.timeout_s)
+            url = httpx.URL(self.url.rstrip("/") + "/")
+            if url.scheme not in ("http", "https") or not url.host:
+                raise ValueError("no http:// or https:// with a host")  # noqa: TRY301 - caught with httpx's own
+            return httpx.Client(base_url=url, headers=headers, timeout=self.timeout_s)
         except (httpx.InvalidURL, ValueError) as error:
-            raise InputError(f"endpoint {self.url!r}: not a usable URL ({error}). Expected http://host:port/v1.") from error
+            raise InputError(
+                f"endpoint {self.url!r}: not a usable URL ({error}). Expected http://host:port/v1."
+            ) from error
 
     def _one(self, client: httpx.Client, request: Request) -> Completion:
         check_request(request)
@@ -117,7 +122,11 @@ class RemoteWeights:
         }
         form = {"type": "json_schema", "json_schema": {"name": "label", "strict": True, "schema": schema}}
         # The bound on the answer's length is for the bare label; braces and quotes come on top.
-        body = {**self._body(request), "response_format": form, "max_tokens": request.sampling.max_tokens + 32}
+        body = {
+            **self._body(request),
+            "response_format": form,
+            "max_tokens": request.sampling.max_tokens + 32,
+        }
         choice, usage = _first_choice(self.url, self._post(client, body))
         text = choice["message"]["content"] or ""
         try:
@@ -137,7 +146,8 @@ class RemoteWeights:
             ]
         except (KeyError, IndexError, TypeError) as error:
             raise EndpointError(
-                f"endpoint {self.url}: it sent no logprobs for {self.model!r}. Use labels='schema' or labels='parse'."
+                f"endpoint {self.url}: it sent no logprobs for {self.model!r}. Use labels='schema' or "
+                "labels='parse'."
             ) from error
         chances = dict.fromkeys(request.choices, 0.0)
         for start, chance in candidates:
@@ -189,7 +199,8 @@ class RemoteWeights:
                 return response.json()
             except ValueError as error:
                 raise EndpointError(
-                    f"endpoint {self.url}: answered HTTP {response.status_code} with something that is not JSON: "
+                    f"endpoint {self.url}: answered HTTP {response.status_code} with something that is not "
+                    "JSON: "
                     f"{response.text[:80]!r}. Is this an OpenAI-compatible API? The base usually ends in /v1."
                 ) from error
         raise AssertionError("unreachable: the last attempt returns or raises")
@@ -206,8 +217,12 @@ def _refused(url: str, response: httpx.Response) -> EndpointError:
         message = response.json()["error"]["message"]
     except (ValueError, KeyError, TypeError):
         message = response.text[:200]
-    advice = "Check the key in the environment variable named by --key-env." if response.status_code == 401 else ""
-    return EndpointError(f"endpoint {url}: HTTP {response.status_code}: {message} {advice}".strip(), response.status_code)
+    advice = (
+        "Check the key in the environment variable named by --key-env." if response.status_code == 401 else ""
+    )
+    return EndpointError(
+        f"endpoint {url}: HTTP {response.status_code}: {message} {advice}".strip(), response.status_code
+    )
 
 
 def _retry_after_s(response: httpx.Response) -> float | None:
@@ -260,7 +275,8 @@ def _pieces(url: str, response: httpx.Response) -> Iterator[str]:
             piece = event["choices"][0]["delta"].get("content") if event.get("choices") else None
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EndpointError(
-                f"endpoint {url}: the stream holds something that is no chat completion chunk: {line[:80]!r}. "
+                f"endpoint {url}: the stream holds something that is no chat completion chunk: "
+                f"{line[:80]!r}. "
                 "Is this an OpenAI-compatible API?"
             ) from error
         if broken:

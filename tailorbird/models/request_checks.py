@@ -33,9 +33,13 @@ def check_choices(choices: tuple[str, ...]) -> None:
         RequestError: it is empty, contains an empty text or one twice.
     """
     if not choices:
-        raise RequestError("choices: the closed set is empty. Name its answers, or give None to let the model speak.")
+        raise RequestError(
+            "choices: the closed set is empty. Name its answers, or give None to let the model speak."
+        )
     if not all(choice.strip() for choice in choices):
-        raise RequestError(f"choices: label {choices.index(next(c for c in choices if not c.strip()))} is empty. Name it.")
+        raise RequestError(
+            f"choices: label {choices.index(next(c for c in choices if not c.strip()))} is empty. Name it."
+        )
     if len(set(choices)) < len(choices):
         twice = next(c for c in choices if choices.count(c) > 1)
         raise RequestError(f"choices: {twice!r} is there {choices.count(twice)} times. Give each label once.")

@@ -18,14 +18,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from tailorbird.errors import InputError, TailorbirdError
 from tailorbird.server.answering import ClientGone, answer, streamed, whole
-from tailorbird.server.failures import Refusal, failure_of, of_status
+from tailorbird.server.failures import failure_of, of_status
 from tailorbird.server.front_door import FrontDoor, failure_response, read_body
 from tailorbird.server.json_body import read_json
 from tailorbird.server.opened import OpenedModels
@@ -91,7 +90,6 @@ def create_app(
     app.state.service = service
     app.add_exception_handler(TailorbirdError, _on_failure)
     app.add_exception_handler(HTTPException, _on_http_exception)
-    app.add_exception_handler(RequestValidationError, _on_validation)
     app.add_middleware(FrontDoor, key=key)
     app.add_api_route("/healthz", _health, methods=["GET"])
     app.add_api_route("/v1/models", _list_models, methods=["GET"])
@@ -162,7 +160,3 @@ def _on_http_exception(request: Request, error: Exception) -> Response:
     response = failure_response(of_status(error.status_code, request.method, request.url.path))
     response.headers.update(error.headers or {})
     return response
-
-
-def _on_validation(request: Request, error: Exception) -> Response:
-    return _on_failure(request, Refusal(f"request: {error}. Check its path and parameters."))

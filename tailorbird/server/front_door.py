@@ -10,7 +10,7 @@ import logging
 import uuid
 from collections.abc import Mapping
 
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -59,6 +59,8 @@ class FrontDoor:
         try:
             self._admit(scope)
             await self._app(scope, receive, send_with_id)
+        except ClientDisconnect:
+            return  # it left before its request was complete: nobody to answer
         except Exception as error:
             if not isinstance(error, Refusal):
                 logger.exception("%s %s failed (%s)", scope["method"], scope["path"], request_id)

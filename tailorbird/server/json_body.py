@@ -35,18 +35,17 @@ def _refuse_constant(name: str) -> Any:
 def _check_nesting(value: Any) -> None:
     """Walks a parsed value level by level, so that depth costs no stack."""
     level: list[Any] = [value]
-    for _ in range(DEEPEST_JSON + 1):
-        if not level:
-            return
+    depth = 0
+    while level:
         for text in (v for v in level if isinstance(v, str)):
             _check_text(text)
-        lists = (v for v in level if isinstance(v, list))
+        lists = [v for v in level if isinstance(v, list)]
         objects = [v for v in level if isinstance(v, dict)]
-        level = [item for v in lists for item in v] + [
-            part for v in objects for pair in v.items() for part in pair
-        ]
-    if level:
-        raise _too_deep()
+        if (lists or objects) and depth == DEEPEST_JSON:
+            raise _too_deep()
+        level = [item for v in lists for item in v]
+        level += [part for v in objects for pair in v.items() for part in pair]
+        depth += 1
 
 
 def _check_text(text: str) -> None:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from tailorbird.errors import EndpointError, InputError, NotFound, TailorbirdError
-from tailorbird.server.failures import SERVER, Failure, Refusal
+from tailorbird.errors import EndpointError, NotFound, TailorbirdError
+from tailorbird.server.failures import SERVER, Refusal
 
 if TYPE_CHECKING:
     from tailorbird.workbench import ModelInfo, OpenModel, Workbench
@@ -70,17 +70,16 @@ class OpenedModels:
             raise self.missing(id) from error
         except EndpointError:
             raise
-        except (TailorbirdError, InputError) as error:
-            refusal = Refusal(str(error))
-            refusal.failure = Failure(
-                500,
+        except TailorbirdError as error:
+            # Whatever is wrong with a saved model is not this client's doing, and will not pass by itself.
+            raise Refusal(
                 f"model {id!r} cannot be opened: {error}",
-                SERVER,
-                "model",
-                "engine_error",
-                {"x-should-retry": "false"},
-            )
-            raise refusal from error
+                param="model",
+                code="engine_error",
+                status=500,
+                type=SERVER,
+                headers={"x-should-retry": "false"},
+            ) from error
 
     def missing(self, id: str) -> Refusal:  # noqa: A002
         """The answer about a model that is not there."""

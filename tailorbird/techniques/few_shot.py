@@ -47,7 +47,9 @@ class Metaprompt:
 
     def __call__(self, request: Request) -> Request:
         shown = self.shown_for(request)
-        last = max((i for i, m in enumerate(request.messages) if m.role == "user"), default=len(request.messages))
+        last = max(
+            (i for i, m in enumerate(request.messages) if m.role == "user"), default=len(request.messages)
+        )
         turns: list[Message] = []
         for example in shown:
             turns.extend(m for m in example.messages if m.role != "system")
@@ -61,7 +63,8 @@ class Metaprompt:
         """The examples that this request gets, in the order shown."""
         banned = _same_prompt(request.question) if request.example_id else None
         allowed = [
-            i for i, e in enumerate(self.pool)
+            i
+            for i, e in enumerate(self.pool)
             if e.id != request.example_id and (banned is None or _same_prompt(e.prompt) != banned)
         ]
         if self.select != "nearest" or self.finder is None:
@@ -138,7 +141,9 @@ class FewShot:
 
     def apply(self, model: Model, data: Data) -> Model:
         if not data.train and self.k:
-            raise DataError(f"few_shot: there are no training examples to show. Give some, or set k = 0 (now {self.k}).")
+            raise DataError(
+                f"few_shot: there are no training examples to show. Give some, or set k = 0 (now {self.k})."
+            )
         if self.select == "nearest":
             finder = NearestFinder([e.prompt for e in data.train], default_embedder())
             return Wrapped(model, Metaprompt(data.train, self.k, "nearest", self.instruction, finder))
@@ -148,7 +153,7 @@ class FewShot:
 
 
 def balanced(examples: Sequence[Example], seed: int) -> list[Example]:
-    """All examples, drawn round robin over completions, so that every start of the list is spread over them."""
+    """All examples, drawn round robin over completions: every start of the list is spread over them."""
     shuffled = sorted(examples, key=lambda e: e.id)
     random.Random(seed).shuffle(shuffled)
     groups: dict[str, list[Example]] = {}

@@ -62,7 +62,9 @@ class FineTune:
         if not 1 <= self.rank <= 512:
             raise RecipeError(f"fine_tune: rank is {self.rank}; expected 1 to 512. 8 to 64 are usual.")
         if self.learning_rate <= 0:
-            raise RecipeError(f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3.")
+            raise RecipeError(
+                f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3."
+            )
 
     def apply(self, model: Model, data: Data) -> Model:
         return on_weights(model, lambda weights: self._train(weights, model, data))
@@ -70,11 +72,14 @@ class FineTune:
     def _train(self, weights: Model, model: Model, data: Data) -> Model:
         if not isinstance(weights, LocalWeights):
             raise Unsupported(
-                f"fine_tune: {weights.name!r} ({type(weights).__name__}) cannot be trained here; only local weights "
+                f"fine_tune: {weights.name!r} ({type(weights).__name__}) cannot be trained here; only "
+                "local weights "
                 "can. Use a local base model, or wrap this one with few_shot or knowledge."
             )
         if not data.train:
-            raise DataError("fine_tune: there are no training examples. Give prompt/completion lines with --examples.")
+            raise DataError(
+                "fine_tune: there are no training examples. Give prompt/completion lines with --examples."
+            )
         from tailorbird.network.training import train
 
         engine, adapter = weights.engine, new_adapter_name()
@@ -108,7 +113,10 @@ class FineTune:
         from peft import LoraConfig
 
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha or 2 * self.rank, target_modules="all-linear", task_type="CAUSAL_LM"
+            r=self.rank,
+            lora_alpha=self.alpha or 2 * self.rank,
+            target_modules="all-linear",
+            task_type="CAUSAL_LM",
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)

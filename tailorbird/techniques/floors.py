@@ -17,7 +17,7 @@ from tailorbird.sources.relevance import fit_threshold, synced_index
 class BlankFloor:
     """Knows nothing at all."""
 
-    def apply(self, model: Model, data: Data) -> Model:
+    def apply(self, model: Model, data: Data) -> Model:  # noqa: ARG002 - it learns nothing
         return on_weights(model, lambda _: Blank())
 
 
@@ -48,7 +48,7 @@ class TfidfFloor:
 
 @dataclass(frozen=True)
 class NearestFloor:
-    """The nearest example's completion; for free answers over documents the nearest passage's best sentence."""
+    """The nearest example's completion; for free answers over documents the best passages' best sentence."""
 
     max_chars: int = 600
 

@@ -19,6 +19,7 @@ import torch
 from tailorbird.data.documents import read_folder
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError
+from tailorbird.models.causal import usable_context
 from tailorbird.models.engine import Engine
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, on_weights
@@ -26,7 +27,8 @@ from tailorbird.records import Document
 from tailorbird.techniques.through_wrappers import OnStep, dev_score, to_sequences
 
 CHAT_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{{ message['content'] }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 """ChatML, the form that most open models use."""
@@ -80,7 +82,9 @@ class FromScratch:
 
     def apply(self, model: Model, data: Data) -> Model:
         if not data.train:
-            raise DataError("from_scratch: there are no training examples. Give prompt/completion lines with --examples.")
+            raise DataError(
+                "from_scratch: there are no training examples. Give prompt/completion lines with --examples."
+            )
         return on_weights(model, lambda _: self._train(model, data))
 
     def _train(self, model: Model, data: Data) -> LocalWeights:
@@ -101,6 +105,7 @@ class FromScratch:
             decoder = Decoder(shape, seed=self.seed)
             return decoder, dict(decoder.named_parameters())
         model = prebuilt(self.architecture, shape, tokenizer, self.seed)
+        usable_context(model)  # refuses, before any training, what could not be run exactly
         return TransformersNetwork(model), dict(model.named_parameters())
 
     def _learn_text(self, network: Any, parameters: Any, texts: list[str], tokenizer: Any) -> None:
@@ -172,7 +177,11 @@ class FromScratch:
         from tailorbird.network.llama_folder import save_llama
 
         with tempfile.TemporaryDirectory() as folder:
-            ids = {"bos_id": tokenizer.bos_token_id, "eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
+            ids = {
+                "bos_id": tokenizer.bos_token_id,
+                "eos_id": tokenizer.eos_token_id,
+                "pad_id": tokenizer.pad_token_id,
+            }
             save_llama(network, Path(folder), **ids)
             model = quietly(lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
         return LocalWeights(name, Engine(model, tokenizer, self.context))
@@ -194,9 +203,9 @@ def new_tokenizer(texts: list[str], vocab_size: int) -> Any:
 
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=train_tokenizer(texts, vocab_size),
-        bos_token="<|im_start|>",
-        eos_token="<|im_end|>",
-        pad_token="<|endoftext|>",
+        bos_token="<|im_start|>",  # noqa: S106 - tokens of text, not of access
+        eos_token="<|im_end|>",  # noqa: S106
+        pad_token="<|endoftext|>",  # noqa: S106
     )
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
@@ -227,14 +236,18 @@ def prebuilt(architecture: str, shape: Any, tokenizer: Any, seed: int) -> Any:
     try:
         known = AutoConfig.for_model(architecture)
         names = {**getattr(known, "attribute_map", {})}
-        config = AutoConfig.for_model(architecture, **{names.get(key, key): value for key, value in sizes.items()})
+        config = AutoConfig.for_model(
+            architecture, **{names.get(key, key): value for key, value in sizes.items()}
+        )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return quietly(lambda: AutoModelForCausalLM.from_config(config, dtype=torch.float32)).eval()
     except (ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = str(error).split("\n", 1)[0][:200]  # transformers goes on to list all that it knows
         raise RecipeError(
-            f"from_scratch: transformers cannot build architecture {architecture!r} ({error}). Expected 'tailorbird' or "
-            "a causal model type such as llama, qwen3, gpt2, gemma3_text, olmo2, smollm3 or mistral."
+            f"from_scratch: transformers cannot build architecture {architecture!r} ({reason}). "
+            "Expected 'tailorbird' or a causal model type such as llama, qwen3, gpt2, gemma3_text, olmo2, "
+            "smollm3 or mistral."
         ) from error
 
 

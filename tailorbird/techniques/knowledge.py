@@ -70,7 +70,8 @@ def source_settings(source: Source) -> dict[str, Any]:
 
     if not is_dataclass(source) or isinstance(source, type):
         raise RecipeError(
-            f"knowledge: source {type(source).__name__} cannot be saved with a model. Make it a frozen dataclass "
+            f"knowledge: source {type(source).__name__} cannot be saved with a model. Make it a frozen "
+            "dataclass "
             "and register it under the entry point 'tailorbird.sources'."
         )
     return {"source": type(source).__name__.lower(), **asdict(source)}
@@ -134,7 +135,8 @@ class Knowledge:
             folder = self.documents or data.documents
             if folder is None:
                 raise DataError(
-                    'knowledge: there are no documents. Give a folder with --documents DIR or documents = "DIR" '
+                    "knowledge: there are no documents. Give a folder with --documents DIR or documents = "
+                    '"DIR" '
                     "in tailor.toml, or leave the knowledge arms out."
                 )
             source = synced_index(folder, self.max_chars)

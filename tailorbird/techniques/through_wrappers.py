@@ -32,7 +32,9 @@ def to_sequences(
     for example in examples:
         request = as_seen_by_weights(model, data.task.ask(example))
         if request.choices is None or len(request.choices) > 1:
-            sequences.append(TokenSequence(template.prompt(request).ids, template.completion(example.completion)))
+            sequences.append(
+                TokenSequence(template.prompt(request).ids, template.completion(example.completion))
+            )
     return sequences
 
 

@@ -50,7 +50,7 @@ def check_technique(technique: Technique, model: Model, data: Data) -> Model:
     """
     assert isinstance(technique, Technique), f"{technique!r} has no method apply(model, data)"
     assert is_dataclass(technique), f"{type(technique).__name__} is no dataclass: its fields are its settings"
-    frozen = type(technique).__dataclass_params__.frozen  # pyright: ignore
+    frozen = type(technique).__dataclass_params__.frozen  # pyright: ignore[reportAttributeAccessIssue, reportUnknownVariableType]
     assert frozen, f"{type(technique).__name__} is not frozen: applying it could change its settings"
     assert data.test, "the data have no test example to check with"
     requests = [data.task.ask(example) for example in data.test[:3]]
@@ -64,10 +64,14 @@ def check_technique(technique: Technique, model: Model, data: Data) -> Model:
     return made
 
 
-def _check_same(before: Sequence[Completion], after: Sequence[Completion], requests: Sequence[Request]) -> None:
+def _check_same(
+    before: Sequence[Completion], after: Sequence[Completion], requests: Sequence[Request]
+) -> None:
     for request, was, now in zip(requests, before, after, strict=True):
         shown = repr(request.question[:40])
         assert was.text == now.text, f"{shown}: the given model said {was.text!r}, and now says {now.text!r}"
         for choice, chance in (was.probabilities or {}).items():
             got = (now.probabilities or {}).get(choice, 0.0)
-            assert abs(got - chance) < 1e-5, f"{shown}: the given model's {choice!r} went from {chance} to {got}"
+            assert abs(got - chance) < 1e-5, (
+                f"{shown}: the given model's {choice!r} went from {chance} to {got}"
+            )

@@ -97,7 +97,9 @@ def tiny_data(documents: Path | None = None) -> Data:
         Example.pair(manner.format(saying), label, file="tiny.jsonl", line=line)
         for line, (manner, (label, saying)) in enumerate(product(MANNERS, _sayings()), 1)
     ]
-    return Data(infer_task(examples), tuple(examples[:24]), tuple(examples[24:36]), tuple(examples[36:]), documents)
+    return Data(
+        infer_task(examples), tuple(examples[:24]), tuple(examples[24:36]), tuple(examples[36:]), documents
+    )
 
 
 def tiny_questions(documents: Path | None = None) -> Data:

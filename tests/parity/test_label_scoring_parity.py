@@ -5,14 +5,26 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tailorbird.errors import NotFound
 from tailorbird.models.gguf_file import starter_file
 from tailorbird.models.local import open_local
-from tailorbird.errors import NotFound
 from tailorbird.records import Message, Request
 from tailorbird.testing.tiny import tiny_model
 
 ENGINE = tiny_model().engine
-WORDS = ("order", "repair", "pay", "card", "card lost", "a", " b", "é", "東京", "x" * 12, "how long does it take")
+WORDS = (
+    "order",
+    "repair",
+    "pay",
+    "card",
+    "card lost",
+    "a",
+    " b",
+    "é",
+    "東京",
+    "x" * 12,
+    "how long does it take",
+)
 
 label = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)

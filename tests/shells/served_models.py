@@ -59,7 +59,9 @@ class Counter:
                 yield words[-1]
                 time.sleep(self.pause_s)
             usage = Usage(5, len(words), 3)
-            return Completion("".join(words), "length", usage, asked=request, dropped=("evidence 3: context full",))
+            return Completion(
+                "".join(words), "length", usage, asked=request, dropped=("evidence 3: context full",)
+            )
         finally:
             self.closed.set()
 
@@ -98,7 +100,10 @@ class SmallWorkbench:
             "gated": (Scripted(self._wait, "gated"), None),
             "breaking": (Counter("breaking", breaks_at=2), None),
             "cut off": (Counter("cut off", breaks_at=2, failure=EndpointError("endpoint: gone.")), None),
-            "full": (Counter("full", breaks_at=0, failure=ContextTooLong("request: 9000 tokens; room for 8000.")), None),
+            "full": (
+                Counter("full", breaks_at=0, failure=ContextTooLong("request: 9000 tokens; room for 8000.")),
+                None,
+            ),
             "defective": (Counter("defective", breaks_at=0), None),
             "liar": (Liar(), None),
             "broken folder": (IntegrityError("broken folder: sha256 differs."), None),

@@ -32,7 +32,12 @@ def client(url):
 
 def client_of(url, key="unused", **settings):
     return openai.OpenAI(
-        base_url=f"{url}/v1", api_key=key, max_retries=0, timeout=10, _strict_response_validation=True, **settings
+        base_url=f"{url}/v1",
+        api_key=key,
+        max_retries=0,
+        timeout=10,
+        _strict_response_validation=True,
+        **settings,
     )
 
 
@@ -40,7 +45,12 @@ def enum_format(*values, name=None):
     enum = {"type": "string", "enum": list(values)}
     schema = enum
     if name:
-        schema = {"type": "object", "properties": {name: enum}, "required": [name], "additionalProperties": False}
+        schema = {
+            "type": "object",
+            "properties": {name: enum},
+            "required": [name],
+            "additionalProperties": False,
+        }
     return {"type": "json_schema", "json_schema": {"name": "label", "schema": schema, "strict": True}}
 
 
@@ -59,7 +69,9 @@ def test_the_client_retrieves_a_model_whose_id_has_a_slash(client):
 
 
 def test_a_model_that_is_not_there_is_a_not_found_error_that_lists_the_others(client):
-    with pytest.raises(openai.NotFoundError, match="does not exist here. There are: sorter, echo") as caught:
+    with pytest.raises(
+        openai.NotFoundError, match=r"does not exist here\. There are: sorter, echo"
+    ) as caught:
         client.models.retrieve("gpt-5")
     assert (caught.value.code, caught.value.param) == ("model_not_found", "model")
     with pytest.raises(openai.NotFoundError):
@@ -68,9 +80,9 @@ def test_a_model_that_is_not_there_is_a_not_found_error_that_lists_the_others(cl
 
 def test_a_model_id_is_never_taken_for_a_path_or_an_address(client, workbench, tmp_path):
     before = list(workbench.opened)
-    for id in (str(tmp_path), "hf:other/model", "http://127.0.0.1:1/v1#m", "../secret"):
+    for reference in (str(tmp_path), "hf:other/model", "http://127.0.0.1:1/v1#m", "../secret"):
         with pytest.raises(openai.NotFoundError):
-            client.chat.completions.create(model=id, messages=HELLO)
+            client.chat.completions.create(model=reference, messages=HELLO)
     assert workbench.opened == before
 
 
@@ -90,7 +102,13 @@ def test_an_answer_is_made_by_the_models_task_when_the_client_brings_no_instruct
 def test_the_clients_instruction_and_sampling_take_the_tasks_place(client):
     messages = [{"role": "developer", "content": [{"type": "text", "text": "Be rude."}]}, *HELLO]
     answer = client.chat.completions.create(
-        model="echo", messages=messages, temperature=0.5, top_p=0.9, seed=3, max_completion_tokens=9, stop=["x"]
+        model="echo",
+        messages=messages,
+        temperature=0.5,
+        top_p=0.9,
+        seed=3,
+        max_completion_tokens=9,
+        stop=["x"],
     )
     assert answer.choices[0].message.content == "system: Be rude. | user: hello | 9 0.5 0.9 3 ('x',)"
 
@@ -102,7 +120,9 @@ def test_a_classifier_answers_with_a_label_and_all_probabilities(client):
 
 
 def test_an_enum_of_the_clients_replaces_the_labels(client):
-    answer = client.chat.completions.create(model="sorter", messages=HELLO, response_format=enum_format("yes", "no"))
+    answer = client.chat.completions.create(
+        model="sorter", messages=HELLO, response_format=enum_format("yes", "no")
+    )
     assert answer.choices[0].message.content == "yes"
     assert set(answer.tailorbird["probabilities"]) == {"yes", "no"}
 
@@ -132,7 +152,11 @@ def test_citations_usage_and_what_was_dropped_are_told(client):
     answer = client.chat.completions.create(model="reader", messages=HELLO)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.prompt_tokens_details.cached_tokens == 3
-    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (5, 7, 12)
+    assert (answer.usage.prompt_tokens, answer.usage.completion_tokens, answer.usage.total_tokens) == (
+        5,
+        7,
+        12,
+    )
     assert answer.tailorbird["technique"] == "counter + knowledge"
     assert answer.tailorbird["dropped"] == ["evidence 3: context full"]
     assert answer.tailorbird["citations"] == [
@@ -210,14 +234,16 @@ def test_a_stream_of_a_closed_set_in_an_object_is_the_json(client):
     assert "".join(c.choices[0].delta.content or "" for c in chunks) == '{"label": "a"}'
 
 
-def test_a_stream_that_breaks_off_raises_and_never_ends_quietly(client):
-    for model, message in (("cut off", "endpoint: gone."), ("breaking", "The server failed on this request")):
-        pieces = []
-        with pytest.raises(openai.APIError, match=message) as caught:
-            for chunk in client.chat.completions.create(model=model, messages=HELLO, stream=True):
-                pieces.append(chunk.choices[0].delta.content)
-        assert pieces == ["", "0 ", "1 "]
-        assert "secret" not in str(caught.value)
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [("cut off", "endpoint: gone"), ("breaking", "The server failed on this request")],
+)
+def test_a_stream_that_breaks_off_raises_and_never_ends_quietly(client, model, message):
+    stream = client.chat.completions.create(model=model, messages=HELLO, stream=True)
+    assert [next(stream).choices[0].delta.content for _ in range(3)] == ["", "0 ", "1 "]
+    with pytest.raises(openai.APIError, match=message) as caught:
+        next(stream)
+    assert "secret" not in str(caught.value)
 
 
 def test_a_stream_that_fails_before_its_first_piece_has_an_error_status(client):
@@ -284,18 +310,20 @@ def test_a_defect_tells_nothing_of_the_inside(client):
     assert caught.value.request_id in str(caught.value)
 
 
-def test_a_model_that_cannot_be_opened_is_tried_once(url):
-    with client_of(url).with_options(max_retries=2) as retrying:
-        with pytest.raises(openai.InternalServerError, match="sha256 differs") as caught:
-            retrying.chat.completions.create(model="broken folder", messages=HELLO)
+def test_a_model_that_cannot_be_opened_is_tried_once(client, workbench):
+    with pytest.raises(openai.InternalServerError, match="sha256 differs") as caught:
+        client.with_options(max_retries=2).chat.completions.create(model="broken folder", messages=HELLO)
     assert caught.value.response.headers["x-should-retry"] == "false"
-    assert caught.value.response.request.headers["x-stainless-retry-count"] == "0"
+    assert workbench.opened.count("broken folder") == 1
 
 
 def test_the_key_is_asked_for():
     with running(SmallWorkbench(), key="a long secret") as server:
         for wrong in ("wrong", "a long secret2"):
-            with client_of(server.url, wrong) as stranger, pytest.raises(openai.AuthenticationError) as caught:
+            with (
+                client_of(server.url, wrong) as stranger,
+                pytest.raises(openai.AuthenticationError) as caught,
+            ):
                 stranger.models.list()
             assert caught.value.code == "invalid_api_key"
             assert wrong not in str(caught.value)
@@ -343,7 +371,9 @@ def test_more_than_can_wait_are_sent_away_to_come_again():
         client_of(server.url) as client,
         ThreadPoolExecutor(2) as pool,
     ):
-        waiting = [pool.submit(client.chat.completions.create, model="gated", messages=HELLO) for _ in range(2)]
+        waiting = [
+            pool.submit(client.chat.completions.create, model="gated", messages=HELLO) for _ in range(2)
+        ]
         assert wait_until(lambda: server.num_under_way == 2)
         with pytest.raises(openai.RateLimitError, match="2 requests are under way") as caught:
             client.chat.completions.create(model="gated", messages=HELLO)
@@ -357,11 +387,14 @@ def test_more_than_can_wait_are_sent_away_to_come_again():
 def test_a_request_whose_client_left_while_it_waited_is_never_begun():
     workbench = SmallWorkbench()
     with running(workbench, num_threads=1) as server, client_of(server.url) as client:
-        holder = threading.Thread(target=lambda: client.chat.completions.create(model="gated", messages=HELLO))
+        holder = threading.Thread(
+            target=lambda: client.chat.completions.create(model="gated", messages=HELLO)
+        )
         holder.start()
         assert wait_until(lambda: workbench.opened == ["gated"])
         with pytest.raises(openai.APITimeoutError):
             client.with_options(timeout=0.2).chat.completions.create(model="bare", messages=HELLO)
+        assert wait_until(lambda: server.num_under_way == 1), "the request still waits"
         workbench.gate.set()
         holder.join()
         assert client.chat.completions.create(model="counter", messages=HELLO, max_tokens=1).choices

@@ -23,5 +23,7 @@ def test_scripted_keeps_the_models_contract():
 
 def test_scripted_may_not_leave_the_closed_set():
     request = Request((Message("user", "hi"),), choices=("a", "b"))
-    with pytest.raises(RequestError, match=r"said 'z', which is none of the 2 choices \['a', 'b'\].*request.choices"):
+    with pytest.raises(
+        RequestError, match=r"said 'z', which is none of the 2 choices \['a', 'b'\].*request.choices"
+    ):
         Scripted(lambda _: "z").answer([request])

@@ -19,7 +19,9 @@ LLAMA = LlamaConfig(
     num_key_value_heads=2,
     tie_word_embeddings=False,
 )
-GPT2 = GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2)
+GPT2 = GPT2Config(
+    vocab_size=64, n_embd=32, n_layer=2, n_head=4, n_positions=64, bos_token_id=1, eos_token_id=2
+)
 IDS = torch.arange(3, 23).view(2, 10)
 
 
@@ -33,7 +35,9 @@ def test_hidden_and_logits_are_those_of_the_model(model):
     network = TransformersNetwork(model)
     hidden_BTC, past = network.hidden(IDS)
     assert past is None
-    assert torch.allclose(network.logits(hidden_BTC.flatten(0, 1)).view(2, 10, -1), model(IDS).logits, atol=1e-5)
+    assert torch.allclose(
+        network.logits(hidden_BTC.flatten(0, 1)).view(2, 10, -1), model(IDS).logits, atol=1e-5
+    )
 
 
 def test_a_past_continues_where_it_ended_and_is_left_as_it_was(model):
@@ -57,7 +61,9 @@ def test_a_mask_hides_what_it_says(model):
     network = TransformersNetwork(model)
     _, past = network.hidden(IDS[:1, :6], keep_past=True)
     mask_BTS = torch.tensor([[[True, True, True, False, False, False, True]]])
-    hidden_BTC, _ = network.hidden(IDS[:1, 6:7], past=past, mask_BTS=mask_BTS, positions_BT=torch.tensor([[3]]))
+    hidden_BTC, _ = network.hidden(
+        IDS[:1, 6:7], past=past, mask_BTS=mask_BTS, positions_BT=torch.tensor([[3]])
+    )
     expected_BTC, _ = network.hidden(torch.cat([IDS[:1, :3], IDS[:1, 6:7]], dim=1))
     assert torch.allclose(hidden_BTC[:, 0], expected_BTC[:, -1], atol=1e-5)
 
@@ -78,7 +84,9 @@ def test_the_loss_is_the_models_own(model, share):
 
 def test_lora_gradients_are_the_same_with_and_without_a_shared_prefix(model):
     targets = ["q_proj", "down_proj"] if model.config.model_type == "llama" else ["c_attn"]
-    lora = LoraConfig(r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=targets == ["c_attn"])
+    lora = LoraConfig(
+        r=4, target_modules=targets, init_lora_weights=False, fan_in_fan_out=targets == ["c_attn"]
+    )
     network = TransformersNetwork(inject_adapter_in_model(lora, model))
     trained = [p for p in model.parameters() if p.requires_grad]
     batch = Batch(tuple(TokenSequence((*range(5, 20), n), (n + 1, 2)) for n in range(4)))

@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tailorbird.errors import ContextTooLong, InputError, RequestError
@@ -53,6 +53,7 @@ def test_control_tokens_in_a_completion_are_plain_text_and_the_stop_token_comes_
 
 
 @settings(deadline=None)
+@example("half a character: \ud83d")
 @given(st.text())
 def test_any_text_becomes_tokens_and_comes_back(text):
     written = text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates have no UTF-8
@@ -78,7 +79,9 @@ def test_without_a_template_roles_are_written_out_plainly():
 
 def test_roles_that_the_template_refuses_are_an_error():
     template = template_of("{{ raise_exception('no') if messages | length > 2 }}<|im_end|>")
-    with pytest.raises(InputError, match=r"refuses the roles \['user', 'user', 'user'\].*end with a user message"):
+    with pytest.raises(
+        InputError, match=r"refuses the roles \['user', 'user', 'user'\].*end with a user message"
+    ):
         template.prompt(Request((Message("user", "a"),) * 3))
 
 
@@ -87,7 +90,10 @@ def test_evidence_is_numbered_and_stands_before_the_last_user_message():
         Passage("a", "a.md", "Three days.", title="Repairs", headings=("Repairs", "Times")),
         Passage("b", "b.md", "No title."),
     )
-    request = Request((Message("user", "first"), Message("assistant", "ok"), Message("user", "How long?")), evidence=evidence)
+    request = Request(
+        (Message("user", "first"), Message("assistant", "ok"), Message("user", "How long?")),
+        evidence=evidence,
+    )
     *before, last = with_evidence(request)
     assert before == list(request.messages[:2])
     assert last.content == "[1] Repairs > Times\nThree days.\n\n[2] No title.\n\nQuestion: How long?"
@@ -111,7 +117,9 @@ def test_evidence_that_does_not_fit_is_dropped_from_the_last_and_named():
 
 
 def test_messages_that_do_not_fit_are_an_error_that_says_by_how_much():
-    with pytest.raises(ContextTooLong, match=r"\d+ tokens of messages, but .* room for 384 .*Shorten the messages"):
+    with pytest.raises(
+        ContextTooLong, match=r"\d+ tokens of messages, but .* room for 384 .*Shorten the messages"
+    ):
         TEMPLATE.prompt(user("? " * 600, evidence=passages(2), sampling=Sampling(max_tokens=128)))
 
 

@@ -8,7 +8,8 @@ from safetensors.torch import load_file, save_file
 from transformers import LlamaConfig, MambaConfig, MambaForCausalLM, MistralConfig, MistralForCausalLM
 
 from tailorbird.errors import InputError, IntegrityError, NotFound, RequestError, Unsupported
-from tailorbird.models.engine import Engine, usable_context
+from tailorbird.models.causal import usable_context
+from tailorbird.models.engine import Engine
 from tailorbird.models.local import LocalWeights
 from tailorbird.records import Message, Request, Sampling
 from tailorbird.techniques.fine_tune import FineTune
@@ -46,7 +47,10 @@ def test_an_adapted_model_keeps_the_models_contract(tuned):
 
 def test_two_adapters_and_the_base_interleaved_answer_as_each_does_in_an_engine_of_its_own():
     others = FineTune(rank=8, epochs=2, learning_rate=1e-2, seed=1)
-    alone = [m.answer([*ASKED, FREE]) for m in (tiny_model(), QUICK.apply(tiny_model(), DATA), others.apply(tiny_model(), DATA))]
+    alone = [
+        m.answer([*ASKED, FREE])
+        for m in (tiny_model(), QUICK.apply(tiny_model(), DATA), others.apply(tiny_model(), DATA))
+    ]
     base = tiny_model()
     models = [base, QUICK.apply(base, DATA), others.apply(base, DATA)]
     assert len({model.answer([FREE])[0].text for model in models}) > 1
@@ -168,9 +172,14 @@ def test_a_model_with_recurrent_layers_is_unsupported():
 def test_a_sliding_window_ends_the_context():
     sizes = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1}
     heads = {"num_attention_heads": 2, "num_key_value_heads": 2}
-    model = MistralForCausalLM(MistralConfig(**sizes, **heads, sliding_window=64, max_position_embeddings=256))
+    model = MistralForCausalLM(
+        MistralConfig(**sizes, **heads, sliding_window=64, max_position_embeddings=256)
+    )
     assert usable_context(model) == 64
-    assert usable_context(tiny_model().engine.model) == LlamaConfig(max_position_embeddings=512).max_position_embeddings
+    assert (
+        usable_context(tiny_model().engine.model)
+        == LlamaConfig(max_position_embeddings=512).max_position_embeddings
+    )
 
 
 def test_one_request_after_another_uses_the_engine_from_many_threads(tuned):

@@ -1,5 +1,5 @@
-import torch
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -136,7 +136,10 @@ def test_a_character_split_over_tokens_is_sent_whole():
 
 
 @settings(deadline=None, max_examples=60)
-@given(st.text(st.characters(codec="utf-8"), max_size=30), st.lists(st.text("abé🦜 ", min_size=1, max_size=3), max_size=2))
+@given(
+    st.text(st.characters(codec="utf-8"), max_size=30),
+    st.lists(st.text("abé🦜 ", min_size=1, max_size=3), max_size=2),
+)
 def test_streamed_pieces_join_to_the_answer_whatever_is_said(text, stops):
     pieces, answered = pieces_of(text, tuple(stops))
     assert "".join(pieces) == answered == cut_at_stop(text, stops)[0]

@@ -72,7 +72,9 @@ def test_what_was_computed_with_old_weights_is_not_used_after_they_changed():
     after = tuned.answer(asked)
     tuned.engine.weights_changed(tuned.adapter)
     assert_same(after, tuned.answer(asked))
-    moved = [abs(a.probabilities["order"] - b.probabilities["order"]) for a, b in zip(after, before, strict=True)]
+    moved = [
+        abs(a.probabilities["order"] - b.probabilities["order"]) for a, b in zip(after, before, strict=True)
+    ]
     assert max(moved) > 1e-3
 
 

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -12,7 +14,10 @@ from tailorbird.records import Message, Passage, Request, Sampling
 from tailorbird.testing.models import check_model
 
 LABELS = ("card", "card arrival", "refund")
-FREE = Request((Message("system", "Be brief."), Message("user", "Where is it?")), Sampling(max_tokens=9, stop=("!",), seed=3))
+FREE = Request(
+    (Message("system", "Be brief."), Message("user", "Where is it?")),
+    Sampling(max_tokens=9, stop=("!",), seed=3),
+)
 CLOSED = Request((Message("user", "Where is it?"),), choices=LABELS)
 
 
@@ -38,7 +43,9 @@ class Endpoint:
                 body = json.loads(self.rfile.read(int(self.headers["content-length"])))
                 endpoint.bodies.append(body)
                 endpoint.headers.append(dict(self.headers))
-                status, answer, *headers = endpoint.respond(body) if self.path == "/v1/chat/completions" else (404, {})
+                status, answer, *headers = (
+                    endpoint.respond(body) if self.path == "/v1/chat/completions" else (404, {})
+                )
                 content = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
                 self.send_response(status)
                 for name, value in (headers[0] if headers else {}).items():
@@ -80,7 +87,7 @@ def waits(monkeypatch):
 def obedient(body):
     """Keeps to the schema if there is one, and streams if it is asked to."""
     if form := body.get("response_format"):
-        label = sorted(form["json_schema"]["schema"]["properties"]["label"]["enum"])[0]
+        label = min(form["json_schema"]["schema"]["properties"]["label"]["enum"])
         return 200, said(json.dumps({"label": label}))
     text = f"You said: {body['messages'][-1]['content']}"
     if not body.get("stream"):
@@ -98,7 +105,10 @@ def test_remote_weights_keep_the_models_contract():
 
 def test_a_request_is_sent_as_it_is_and_the_answer_comes_back_whole(monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret")
-    with remote(lambda _: (200, said("In Ghent.", finish_reason="length")), key_env="SOME_KEY") as (model, endpoint):
+    with remote(lambda _: (200, said("In Ghent.", finish_reason="length")), key_env="SOME_KEY") as (
+        model,
+        endpoint,
+    ):
         answer = model.answer([FREE])[0]
     assert (answer.text, answer.finish_reason, answer.asked) == ("In Ghent.", "length", FREE)
     assert (answer.usage.input_tokens, answer.usage.output_tokens, answer.usage.cached_tokens) == (7, 2, 4)
@@ -162,11 +172,15 @@ def test_a_closed_set_is_asked_by_a_schema_with_room_for_its_json():
 )
 def test_where_a_schema_is_refused_the_words_are_read_and_nonsense_is_invalid(words, label):
     def respond(body):
-        return (400, {"error": {"message": "no response_format"}}) if "response_format" in body else (200, said(words))
+        return (
+            (400, {"error": {"message": "no response_format"}})
+            if "response_format" in body
+            else (200, said(words))
+        )
 
     with remote(respond) as (model, _):
         answer = model.answer([CLOSED])[0]
-    assert answer.text == (label if label else words)
+    assert answer.text == (label or words)
     assert answer.valid is (label is not None)
     assert answer.probabilities is None
 
@@ -193,15 +207,22 @@ def logprobs(**chances):
 
 
 def test_log_probabilities_of_the_first_token_become_the_labels_probabilities():
-    with remote(lambda _: (200, logprobs(ref=0.6, re=0.15, order=0.2)), labels="logprobs") as (model, endpoint):
+    with remote(lambda _: (200, logprobs(ref=0.6, re=0.15, order=0.2)), labels="logprobs") as (
+        model,
+        endpoint,
+    ):
         answer = model.answer([Request(CLOSED.messages, choices=("refund", "order", "card"))])[0]
     assert answer.text == "refund"
-    assert dict(answer.probabilities) == pytest.approx({"refund": 0.75 / 0.95, "order": 0.2 / 0.95, "card": 0})
+    assert dict(answer.probabilities) == pytest.approx(
+        {"refund": 0.75 / 0.95, "order": 0.2 / 0.95, "card": 0}
+    )
     assert endpoint.bodies[0]["max_tokens"] == 1
 
 
 def test_a_first_token_that_tells_no_labels_apart_is_not_counted():
-    with remote(lambda body: (200, logprobs(card=1.0) if "logprobs" in body else said("card")), labels="logprobs") as (
+    with remote(
+        lambda body: (200, logprobs(card=1.0) if "logprobs" in body else said("card")), labels="logprobs"
+    ) as (
         model,
         _,
     ):
@@ -211,23 +232,32 @@ def test_a_first_token_that_tells_no_labels_apart_is_not_counted():
 
 @pytest.mark.parametrize("odd", [None, {"content": []}, {"content": [{"top_logprobs": [{"token": "a"}]}]}])
 def test_an_endpoint_without_log_probabilities_is_an_error_that_says_what_else_to_use(odd):
-    with remote(lambda _: (200, said("x", logprobs=odd)), labels="logprobs") as (model, _):
-        with pytest.raises(EndpointError, match=r"no logprobs for 'some-model'.*labels='schema'"):
-            model.answer([CLOSED])
+    with (
+        remote(lambda _: (200, said("x", logprobs=odd)), labels="logprobs") as (model, _),
+        pytest.raises(EndpointError, match=r"no logprobs for 'some-model'.*labels='schema'"),
+    ):
+        model.answer([CLOSED])
 
 
 @pytest.mark.parametrize("status", [429, 503])
 def test_a_busy_endpoint_is_asked_again_after_the_time_it_names(status, waits):
-    replies = iter([(status, {}, {"retry-after": "3"}), (status, {}, {"retry-after": "-1"}), (200, said("at last"))])
+    replies = iter(
+        [(status, {}, {"retry-after": "3"}), (status, {}, {"retry-after": "-1"}), (200, said("at last"))]
+    )
     with remote(lambda _: next(replies)) as (model, _):
         assert model.answer([FREE])[0].text == "at last"
     assert waits == [3.0, 0.0]
 
 
 def test_an_endpoint_that_stays_busy_is_an_error_after_three_attempts(waits):
-    with remote(lambda _: (429, {"error": {"message": "slow down"}}, {"retry-after": "900"})) as (model, endpoint):
-        with pytest.raises(EndpointError, match="HTTP 429: slow down") as caught:
-            model.answer([FREE])
+    with (
+        remote(lambda _: (429, {"error": {"message": "slow down"}}, {"retry-after": "900"})) as (
+            model,
+            endpoint,
+        ),
+        pytest.raises(EndpointError, match="HTTP 429: slow down") as caught,
+    ):
+        model.answer([FREE])
     assert (caught.value.status, len(endpoint.bodies)) == (429, 3)
     assert waits == [20.0, 20.0]
 
@@ -241,33 +271,45 @@ def test_a_wrong_key_is_an_error_that_says_where_the_key_comes_from():
     assert len(endpoint.bodies) == 2
 
 
-def test_what_is_not_json_is_an_error_that_shows_it():
-    with remote(lambda _: (200, b"<html>hello</html>")) as (model, _):
-        with pytest.raises(EndpointError, match=r"not JSON: '<html>hello</html>'.*ends in /v1"):
-            model.answer([FREE])
-    with remote(lambda _: (500, b"<html>broken</html>")) as (model, _):
-        with pytest.raises(EndpointError, match="HTTP 500: <html>broken"):
-            RemoteWeights(model.url, "m", key_env="").answer([FREE])
+def test_what_is_not_json_is_an_error_that_shows_it(waits):
+    with (
+        remote(lambda _: (200, b"<html>hello</html>")) as (model, _),
+        pytest.raises(EndpointError, match=r"not JSON: '<html>hello</html>'.*ends in /v1"),
+    ):
+        model.answer([FREE])
+    with (
+        remote(lambda _: (500, b"<html>broken</html>")) as (model, _),
+        pytest.raises(EndpointError, match="HTTP 500: <html>broken"),
+    ):
+        model.answer([FREE])
+    assert waits == [0.5, 1.0]
 
 
-@pytest.mark.parametrize("odd", [[], {}, {"choices": []}, {"choices": [{}]}, said(["parts"]), {**said("x"), "usage": [1]}])
+@pytest.mark.parametrize(
+    "odd", [[], {}, {"choices": []}, {"choices": [{}]}, said(["parts"]), {**said("x"), "usage": [1]}]
+)
 def test_json_of_another_shape_is_an_error_that_shows_it(odd):
-    with remote(lambda _: (200, odd)) as (model, _):
-        with pytest.raises(EndpointError, match=r"has no choices\[0\].message.content. Got"):
-            model.answer([FREE])
+    with (
+        remote(lambda _: (200, odd)) as (model, _),
+        pytest.raises(EndpointError, match=r"has no choices\[0\].message.content. Got"),
+    ):
+        model.answer([FREE])
 
 
 def test_nobody_there_is_an_error_that_names_url_and_model(waits):
     with Endpoint(obedient).running() as url:
         pass
-    with pytest.raises(EndpointError, match=rf"endpoint {url}: no answer for model 'm' \(ConnectError.*server runs"):
+    with pytest.raises(
+        EndpointError, match=rf"endpoint {url}: no answer for model 'm' \(ConnectError.*server runs"
+    ):
         RemoteWeights(url, "m", key_env="").answer([FREE])
     assert waits == [0.5, 1.0]
 
 
-def test_an_address_that_is_none_is_an_error():
-    with pytest.raises(InputError, match="not a usable URL"):
-        RemoteWeights("http://[", "m", key_env="").answer([FREE])
+@pytest.mark.parametrize("url", ["http://host:port/v1", "127.0.0.1:8000/v1", "ftp://host/v1", "", "http://"])
+def test_an_address_that_is_none_is_an_error(url):
+    with pytest.raises(InputError, match=r"not a usable URL.*Expected http://host:port/v1"):
+        RemoteWeights(url, "m", key_env="").answer([FREE])
 
 
 def test_pieces_are_streamed_as_they_come():
@@ -287,9 +329,8 @@ def test_pieces_are_streamed_as_they_come():
     ],
 )
 def test_a_stream_that_breaks_is_an_error(line, message):
-    with remote(lambda _: (200, line)) as (model, _):
-        with pytest.raises(EndpointError, match=message):
-            list(model.stream(FREE))
+    with remote(lambda _: (200, line)) as (model, _), pytest.raises(EndpointError, match=message):
+        list(model.stream(FREE))
 
 
 def test_a_request_that_makes_no_sense_is_not_sent():
@@ -299,3 +340,8 @@ def test_a_request_that_makes_no_sense_is_not_sent():
         with pytest.raises(RequestError):
             list(model.stream(Request(CLOSED.messages, choices=("a", "a"))))
     assert endpoint.bodies == []
+
+
+def test_asking_an_endpoint_needs_no_torch():
+    code = "import sys; import tailorbird.models.remote; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

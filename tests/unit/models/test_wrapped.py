@@ -16,7 +16,9 @@ class Suffix:
 
     def __call__(self, request):
         last = request.messages[-1]
-        return replace(request, messages=(*request.messages[:-1], replace(last, content=last.content + self.letter)))
+        return replace(
+            request, messages=(*request.messages[:-1], replace(last, content=last.content + self.letter))
+        )
 
     def save(self, folder):
         return {"letter": self.letter}
@@ -39,7 +41,9 @@ def test_a_wrapped_model_keeps_the_models_contract():
 
 
 def test_weights_are_replaced_beneath_the_wrappers_and_the_given_model_stays():
-    retrained = on_weights(MODEL, lambda weights: Scripted(lambda r: r.question.upper(), name=f"new {weights.name}"))
+    retrained = on_weights(
+        MODEL, lambda weights: Scripted(lambda r: r.question.upper(), name=f"new {weights.name}")
+    )
     assert retrained.answer([REQUEST])[0].text == "XBA"
     assert retrained.name == "new echo + suffix + suffix"
     assert MODEL.answer([REQUEST])[0].text == "xba"

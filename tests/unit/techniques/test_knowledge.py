@@ -1,0 +1,175 @@
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from tailorbird.data.task import Data, Task
+from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.models.blank import Blank
+from tailorbird.models.model import as_seen_by_weights
+from tailorbird.records import NOT_IN_DOCUMENTS, Example, Message, Passage, Request
+from tailorbird.sources.wikipedia import Wikipedia
+from tailorbird.techniques.knowledge import INSTRUCTION, Knowledge, Lookup, load_lookup
+from tailorbird.testing.sources import WordHash
+from tailorbird.testing.tiny import tiny_data, tiny_documents, tiny_questions
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch, tmp_path):
+    monkeypatch.setenv("TAILORBIRD_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("tailorbird.sources.embedder._default_embedder", lambda: WordHash(512))
+
+
+@pytest.fixture
+def documents(tmp_path):
+    return tiny_documents(tmp_path / "documents")
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A source that finds what it was given, with the scores it was given."""
+
+    scores: tuple[float, ...] = (0.9, 0.5)
+    asked: list = field(default_factory=list, compare=False)
+
+    def search(self, query, k):
+        self.asked.append((query, k))
+        return [Passage(f"p{n}", "d.md", f"passage {n}", score=s) for n, s in enumerate(self.scores)][:k]
+
+
+FREE = Request((Message("system", "Be brief."), Message("user", "How long?")))
+CLOSED = replace(FREE, choices=("a", "b"))
+
+
+def test_the_best_passages_become_the_evidence_in_front_of_the_question(documents):
+    data = tiny_questions(documents)
+    model = Knowledge(k=2, threshold=0.1).apply(Blank(), data)
+    seen = as_seen_by_weights(model, data.task.request([Message("user", "How long does a repair take?")]))
+    assert 1 <= len(seen.evidence) <= 2
+    assert "three days" in seen.evidence[0].text
+    assert seen.evidence[0].document == "repairs.md"
+
+
+def test_evidence_that_is_there_already_stays_in_front():
+    given = Passage("given", "x", "given")
+    seen = Lookup(Shelf(), 1, 0.0)(FREE.with_evidence((given,)))
+    assert [p.id for p in seen.evidence] == ["given", "p0"]
+
+
+@pytest.mark.parametrize("scores", [(), (0.3, 0.2)], ids=["nothing_found", "nothing_similar"])
+def test_where_the_documents_do_not_tell_that_is_the_only_answer(scores):
+    seen = Lookup(Shelf(scores), 2, 0.4)(FREE)
+    assert (seen.choices, seen.evidence) == ((NOT_IN_DOCUMENTS,), ())
+    assert Blank().answer([seen])[0].text == NOT_IN_DOCUMENTS
+
+
+@pytest.mark.parametrize("scores", [(), (0.3, 0.2)])
+def test_a_closed_set_is_never_narrowed(scores):
+    seen = Lookup(Shelf(scores), 2, 0.4)(CLOSED)
+    assert seen.choices == ("a", "b")
+    assert seen.messages == CLOSED.messages
+
+
+def test_a_similarity_that_reaches_the_threshold_is_enough():
+    assert Lookup(Shelf((0.4,)), 2, 0.4)(FREE).choices is None
+    assert Lookup(Shelf((0.1, 0.4)), 2, 0.4)(FREE).choices is None
+
+
+def test_the_instruction_takes_the_place_of_the_tasks_for_free_answers_only():
+    def system(lookup, request):
+        return [m.content for m in lookup(request).messages if m.role == "system"]
+
+    assert system(Lookup(Shelf(), 1, 0.0), FREE) == [INSTRUCTION]
+    assert system(Lookup(Shelf(), 1, 0.0, None), FREE) == ["Be brief."]
+    assert system(Lookup(Shelf(), 1, 0.0), CLOSED) == ["Be brief."]
+
+
+def test_the_question_alone_is_looked_up():
+    shelf = Shelf()
+    Lookup(shelf, 2, 0.0)(
+        Request((Message("user", "first"), Message("assistant", "?"), Message("user", "second")))
+    )
+    assert shelf.asked == [("second", 2)]
+
+
+def test_the_threshold_is_fitted_between_questions_with_and_without_an_answer(documents):
+    data = tiny_questions(documents)
+    model = Knowledge(k=2).apply(Blank(), data)
+    for example in data.train:
+        refuses = as_seen_by_weights(model, data.task.ask(example)).choices == (NOT_IN_DOCUMENTS,)
+        assert refuses == (example.completion == NOT_IN_DOCUMENTS), example.prompt
+    best = [max(p.score for p in model.rewrite.source.search(e.prompt, 2)) for e in data.train]
+    there = [b for b, e in zip(best, data.train, strict=True) if e.completion != NOT_IN_DOCUMENTS]
+    absent = [b for b, e in zip(best, data.train, strict=True) if e.completion == NOT_IN_DOCUMENTS]
+    assert max(absent) < model.rewrite.threshold <= min(there)
+
+
+def test_a_threshold_that_is_given_stays(documents):
+    assert Knowledge(threshold=0.77).apply(Blank(), tiny_questions(documents)).rewrite.threshold == 0.77
+
+
+def test_a_live_source_is_asked_and_needs_neither_documents_nor_threshold():
+    model = Knowledge(source=Shelf((-0.5,))).apply(Blank(), tiny_data())
+    assert [p.id for p in as_seen_by_weights(model, FREE).evidence] == ["p0"]
+
+
+def test_a_folder_of_the_techniques_own_goes_before_the_datas(tmp_path, documents):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "a.md").write_text("A repair takes nine weeks.")
+    model = Knowledge(documents=tmp_path / "own", threshold=0.0).apply(Blank(), tiny_questions(documents))
+    seen = as_seen_by_weights(model, Request((Message("user", "How long does a repair take?"),)))
+    assert [p.text for p in seen.evidence] == ["A repair takes nine weeks."]
+
+
+def test_a_saved_lookup_answers_from_what_was_measured_even_if_the_documents_change(tmp_path, documents):
+    data = tiny_questions(documents)
+    rewrite = Knowledge(k=1).apply(Blank(), data).rewrite
+    request = data.task.ask(data.train[0])
+    expected = rewrite(request)
+    (tmp_path / "saved").mkdir()
+    settings = rewrite.save(tmp_path / "saved")
+    (documents / "repairs.md").write_text("# Repairs\n\nNothing is repaired any more.")
+    Knowledge(k=1).apply(Blank(), data)
+    assert load_lookup(tmp_path / "saved", settings)(request) == expected
+
+
+def test_a_saved_wikipedia_comes_back(tmp_path):
+    source = Wikipedia(language="nl", timeout_s=3.0)
+    loaded = load_lookup(tmp_path, Lookup(source, 2, -1.0, None).save(tmp_path))
+    assert (loaded.source, loaded.k, loaded.threshold, loaded.instruction) == (source, 2, -1.0, None)
+
+
+def test_a_saved_source_that_is_not_installed_is_unsupported_and_not_another_source(tmp_path):
+    settings = Lookup(Shelf(), 1, 0.0).save(tmp_path)
+    with pytest.raises(
+        Unsupported, match=r"live source 'shelf', which is not installed.*Install the plug-in"
+    ):
+        load_lookup(tmp_path, settings)
+
+
+def test_a_source_that_is_no_dataclass_cannot_be_saved(tmp_path):
+    class Bare:
+        def search(self, query, k):
+            return []
+
+    with pytest.raises(
+        RecipeError, match=r"source Bare cannot be saved.*frozen dataclass.*'tailorbird.sources'"
+    ):
+        Lookup(Bare(), 1, 0.0).save(tmp_path)
+
+
+@pytest.mark.parametrize("k", [0, 51])
+def test_k_out_of_range_is_refused(k):
+    with pytest.raises(RecipeError, match=rf"knowledge: k is {k}; expected 1 to 50 passages"):
+        Knowledge(k=k)
+
+
+def test_without_documents_there_is_no_knowledge():
+    with pytest.raises(DataError, match=r"there are no documents. Give a folder with --documents DIR"):
+        Knowledge().apply(Blank(), tiny_data())
+
+
+def test_an_empty_folder_is_no_knowledge(tmp_path):
+    (tmp_path / "empty").mkdir()
+    data = Data(Task("answer", "x"), (Example.pair("a", "b"),), documents=tmp_path / "empty")
+    with pytest.raises(DataError, match=r"no readable document in .*empty. The folder is empty"):
+        Knowledge().apply(Blank(), data)
