@@ -307,9 +307,9 @@ class Workbench:
         Raises:
             NotFound: nothing of that name; the message lists what there is.
         """
-        _set_threads()
         folder = self._saved_folder(reference)
         if folder is not None:
+            _set_threads()
             from tailorbird.models.folders import load_model
 
             saved = load_model(folder, plugins.rewrite_loaders())
@@ -328,7 +328,7 @@ class Workbench:
         taken = {info.id for info in found}
         if (run := self._last_run()) is not None:
             scores, winner = _scores(run)
-            folders = {folder.name: folder for folder in _model_folders(run / "models")}
+            folders = {f.name: f for f in _model_folders(run / "models") if f.name in scores}
             if winner in folders:
                 folders = {WINNER: folders[winner], **folders}
             for name, folder in folders.items():

@@ -7,6 +7,7 @@ Exit codes: 0 done; 1 the data cannot be trained on (`check`), something needed 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import sys
 import traceback
@@ -114,6 +115,18 @@ def _prepare() -> None:
     if not _debugging():
         warnings.simplefilter("ignore")
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Read when the first native library loads: waiting threads that spin rob the working ones.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    log = logging.getLogger("tailorbird")
+    log.setLevel(logging.INFO)
+    log.addHandler(_Remarks())
+
+
+class _Remarks(logging.Handler):
+    """What the library says while it works goes to stderr."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        remark(record.getMessage(), dim=True)
 
 
 def _debugging() -> bool:

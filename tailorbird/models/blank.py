@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tailorbird.errors import RequestError
 from tailorbird.models.request_checks import check_request
+from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.records import Completion, Request
 
 
@@ -26,8 +27,8 @@ class Blank:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return [_blank_answer(r) for r in requests]
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield self.answer([request])[0].text
+    def stream(self, request: Request) -> Pieces:
+        return in_one_piece(self.answer([request])[0])
 
 
 def _blank_answer(request: Request) -> Completion:
@@ -58,8 +59,8 @@ class Scripted:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return [self._one(r) for r in requests]
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield self.answer([request])[0].text
+    def stream(self, request: Request) -> Pieces:
+        return in_one_piece(self.answer([request])[0])
 
     def _one(self, request: Request) -> Completion:
         check_request(request)

@@ -24,7 +24,7 @@ from tailorbird.models.request_checks import check_request, only_choice
 from tailorbird.records import Completion, Request, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Generator, Iterator, Sequence
 
 MAX_BATCH_TOKENS = 6_144
 """Prompt tokens of one batch, padding included: beyond it larger batches are no faster on CPUs."""
@@ -296,19 +296,10 @@ class Engine:
             written = _Writing([Row(asked.prompt, self.template) for asked in batch])
             for _ in self._write(written, adapter):
                 pass
-        return [
-            Completion(
-                row.text,
-                row.finish_reason or "stop",
-                Usage(len(row.prompt.ids), len(row.ids), written.shared_tokens),
-                asked=row.prompt.request,
-                dropped=row.prompt.dropped,
-            )
-            for row in written.rows
-        ]
+        return [row.completion(written.shared_tokens) for row in written.rows]
 
-    def stream(self, request: Request, adapter: str | None) -> Iterator[str]:
-        """The pieces of `answer([request])[0].text` as they come.
+    def stream(self, request: Request, adapter: str | None) -> Generator[str, None, Completion]:
+        """The pieces of `answer([request])[0].text` as they come; returns the whole completion.
 
         The engine is free between pieces: whoever reads slowly, stops reading or reads from another
         thread keeps nobody waiting.
@@ -316,14 +307,17 @@ class Engine:
         check_request(request)
         prompt = self.template.prompt(request)
         if prompt.request.choices:
-            yield self.answer([request], adapter)[0].text
-            return
+            completion = self.answer([request], adapter)[0]
+            yield completion.text
+            return completion
         row, sent = Row(prompt, self.template), ""
-        for _ in self._write(_Writing([row]), adapter):
+        written, started = _Writing([row]), time.perf_counter()
+        for _ in self._write(written, adapter):
             settled = row.settled
             if len(settled) > len(sent):
                 yield settled[len(sent) :]
                 sent = settled
+        return replace(row.completion(written.shared_tokens), seconds=time.perf_counter() - started)
 
     def _prefill(self, prompts: list[Prompt], adapter: str | None) -> Prefilled:
         return prefill(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -17,6 +17,7 @@ import numpy as np
 
 from tailorbird.errors import DataError
 from tailorbird.models.request_checks import check_request
+from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.index import KnowledgeIndex
@@ -68,8 +69,8 @@ class Majority:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return _answer_each(requests, self._one)
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield self.answer([request])[0].text
+    def stream(self, request: Request) -> Pieces:
+        return in_one_piece(self.answer([request])[0])
 
     def _one(self, request: Request) -> Completion:
         if request.choices is None:
@@ -110,8 +111,8 @@ class TfidfLinear:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return _answer_each(requests, self._one)
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield self.answer([request])[0].text
+    def stream(self, request: Request) -> Pieces:
+        return in_one_piece(self.answer([request])[0])
 
     def _one(self, request: Request) -> Completion:
         margins = np.atleast_1d(self.pipeline.decision_function([request.question])[0])
@@ -140,8 +141,8 @@ class NearestExample:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return _answer_each(requests, self._one)
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield self.answer([request])[0].text
+    def stream(self, request: Request) -> Pieces:
+        return in_one_piece(self.answer([request])[0])
 
     def _one(self, request: Request) -> Completion:
         similarity = self.vectors @ self.embedder.embed([request.question])[0]
@@ -167,8 +168,8 @@ class NearestSentence:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return _answer_each(requests, self._one)
 
-    def stream(self, request: Request) -> Iterator[str]:
-        yield self.answer([request])[0].text
+    def stream(self, request: Request) -> Pieces:
+        return in_one_piece(self.answer([request])[0])
 
     def _one(self, request: Request) -> Completion:
         found = self.index.search(request.question, 3)

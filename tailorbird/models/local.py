@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from tailorbird.errors import NotFound
 from tailorbird.models.engine import Engine
 from tailorbird.models.gguf_file import converted, starter_file
+from tailorbird.models.model import Pieces
 from tailorbird.records import Completion, Request
 
 STARTER = "starter"
@@ -39,7 +40,7 @@ class LocalWeights:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return self.engine.answer(requests, self.adapter)
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, request: Request) -> Pieces:
         return self.engine.stream(request, self.adapter)
 
     def with_adapter(self, folder: Path) -> LocalWeights:

@@ -7,12 +7,16 @@ examples through them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from tailorbird.records import Completion, Request
+
+
+Pieces = Generator[str, None, Completion]
+"""The pieces of an answer, and at their end the completion that they make up."""
 
 
 @runtime_checkable
@@ -28,8 +32,11 @@ class Model(Protocol):
         """One completion a request, in order."""
         ...
 
-    def stream(self, request: Request) -> Iterator[str]:
-        """The pieces of an answer as they come; joined they are `answer([request])[0].text`."""
+    def stream(self, request: Request) -> Pieces:
+        """The pieces of an answer as they come; joined they are `answer([request])[0].text`.
+
+        The generator returns the whole completion, which tells why the answer ended and what it cost.
+        """
         ...
 
 
@@ -61,8 +68,14 @@ class Wrapped:
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
         return self.base.answer([self.rewrite(r) for r in requests])
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, request: Request) -> Pieces:
         return self.base.stream(self.rewrite(request))
+
+
+def in_one_piece(completion: Completion) -> Pieces:
+    """The stream of an answer that was there all at once."""
+    yield completion.text
+    return completion
 
 
 def weights_of(model: Model) -> Model:

@@ -7,7 +7,7 @@ import math
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,6 +16,7 @@ import httpx
 
 from tailorbird.errors import EndpointError, InputError
 from tailorbird.models.chat_template import with_evidence
+from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.models.request_checks import check_request, only_choice
 from tailorbird.records import Completion, Request, Usage
 
@@ -58,21 +59,22 @@ class RemoteWeights:
         with self._client() as client, ThreadPoolExecutor(self.concurrency) as pool:
             return list(pool.map(lambda r: self._one(client, r), requests))
 
-    def stream(self, request: Request) -> Iterator[str]:
+    def stream(self, request: Request) -> Pieces:
         check_request(request)
         if request.choices:
-            yield self.answer([request])[0].text
-            return
+            return (yield from in_one_piece(self.answer([request])[0]))
+        started = time.perf_counter()
         with self._client() as client:
-            body = {**self._body(request), "stream": True}
+            body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
             try:
                 with client.stream("POST", "chat/completions", json=body) as response:
                     if response.status_code >= 400:
                         response.read()
                         raise _refused(self.url, response)
-                    yield from _pieces(self.url, response)
+                    completion = yield from _pieces(self.url, response)
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
+        return replace(completion, seconds=time.perf_counter() - started, asked=request)
 
     def _client(self) -> httpx.Client:
         key = os.environ.get(self.key_env, "") if self.key_env else ""
@@ -235,8 +237,7 @@ def _retry_after_s(response: httpx.Response) -> float | None:
 def _first_choice(url: str, answer: Any) -> tuple[Any, Usage]:
     try:
         choice = answer["choices"][0]
-        content, usage = choice["message"]["content"], answer.get("usage") or {}
-        cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+        content, usage = choice["message"]["content"], _usage(answer)
         if not isinstance(content, str | None):
             raise TypeError(content)  # noqa: TRY301 - one message for every odd shape
     except (KeyError, IndexError, TypeError, AttributeError) as error:
@@ -244,7 +245,13 @@ def _first_choice(url: str, answer: Any) -> tuple[Any, Usage]:
             f"endpoint {url}: the answer has no choices[0].message.content. Got {str(answer)[:120]!r}. "
             "Is this an OpenAI-compatible chat completions API?"
         ) from error
-    return choice, Usage(usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0, cached)
+    return choice, usage
+
+
+def _usage(answer: Any) -> Usage:
+    counts = answer.get("usage") or {}
+    cached = (counts.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+    return Usage(counts.get("prompt_tokens") or 0, counts.get("completion_tokens") or 0, cached)
 
 
 def _read_label(text: str, request: Request, usage: Usage) -> Completion:
@@ -265,14 +272,18 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s_]+", " ", text).strip(" .:;,'\"`*").lower()
 
 
-def _pieces(url: str, response: httpx.Response) -> Iterator[str]:
+def _pieces(url: str, response: httpx.Response) -> Pieces:
+    text: list[str] = []
+    finish: Literal["stop", "length"] = "stop"
+    usage = Usage()
     for line in response.iter_lines():
         if not line.startswith("data:") or line.endswith("[DONE]"):
             continue
         try:
             event = json.loads(line.removeprefix("data:"))
             broken = event.get("error")
-            piece = event["choices"][0]["delta"].get("content") if event.get("choices") else None
+            choice = event["choices"][0] if event.get("choices") else {"delta": {}}
+            piece = choice["delta"].get("content")
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"endpoint {url}: the stream holds something that is no chat completion chunk: "
@@ -282,5 +293,9 @@ def _pieces(url: str, response: httpx.Response) -> Iterator[str]:
         if broken:
             message = broken.get("message") if isinstance(broken, dict) else broken
             raise EndpointError(f"endpoint {url}: the stream broke off: {message}. Ask again.")
+        finish = "length" if choice.get("finish_reason") == "length" else finish
+        usage = _usage(event) if event.get("usage") else usage
         if piece:
+            text.append(piece)
             yield piece
+    return Completion("".join(text), finish, usage)

@@ -55,9 +55,24 @@ def check_model(model: Model, requests: Sequence[Request] | None = None, *, tole
         for found, when in ((other, "in another order"), (alone, "alone")):
             assert found.text == answer.text, f"{shown}: {answer.text!r}, but {found.text!r} {when}"
             _check_close(found.probabilities, answer.probabilities, tolerance, f"{shown}, {when}")
-        streamed = "".join(model.stream(request))
-        assert streamed == answer.text, f"{shown}: streamed {streamed!r}, answered {answer.text!r}"
+        _check_stream(model, request, answer, shown)
     _check_closed_sets(model, requests, tolerance)
+
+
+def _check_stream(model: Model, request: Request, answer: Completion, shown: str) -> None:
+    """The pieces join to the answer, and the generator returns the answer as a whole."""
+    stream, streamed = model.stream(request), ""
+    while True:
+        try:
+            streamed += next(stream)
+        except StopIteration as end:
+            whole = end.value
+            break
+    assert streamed == answer.text, f"{shown}: streamed {streamed!r}, answered {answer.text!r}"
+    assert isinstance(whole, Completion), f"{shown}: the stream returned {whole!r}, expected a Completion"
+    check_completion(whole, request)
+    found, expected = (whole.text, whole.finish_reason), (answer.text, answer.finish_reason)
+    assert found == expected, f"{shown}: the stream returned {found}, answered {expected}"
 
 
 def check_completion(answer: Completion, request: Request) -> None:

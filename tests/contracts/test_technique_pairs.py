@@ -57,7 +57,7 @@ def test_a_technique_keeps_the_contract(name, tmp_path):
     check_technique({**FOUR, **OTHERS}[name], tiny_model(), data)
 
 
-@pytest.mark.parametrize("pair", product(FOUR, FOUR), ids="+".join)
+@pytest.mark.parametrize("pair", list(product(FOUR, FOUR)), ids="+".join)
 def test_any_two_techniques_compose_in_this_order(pair, data, tmp_path):
     first, second = pair
     base = tiny_model(context=400)
@@ -73,7 +73,7 @@ def test_any_two_techniques_compose_in_this_order(pair, data, tmp_path):
     assert [a.text for a in loaded.answer(asked)] == [a.text for a in model.answer(asked)]
 
 
-@pytest.mark.parametrize("pair", product(FOUR, FLOORS), ids="+".join)
+@pytest.mark.parametrize("pair", list(product(FOUR, FLOORS)), ids="+".join)
 def test_a_floor_takes_the_place_of_the_weights_beneath_any_technique(pair, tmp_path):
     first, second = pair
     data = tiny_data(tiny_documents(tmp_path / "documents"))

@@ -47,7 +47,9 @@ class Faulty:
         return answers
 
     def stream(self, request):
-        yield GOOD.answer([request])[0].text + ("!" if self.fault == "stream" and not request.choices else "")
+        answer = GOOD.answer([request])[0]
+        yield answer.text + ("!" if self.fault == "stream" and not request.choices else "")
+        return None if self.fault == "return" else answer
 
 
 @pytest.mark.parametrize(
@@ -59,6 +61,7 @@ class Faulty:
         ("leaves", "'other' is none of"),
         ("sum", "the probabilities sum to 0.5"),
         ("stream", "streamed"),
+        ("return", "the stream returned None"),
     ],
 )
 def test_a_faulty_model_is_found_out(fault, message):
