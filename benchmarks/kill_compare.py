@@ -14,7 +14,7 @@ Writes benchmarks/results/kill_compare.json and .md; works in build/bench/kill_c
 
 import argparse
 import contextlib
-import datetime
+import datetime as dt
 import hashlib
 import io
 import json
@@ -62,6 +62,12 @@ vocab_size = 512
 context = 2048
 text_epochs = 3
 epochs = 3
+"""
+SUMMARY = """\
+The undisturbed run of eight arms took {seconds} s. {trials} more runs were killed (SIGKILL, whole process
+group) at a uniformly random moment and run again to the end. All ended alike; no finished arm and no
+finished model was made again. {compared} things are compared with the undisturbed run, bit by bit: all
+answers of all arms on dev and test with their probabilities, all trained tensors, all scores, the verdict.
 """
 LABELS, PER_LABEL, NUM_DOCUMENTS = 10, 12, 6
 
@@ -240,8 +246,9 @@ def trial(work, number, moment_s, expected):
     wrong = differences(expected, snapshot(project))
     if wrong or repeated or rebuilt or reused != len(arms):
         raise AssertionError(
-            f"trial {number}, killed after {moment_s:.2f} s in {where}: differs {wrong}; arms repeated {repeated}; "
-            f"models rebuilt {rebuilt}; {reused} arms taken over, expected {len(arms)}. The project is in {project}."
+            f"trial {number}, killed after {moment_s:.2f} s in {where}: differs {wrong}; "
+            f"arms repeated {repeated}; models rebuilt {rebuilt}; {reused} arms taken over, "
+            f"expected {len(arms)}. The project is in {project}."
         )
     return {
         "trial": number,
@@ -273,7 +280,7 @@ def measure(work, trials, seed, tell):
         tell("  ".join(f"{key} {value}" for key, value in done[-1].items()))
     return {
         "command": f"{COMMAND} --trials {trials} --seed {seed}",
-        "date": datetime.datetime.now(datetime.UTC).date().isoformat(),
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": machine(),
         "undisturbed_s": round(undisturbed_s, 2),
         "compared": len(expected),
@@ -283,17 +290,15 @@ def measure(work, trials, seed, tell):
 
 def as_markdown(result):
     """The result as a page."""
+    summary = SUMMARY.format(
+        seconds=result["undisturbed_s"], trials=len(result["trials"]), compared=result["compared"]
+    )
     lines = [
         "# A comparison killed at random moments",
         "",
         f"`{result['command']}`, {result['date']}. {sentence(result['machine'])}",
         "",
-        f"The undisturbed run of eight arms took {result['undisturbed_s']} s. {len(result['trials'])} more runs were "
-        "killed (SIGKILL, whole process group) at a uniformly random moment and run again to the end. Every one "
-        f"ended with the same {result['compared']} things as the undisturbed run, compared bit by bit: all answers "
-        "of all arms on dev and test, all trained tensors, all scores, the verdict. No finished arm and no finished "
-        "model was made again.",
-        "",
+        summary,
         "| trial | killed after | in arm | arms finished by then | training checkpoints there | second run |",
         "|---|---|---|---|---|---|",
     ]

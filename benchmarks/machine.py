@@ -5,7 +5,16 @@ import platform
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-PACKAGES = ("tailorbird", "torch", "transformers", "tokenizers", "peft", "numpy", "scikit-learn", "onnxruntime")
+PACKAGES = (
+    "tailorbird",
+    "torch",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "numpy",
+    "scikit-learn",
+    "onnxruntime",
+)
 
 
 def machine():
@@ -26,8 +35,8 @@ def sentence(facts):
     """The machine in one sentence."""
     versions = ", ".join(f"{name} {number}" for name, number in facts["packages"].items())
     return (
-        f"{facts['processor']}, {facts['cores']} cores ({facts['threads']} threads), {facts['memory_gb']} GB memory, "
-        f"{facts['system']}; Python {facts['python']}, {versions}."
+        f"{facts['processor']}, {facts['cores']} cores ({facts['threads']} threads), "
+        f"{facts['memory_gb']} GB memory, {facts['system']}; Python {facts['python']}, {versions}."
     )
 
 

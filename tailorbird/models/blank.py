@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from tailorbird.errors import RequestError
-from tailorbird.models.request_checks import check_request
 from tailorbird.models.model import Pieces, in_one_piece
+from tailorbird.models.request_checks import check_request
 from tailorbird.records import Completion, Request
 
 
@@ -70,8 +70,7 @@ class Scripted:
         if text not in request.choices:
             raise RequestError(
                 f"scripted model: its script said {text!r}, which is none of the {len(request.choices)} "
-                "choices "
-                f"{list(request.choices[:5])}. Let the script return one of request.choices."
+                f"choices {list(request.choices[:5])}. Let the script return one of request.choices."
             )
         chances = {choice: float(choice == text) for choice in request.choices}
         return Completion(text, "choice", probabilities=chances, asked=request)

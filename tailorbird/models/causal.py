@@ -70,7 +70,7 @@ class TransformersNetwork:
     def expand_past(self, past: DynamicCache, batch: int) -> DynamicCache:
         """See `Network.expand_past`."""
         expanded = _copy(past)
-        for layer in expanded.layers:
+        for layer in _layers(expanded):
             layer.keys = layer.keys.expand(batch, -1, -1, -1)
             layer.values = layer.values.expand(batch, -1, -1, -1)
         return expanded
@@ -78,7 +78,7 @@ class TransformersNetwork:
     def crop_past(self, past: DynamicCache, length: int) -> DynamicCache:
         """The first `length` tokens of the past, without touching the given one."""
         cropped = _copy(past)
-        for layer in cropped.layers:
+        for layer in _layers(cropped):
             layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
         return cropped
 
@@ -116,3 +116,8 @@ def _copy(past: DynamicCache) -> DynamicCache:
     own = DynamicCache()
     own.layers = [copy(layer) for layer in past.layers]
     return own
+
+
+def _layers(past: DynamicCache) -> list[Any]:
+    """The cache's layers, each with keys and values [B, K, S, D]: all that our caches are made of."""
+    return past.layers

@@ -159,8 +159,7 @@ class ChatTemplate:
         if found is None:
             raise InputError(
                 "tokenizer: neither its chat template nor its settings name a stop token, so the model "
-                "could never "
-                "learn to stop. Set eos_token in tokenizer_config.json."
+                "could never learn to stop. Set eos_token in tokenizer_config.json."
             )
         return found
 

@@ -87,13 +87,14 @@ class Engine:
         on_gpu = torch.cuda.is_available()
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-            model, loading = AutoModelForCausalLM.from_pretrained(
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=torch.bfloat16 if on_gpu else torch.float32,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
             )
+            model, loading = loaded
         except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
             raise InputError(
                 f"{folder}: transformers cannot load this model ({error}). "
@@ -102,8 +103,7 @@ class Engine:
         if missing := sorted(loading["missing_keys"]):
             raise InputError(
                 f"{folder}: {len(missing)} tensors of the model are not in its files, such as "
-                f"{missing[0]!r}; they "
-                "would be random. Download the model again, or correct config.json."
+                f"{missing[0]!r}; they would be random. Download the model again, or correct config.json."
             )
         return cls(model.to("cuda") if on_gpu else model, tokenizer, context)
 
@@ -207,7 +207,7 @@ class Engine:
             self.tokenizer.save_pretrained(folder)
 
     @contextmanager
-    def using(self, adapter: str | None) -> Iterator[None]:
+    def using(self, adapter: str | None) -> Generator[None]:
         """Holds the engine with this adapter (None: the bare base) switched on."""
         with self.lock:
             if adapter is not None and adapter not in self._adapters:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from tailorbird.errors import DataError
-from tailorbird.models.request_checks import check_request
 from tailorbird.models.model import Pieces, in_one_piece
+from tailorbird.models.request_checks import check_request
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.index import KnowledgeIndex
@@ -97,8 +97,7 @@ class TfidfLinear:
         if len(set(labels)) < 2:
             raise DataError(
                 f"floor 'tfidf_linear': the {len(labels)} training examples have {len(set(labels))} "
-                "label(s); "
-                "a classifier needs two or more. Add examples of another label."
+                "label(s); a classifier needs two or more. Add examples of another label."
             )
         features = make_union(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),

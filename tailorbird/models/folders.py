@@ -102,14 +102,17 @@ def load_model(folder: Path, rewrites: Mapping[str, LoadRewrite]) -> SavedModel:
         if part["kind"] not in rewrites:
             raise Unsupported(
                 f"{folder}: it was wrapped by {part['kind']!r}, which is not installed. Known: "
-                f"{sorted(rewrites)}. "
-                "Install the plug-in that it was made with."
+                f"{sorted(rewrites)}. Install the plug-in that it was made with."
             )
         model = Wrapped(model, rewrites[part["kind"]](folder / "rewrites" / str(number), part["settings"]))
-    task = record["task"]
-    return SavedModel(
-        model, Task(**{**task, "labels": tuple(task["labels"])}) if task else None, record["lineage"]
-    )
+    return SavedModel(model, _task(record["task"]), record["lineage"])
+
+
+def _task(fields: dict[str, Any] | None) -> Task | None:
+    if fields is None:
+        return None
+    values: dict[str, Any] = {**fields, "labels": tuple(fields["labels"])}
+    return Task(**values)
 
 
 def read_record(folder: Path) -> dict[str, Any]:

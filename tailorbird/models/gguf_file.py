@@ -10,13 +10,13 @@ import warnings
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.storage import atomic_folder, cache_folder
 from tailorbird.errors import InputError, NotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 LOG = logging.getLogger("tailorbird")
 CONVERTER_VERSION = 1
@@ -94,7 +94,7 @@ def _convert(path: Path, folder: Path) -> None:
                 f"{path}: transformers cannot read this GGUF file ({error}). "
                 "Use a llama-, qwen-, gemma- or mistral-shaped model, or its safetensors folder."
             ) from error
-        config = loaded.config
+        config: Any = loaded.config
         if hasattr(config, "quantization_config"):  # the weights are plain fp32 now, and must say so
             del config.quantization_config
         plain = AutoModelForCausalLM.from_config(config)
@@ -104,7 +104,7 @@ def _convert(path: Path, folder: Path) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet() -> Generator[None]:
     """Converting prints progress bars and warnings on stderr that say nothing to a user of ours."""
     logging.disable(logging.WARNING)
     try:

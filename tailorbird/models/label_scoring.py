@@ -53,8 +53,7 @@ def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
     if len(distinct) < len(labels) or () in distinct:
         raise RequestError(
             f"choices: {len(labels)} labels make {len(distinct - {()})} distinct token sequences; each "
-            "label must be "
-            "non-empty and differ from the others. Rename the labels that look alike."
+            "label must be non-empty and differ from the others. Rename the labels that look alike."
         )
     prefixes = {label[:n] for label in labels for n in range(1, len(label))}
     closed = [(*label, stop_id) if label in prefixes else label for label in labels]
@@ -82,7 +81,7 @@ def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
     )
 
 
-def score_labels(
+def score_labels(  # noqa: PLR0917 - six things, all of one batch
     network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
 ) -> Tensor:
     """Log-probability of every label after every prompt, [B, L].

@@ -14,7 +14,6 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from tailorbird.records import Completion, Request
 
-
 Pieces = Generator[str, None, Completion]
 """The pieces of an answer, and at their end the completion that they make up."""
 

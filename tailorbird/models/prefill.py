@@ -27,7 +27,7 @@ KEPT_TOKENS = 16_384
 """Tokens of past kept in all; for SmolLM2-135M about 0.75 GB at 46 kB each in fp32."""
 
 
-def common_prefix(sequences: Sequence[Sequence[int]]) -> int:
+def common_prefix(sequences: Sequence[tuple[int, ...]]) -> int:
     """Number of leading tokens that all sequences share."""
     first, last = min(sequences), max(sequences)  # lexicographic extremes differ earliest
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False)))
@@ -51,7 +51,7 @@ class PrefixCache:
         self.kept_tokens = kept_tokens
         self._entries: OrderedDict[tuple[str | None, tuple[int, ...]], Past] = OrderedDict()
 
-    def find(self, adapter: str | None, ids: Sequence[int]) -> tuple[int, Past | None]:
+    def find(self, adapter: str | None, ids: tuple[int, ...]) -> tuple[int, Past | None]:
         """The longest kept start of `ids` and its past (not cropped), else (0, None)."""
         best: tuple[int, Past | None] = (0, None)
         used: tuple[int, ...] | None = None
@@ -76,7 +76,7 @@ class PrefixCache:
             del self._entries[key]
 
 
-def prefill(
+def prefill(  # noqa: PLR0917 - six things, all of one batch
     network: TransformersNetwork,
     prompts: Sequence[tuple[int, ...]],
     cache: PrefixCache,
@@ -118,7 +118,9 @@ def _shared_past(
         past = _prefix_past(network, prompts[0][:longest], cache, adapter, device)
         return longest, network.expand_past(past, len(prompts))
     known, past = cache.find(adapter, prompts[0][:longest])
-    return (known, network.crop_past(past, known)) if known >= SHORTEST_PREFIX else (0, None)
+    if past is None or known < SHORTEST_PREFIX:
+        return 0, None
+    return known, network.crop_past(past, known)
 
 
 def _prefix_past(

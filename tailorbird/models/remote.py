@@ -275,8 +275,9 @@ def _plain(text: str) -> str:
 def _pieces(url: str, response: httpx.Response) -> Pieces:
     text: list[str] = []
     finish: Literal["stop", "length"] = "stop"
-    usage = Usage()
+    usage, ended = Usage(), False
     for line in response.iter_lines():
+        ended = ended or line.endswith("[DONE]")
         if not line.startswith("data:") or line.endswith("[DONE]"):
             continue
         try:
@@ -287,15 +288,17 @@ def _pieces(url: str, response: httpx.Response) -> Pieces:
         except (ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"endpoint {url}: the stream holds something that is no chat completion chunk: "
-                f"{line[:80]!r}. "
-                "Is this an OpenAI-compatible API?"
+                f"{line[:80]!r}. Is this an OpenAI-compatible API?"
             ) from error
         if broken:
             message = broken.get("message") if isinstance(broken, dict) else broken
             raise EndpointError(f"endpoint {url}: the stream broke off: {message}. Ask again.")
+        ended = ended or bool(choice.get("finish_reason"))
         finish = "length" if choice.get("finish_reason") == "length" else finish
         usage = _usage(event) if event.get("usage") else usage
         if piece:
             text.append(piece)
             yield piece
+    if not ended:
+        raise EndpointError(f"endpoint {url}: the stream ended in the middle of the answer. Ask again.")
     return Completion("".join(text), finish, usage)

@@ -36,6 +36,7 @@ class FineTune:
         learning_rate: peak rate of AdamW.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`).
         batch_size: examples a step.
+        max_examples: examples to train on, at most; None is all of them.
         patience: evaluations on dev without a better score before it stops.
         max_dev: dev examples that early stopping looks at, at most.
         seed: of the order of examples and the fresh layers.
@@ -52,6 +53,7 @@ class FineTune:
     learning_rate: float = 1e-3
     epochs: float | None = None
     batch_size: int = 16
+    max_examples: int | None = None
     patience: int = 3
     max_dev: int = 64
     seed: int = 0
@@ -73,8 +75,7 @@ class FineTune:
         if not isinstance(weights, LocalWeights):
             raise Unsupported(
                 f"fine_tune: {weights.name!r} ({type(weights).__name__}) cannot be trained here; only "
-                "local weights "
-                "can. Use a local base model, or wrap this one with few_shot or knowledge."
+                "local weights can. Use a local base model, or wrap this one with few_shot or knowledge."
             )
         if not data.train:
             raise DataError(
@@ -87,7 +88,7 @@ class FineTune:
             layers = self._fresh_layers(weights, adapter)
             trained = replace(weights, adapter=adapter)
             try:
-                sequences = to_sequences(trained, model, data, data.train)
+                sequences = to_sequences(trained, model, data, data.train[: self.max_examples])
                 dev = data.dev[: self.max_dev]
                 # The adapter's name differs from run to run and must not keep one from being taken up.
                 parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}

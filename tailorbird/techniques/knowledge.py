@@ -56,7 +56,7 @@ class Lookup:
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Copies the index beside the model, so that it answers from what was measured."""
-        settings = {"k": self.k, "threshold": self.threshold, "instruction": self.instruction}
+        settings: dict[str, Any] = {"k": self.k, "threshold": self.threshold, "instruction": self.instruction}
         if not isinstance(self.source, KnowledgeIndex):
             settings["live"] = source_settings(self.source)
             return settings
@@ -71,8 +71,7 @@ def source_settings(source: Source) -> dict[str, Any]:
     if not is_dataclass(source) or isinstance(source, type):
         raise RecipeError(
             f"knowledge: source {type(source).__name__} cannot be saved with a model. Make it a frozen "
-            "dataclass "
-            "and register it under the entry point 'tailorbird.sources'."
+            "dataclass and register it under the entry point 'tailorbird.sources'."
         )
     return {"source": type(source).__name__.lower(), **asdict(source)}
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from tailorbird.data.task import Data
+from tailorbird.errors import ContextTooLong, DataError
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, as_seen_by_weights, on_weights
@@ -31,11 +32,24 @@ def to_sequences(
     template, sequences = weights.engine.template, []
     for example in examples:
         request = as_seen_by_weights(model, data.task.ask(example))
-        if request.choices is None or len(request.choices) > 1:
-            sequences.append(
-                TokenSequence(template.prompt(request).ids, template.completion(example.completion))
+        if request.choices is not None and len(request.choices) == 1:
+            continue
+        completion = template.completion(example.completion)
+        try:
+            prompt = template.prompt(request).ids
+        except ContextTooLong as error:
+            raise DataError(f"{_place(example)}: too long to train on: {error}") from error
+        if len(prompt) + len(completion) > template.context:
+            raise DataError(
+                f"{_place(example)}: {len(prompt)} tokens of prompt and {len(completion)} of completion, but the model "
+                f"takes {template.context} together. Shorten the example or leave it out."
             )
+        sequences.append(TokenSequence(prompt, completion))
     return sequences
+
+
+def _place(example: Example) -> str:
+    return f"{example.file}:{example.line}" if example.file else f"example {example.id}"
 
 
 def dev_score(weights: LocalWeights, model: Model, data: Data, examples: Sequence[Example]) -> float:

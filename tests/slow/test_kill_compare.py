@@ -28,5 +28,7 @@ def test_a_changed_answer_is_seen_as_a_difference(monkeypatch):
     rows = [{"text": "a", "seconds": 1.0, "asked": {"seconds": 2.0}}]
     plain = kill_compare._without_timings(rows)
     assert plain == [{"text": "a", "asked": {}}]
-    assert kill_compare.differences({"x": plain, "y": 1}, {"x": [{"text": "b", "asked": {}}], "y": 1}) == ["x"]
+    assert kill_compare.differences({"x": plain, "y": 1}, {"x": [{"text": "b", "asked": {}}], "y": 1}) == [
+        "x"
+    ]
     assert kill_compare.differences({"x": 1}, {}) == ["x"]

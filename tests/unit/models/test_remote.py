@@ -326,6 +326,7 @@ def test_pieces_are_streamed_as_they_come():
         (b'data: {"error": {"message": "out of memory"}}\n\n', "broke off: out of memory. Ask again"),
         (b"data: {oops\n\n", "no chat completion chunk: 'data: {oops'"),
         (b'data: {"choices": [1]}\n\n', "no chat completion chunk"),
+        (b'data: {"choices": [{"delta": {"content": "In"}}]}\n\n', "ended in the middle of the answer"),
     ],
 )
 def test_a_stream_that_breaks_is_an_error(line, message):
