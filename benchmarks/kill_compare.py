@@ -90,8 +90,6 @@ def prepare(work):
     from tailorbird.testing.tiny import tiny_model
 
     template = work / "template"
-    if (template / "tailor.toml").is_file():
-        return template
     shutil.rmtree(template, ignore_errors=True)
     template.mkdir(parents=True)
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
@@ -105,7 +103,6 @@ def prepare(work):
     for path in sorted((ROOT / "sample" / "handbook").glob("*.md"))[:NUM_DOCUMENTS]:
         shutil.copy(path, template / "handbook")
     (template / "tailor.toml").write_text(CONFIG, "utf-8")
-    return template
 
 
 def fresh_project(work):

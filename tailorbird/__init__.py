@@ -36,7 +36,7 @@ _HOMES = {
 }
 """Where each public name lives; imported when first asked for, so that `import tailorbird` is instant."""
 
-__all__ = list(_HOMES)  # noqa: PLE0605
+__all__ = list(_HOMES)
 __version__ = "0.1.0"
 
 

@@ -91,8 +91,12 @@ def make_plan(file: RecipeFile) -> Plan:
     seed = file.seed or 0
     splits, task = read_splits(file, source)
     documents = _existing(file.documents)
-    wanted = file.arms or tuple(spec.name for spec in file.arm_specs) or default_arms(
-        classify=task.kind == "classify", documents=documents is not None, trainable=not is_remote(base)
+    wanted = (
+        file.arms
+        or tuple(spec.name for spec in file.arm_specs)
+        or default_arms(
+            classify=task.kind == "classify", documents=documents is not None, trainable=not is_remote(base)
+        )
     )
     specs = tuple(file.arm(word) for word in wanted)
     for spec in specs:
@@ -144,7 +148,11 @@ def read_splits(file: RecipeFile, source: Path) -> tuple[Splits, Task]:
 
 
 def build_recipe(
-    spec: ArmSpec, *, seed: int = 0, checkpoint: Path | None = None, on_step: Callable[[Any], None] | None = None
+    spec: ArmSpec,
+    *,
+    seed: int = 0,
+    checkpoint: Path | None = None,
+    on_step: Callable[[Any], None] | None = None,
 ) -> Recipe:
     """The techniques of an arm; those that train get the seed, a folder for checkpoints and a listener."""
     from tailorbird.techniques.technique import Recipe
@@ -211,5 +219,7 @@ def _required(examples: Path | None) -> Path:
 
 def _existing(documents: Path | None) -> Path | None:
     if documents is not None and not documents.is_dir():
-        raise NotFound(f"{documents}: no such folder of documents. Give an existing folder with --documents DIR.")
+        raise NotFound(
+            f"{documents}: no such folder of documents. Give an existing folder with --documents DIR."
+        )
     return documents

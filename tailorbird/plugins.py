@@ -9,7 +9,8 @@ A package adds a part by an entry point in one of these groups; its name is the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,10 @@ from typing import TYPE_CHECKING, Any
 from tailorbird.errors import NotFound
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tailorbird.models.folders import LoadRewrite
+    from tailorbird.models.model import Rewrite
 
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "tailorbird.techniques": {
@@ -65,8 +69,8 @@ def part(group: str, name: str) -> Any:
 def rewrite_loaders() -> Mapping[str, LoadRewrite]:
     """How to load each kind of wrapper of a saved model."""
     group = "tailorbird.wrappers"
+    return {name: partial(_load_rewrite, group, name) for name in names(group)}
 
-    def later(name: str) -> Callable[..., Any]:
-        return lambda folder, settings: part(group, name)(folder, settings)
 
-    return {name: later(name) for name in names(group)}
+def _load_rewrite(group: str, name: str, folder: Path, settings: dict[str, Any]) -> Rewrite:
+    return part(group, name)(folder, settings)

@@ -176,7 +176,9 @@ def _plain(path: Path, key: str, value: Any) -> Any:
 
 def _table(path: Path, key: str, value: Any) -> Mapping[str, Any]:
     if not isinstance(value, dict):
-        raise RecipeError(f"{path}: [{key}] is {value!r}; expected a table of settings, such as [{key}] and k = 5.")
+        raise RecipeError(
+            f"{path}: [{key}] is {value!r}; expected a table of settings, such as [{key}] and k = 5."
+        )
     table = dict(value)
     if isinstance(table.get("documents"), str):
         table["documents"] = str(path.parent / table["documents"])
@@ -199,9 +201,13 @@ def _strings(path: Path, key: str, value: Any) -> list[str]:
 
 def _arm(path: Path, found: RecipeFile, table: Any) -> ArmSpec:
     if not isinstance(table, dict) or not isinstance(table.get("name"), str):
-        raise RecipeError(f"{path}: an [[arm]] has no name. Got {table!r}; expected name = \"…\" and steps = […].")
+        raise RecipeError(
+            f'{path}: an [[arm]] has no name. Got {table!r}; expected name = "…" and steps = […].'
+        )
     if extra := sorted(set(table) - {"name", "steps"}):
-        raise RecipeError(f"{path}: arm {table['name']!r} has an unknown key {extra[0]!r}. Known: name, steps.")
+        raise RecipeError(
+            f"{path}: arm {table['name']!r} has an unknown key {extra[0]!r}. Known: name, steps."
+        )
     if "steps" not in table:
         return found.arm(table["name"])
     return ArmSpec(table["name"], _steps(path, found, table["steps"]))
@@ -217,14 +223,19 @@ def _steps(path: Path, found: RecipeFile, value: Any) -> tuple[Step, ...]:
             steps.append(Step(item["technique"], {**found.step(item["technique"]).settings, **own}))
         else:
             raise RecipeError(
-                f"{path}: a step is {item!r}; expected a technique's name or {{ technique = \"few_shot\", k = 3 }}."
+                f'{path}: a step is {item!r}; expected a technique\'s name or {{ technique = "few_shot", k = 3 }}.'
             )
     return tuple(steps)
 
 
 def _check_type(technique: str, name: str, value: Any, annotation: str) -> None:
     """Values from a file or a flag are checked against the technique's own annotation."""
-    allowed: dict[str, tuple[type, ...]] = {"int": (int,), "float": (int, float), "str": (str,), "Path": (Path,)}
+    allowed: dict[str, tuple[type, ...]] = {
+        "int": (int,),
+        "float": (int, float),
+        "str": (str,),
+        "Path": (Path,),
+    }
     words = [word.strip() for word in annotation.split("|")]
     types = tuple(t for word in words for t in allowed.get(word, ()))
     if not types or (value is None and "None" in words):
@@ -244,7 +255,12 @@ def default_arms(*, classify: bool, documents: bool, trainable: bool) -> tuple[s
     arms = ["blank", "majority", *(["tfidf_linear"] if classify else []), "nearest", BASE_ARM, "few_shot"]
     arms += ["knowledge"] if documents else []
     if trainable:
-        arms += ["fine_tune", "few_shot+fine_tune", *(["knowledge+fine_tune"] if documents else []), "from_scratch"]
+        arms += [
+            "fine_tune",
+            "few_shot+fine_tune",
+            *(["knowledge+fine_tune"] if documents else []),
+            "from_scratch",
+        ]
     return tuple(arms)
 
 

@@ -17,9 +17,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
+from tailorbird.catalogue import ModelInfo, list_models, model_folder, package_time
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import Task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
@@ -36,7 +37,7 @@ from tailorbird.planning import (
 )
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
 from tailorbird.records import Completion, Message, Request, Sampling, content_hash
-from tailorbird.references import STARTER, is_reference, open_base
+from tailorbird.references import is_reference, open_base
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
     from tailorbird.models.model import Model
 
 CONFIG = "tailor.toml"
-WINNER = "winner"
 
 INITIAL_CONFIG = """\
 # What `tailor compare` compares. Paths are relative to this file.
@@ -116,20 +116,6 @@ class OpenModel:
         return self.model.answer([self.request([Message("user", text)], sampling=sampling)])[0]
 
 
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a model without loading it. `score` is its test score where it was compared."""
-
-    id: str
-    origin: Literal["built in", "saved", "comparison"]
-    base: str = ""
-    recipe: str = ""
-    created: int = 0
-    size_bytes: int = 0
-    folder: Path | None = None
-    score: float | None = None
-
-
 class Workbench:
     """The verbs of a project.
 
@@ -166,7 +152,9 @@ class Workbench:
         """The data set report; with a base its tokenizer counts the lengths, else they are estimates."""
         from tailorbird.data.report import check
 
-        return check(examples, documents=documents, test=test, count_tokens=_token_counter(base) if base else None)
+        return check(
+            examples, documents=documents, test=test, count_tokens=_token_counter(base) if base else None
+        )
 
     # -- comparing ----------------------------------------------------------------------------
 
@@ -238,14 +226,21 @@ class Workbench:
         def build() -> Model:
             return self._build(plan, spec, plan.folder / "models" / spec.name, on_event)
 
-        return Arm(spec.name, build, content_hash([plan.base, described(spec, plan.seed)]), spec.floor)
+        return Arm(
+            spec.name,
+            build,
+            content_hash([self._base_identity(plan.base), described(spec, plan.seed)]),
+            spec.floor,
+        )
 
     def _build(self, plan: Plan, spec: ArmSpec, folder: Path, on_event: OnEvent | None) -> Model:
         """The arm's model: made, saved, and read back, so that what is measured is what is served."""
         from tailorbird.evaluation.run_folder import data_fingerprint
         from tailorbird.models.folders import load_model, read_record, save_model
 
-        key = content_hash([plan.base, described(spec, plan.seed), data_fingerprint(plan.data)])
+        key = content_hash(
+            [self._base_identity(plan.base), described(spec, plan.seed), data_fingerprint(plan.data)]
+        )
         if not (folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
             lineage = {
                 "key": key,
@@ -259,10 +254,23 @@ class Workbench:
             recipe = build_recipe(
                 spec, seed=plan.seed, checkpoint=checkpoint, on_step=_training_listener(spec.name, on_event)
             )
-            model = recipe.apply(_base_for(spec, plan), plan.data)
+            model = recipe.apply(self._base_for(spec, plan), plan.data)
             save_model(model, folder, task=plan.task, lineage=lineage, replace_old=True)
             shutil.rmtree(checkpoint, ignore_errors=True)
         return load_model(folder, plugins.rewrite_loaders()).model
+
+    def _base_for(self, spec: ArmSpec, plan: Plan) -> Model:
+        """What the recipe starts from; where its first step brings weights of its own, none are loaded."""
+        if spec.steps and spec.steps[0].technique in (*plugins.FLOORS, "from_scratch"):
+            from tailorbird.models.blank import Blank
+
+            return Blank()
+        return self.open(plan.base, plan.key_env).model
+
+    def _base_identity(self, base: str) -> str:
+        """What tells bases apart: the reference, and for a saved model what is in it."""
+        folder = model_folder(self.state, base)
+        return base if folder is None else content_hash([base, (folder / "model.json").read_text()])
 
     # -- one model ----------------------------------------------------------------------------
 
@@ -290,10 +298,14 @@ class Workbench:
         if folder.exists() and not replace:
             raise InputError(f"model {name!r} exists already. Choose another name, or give --replace.")
         if (steps is None) == (recipe is None):
-            raise RecipeError('customize: give either --steps "few_shot,fine_tune" or --recipe FILE, and not both.')
+            raise RecipeError(
+                'customize: give either --steps "few_shot,fine_tune" or --recipe FILE, and not both.'
+            )
         file = read_recipe_file(recipe) if recipe else self._config(None, given=examples)
         if recipe and file.steps is None:
-            raise RecipeError(f'{recipe}: it names no steps. Add, for example, steps = ["few_shot", "fine_tune"].')
+            raise RecipeError(
+                f'{recipe}: it names no steps. Add, for example, steps = ["few_shot", "fine_tune"].'
+            )
         file = overlay(file, Flags(examples=examples, documents=documents, base=base, key_env=key_env))
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
         scratch = self.state / "models" / f".making-{name}"
@@ -307,7 +319,7 @@ class Workbench:
         Raises:
             NotFound: nothing of that name; the message lists what there is.
         """
-        folder = self._saved_folder(reference)
+        folder = model_folder(self.state, reference)
         if folder is not None:
             _set_threads()
             from tailorbird.models.folders import load_model
@@ -320,22 +332,11 @@ class Workbench:
                 f"model {reference!r}: no saved model, arm of the last comparison, folder or file of that name. "
                 f"There are: {names}. A MODEL may also be a .gguf file, hf:org/name or URL#model."
             )
-        return OpenModel(reference, open_base(reference, key_env), created=_package_time())
+        return OpenModel(reference, open_base(reference, key_env), created=package_time())
 
     def models(self) -> list[ModelInfo]:
         """Everything that can be opened by name here, saved models first."""
-        found = [_info(folder, folder.name, "saved") for folder in _model_folders(self.state / "models")]
-        taken = {info.id for info in found}
-        if (run := self._last_run()) is not None:
-            scores, winner = _scores(run)
-            folders = {f.name: f for f in _model_folders(run / "models") if f.name in scores}
-            if winner in folders:
-                folders = {WINNER: folders[winner], **folders}
-            for name, folder in folders.items():
-                if name not in taken:
-                    score = scores.get(folder.name)
-                    found.append(replace(_info(folder, name, "comparison"), score=score))
-        return [*found, ModelInfo(STARTER, "built in", base="SmolLM2-135M-Instruct", created=_package_time())]
+        return list_models(self.state)
 
     def remove_model(self, name: str) -> None:
         """Deletes a saved model.
@@ -361,60 +362,18 @@ class Workbench:
         path = self.folder / CONFIG
         return read_recipe_file(path) if given is None and path.is_file() else RecipeFile()
 
-    def _saved_folder(self, name: str) -> Path | None:
-        if not NAME.fullmatch(name):
-            return None
-        found = [info.folder for info in self.models() if info.id == name]
-        return found[0] if found else None
-
-    def _last_run(self) -> Path | None:
-        try:
-            folder = self.state / "runs" / json.loads((self.state / "last_run").read_text())["run"]
-        except (OSError, ValueError, KeyError):
-            return None
-        return folder if folder.is_dir() else None
-
 
 def _in_folder(plan: Plan, folder: Path) -> Plan:
     return replace(plan, folder=folder)
-
-
-def _model_folders(parent: Path) -> list[Path]:
-    return [folder for folder in sorted(parent.glob("[!.]*")) if (folder / "model.json").is_file()]
-
-
-def _info(folder: Path, name: str, origin: Literal["saved", "comparison"]) -> ModelInfo:
-    """What model.json says; read without the models layer, which needs torch."""
-    lineage = json.loads((folder / "model.json").read_text())["lineage"]
-    size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-    steps = "+".join(step["technique"] for step in lineage.get("steps", ())) or "base"
-    return ModelInfo(name, origin, lineage.get("base", ""), steps, lineage.get("created", 0), size, folder)
-
-
-def _scores(run: Path) -> tuple[dict[str, float], str | None]:
-    """Every arm's test score and the arm that the verdict says to use."""
-    try:
-        record = json.loads((run / "comparison.json").read_text())
-    except (OSError, ValueError):
-        return {}, None
-    scores = {arm["name"]: arm["score"] for arm in record["arms"] if arm["score"] is not None}
-    return scores, record["verdict"]["arm"]
-
-
-def _base_for(spec: ArmSpec, plan: Plan) -> Model:
-    """What the recipe starts from; where its first step brings weights of its own, none are loaded."""
-    if spec.steps and spec.steps[0].technique in (*plugins.FLOORS, "from_scratch"):
-        from tailorbird.models.blank import Blank
-
-        return Blank()
-    return open_base(plan.base, plan.key_env)
 
 
 def _token_counter(base: str) -> Callable[[str], int]:
     model = open_base(base, None)
     engine = getattr(model, "engine", None)
     if engine is None:
-        raise InputError(f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates.")
+        raise InputError(
+            f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates."
+        )
     return lambda text: len(engine.template.text(text))
 
 
@@ -430,11 +389,6 @@ def _set_threads() -> None:
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores))
-
-
-def _package_time() -> int:
-    """When this package was installed: as good a date as any for what it has built in."""
-    return int(Path(__file__).stat().st_mtime)
 
 
 __all__ = [

@@ -2,7 +2,7 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench planning recipe_file plugins references
+    5  workbench catalogue planning recipe_file plugins references
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -30,7 +30,7 @@ from tailorbird.plugins import BUILT_IN
 PACKAGE = Path(tailorbird.__file__).parent
 BELOW_DATA = {"records", "errors"}
 BELOW_MODELS = {"data", "network", "sources", *BELOW_DATA}
-SETTING_UP = {"plugins", "recipe_file", "references", "planning"}
+SETTING_UP = {"plugins", "recipe_file", "references", "planning", "catalogue"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -45,6 +45,7 @@ MAY_IMPORT = {
     "plugins": {"models", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
     "recipe_file": {"plugins", *BELOW_DATA},
+    "catalogue": {"planning", "references", *BELOW_DATA},
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "workbench": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "cli": {"workbench", *BELOW_DATA},

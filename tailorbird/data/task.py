@@ -73,7 +73,11 @@ def infer_task(examples: Sequence[Example], instruction: str | None = None) -> T
     )
     if not classify:
         longest = max((len(e.completion) for e in examples), default=80)
-        return Task("answer", instruction or "Answer the question briefly.", max_tokens=min(512, max(16, longest // 2)))
+        return Task(
+            "answer",
+            instruction or "Answer the question briefly.",
+            max_tokens=min(512, max(16, longest // 2)),
+        )
     labels = tuple(sorted(counts))
     return Task("classify", instruction or _label_instruction(labels), labels)
 

@@ -53,9 +53,9 @@ class Contender:
         return _mean(self.test)
 
     @property
-    def price(self) -> tuple[bool, float, str]:
-        """Sorts by cheapness; the name decides between equals."""
-        return (self.compute is None, self.compute or 0.0, self.name)
+    def price(self) -> tuple[bool, float, float, str]:
+        """Sorts by cheapness; between equals the better score on dev decides, then the name."""
+        return (self.compute is None, self.compute or 0.0, -round(_mean(self.dev), 12), self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 TICKETS = Path(__file__).resolve().parents[2] / "sample" / "tickets.jsonl"
-LABELS = ("order_status", "workshop_booking", "gift_vouchers", "rental_hire")
+LABELS = ("orders", "workshop", "vouchers", "rental")
 ARMS = "majority,tfidf_linear,nearest,blank"
 COMPARE = ("compare", "--examples", "tickets.jsonl", "--arms", ARMS, "--seed", "1", "--out", "out")
 

@@ -67,6 +67,19 @@ class Counter:
 
 
 @dataclass(frozen=True)
+class Bare:
+    """A plug-in's model whose stream is a plain iterator that ends without a record."""
+
+    name: str = "bare"
+
+    def answer(self, requests):
+        return [Completion(said(request), asked=request) for request in requests]
+
+    def stream(self, request):
+        yield said(request)
+
+
+@dataclass(frozen=True)
 class Shown:
     """A wrapper that puts one passage before the question."""
 
@@ -93,7 +106,7 @@ class SmallWorkbench:
         self.built = {
             "sorter": (Blank(), SORTING),
             "echo": (Scripted(said, "echo"), ANSWERING),
-            "bare": (Scripted(said, "bare"), None),
+            "bare": (Bare(), None),
             "counter": (Counter(), None),
             "reader": (Wrapped(Counter(), Shown()), ANSWERING),
             "stuck": (self.stuck, None),
