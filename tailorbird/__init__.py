@@ -36,7 +36,7 @@ _HOMES = {
 }
 """Where each public name lives; imported when first asked for, so that `import tailorbird` is instant."""
 
-__all__ = list(_HOMES)
+__all__ = list(_HOMES)  # pyright: ignore[reportUnsupportedDunderAll]
 __version__ = "0.1.0"
 
 

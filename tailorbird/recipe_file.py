@@ -171,7 +171,7 @@ def _plain(path: Path, key: str, value: Any) -> Any:
     if not (isinstance(value, expected) or number) or (isinstance(value, bool) and expected is not bool):
         name = getattr(expected, "__name__", str(expected))
         raise RecipeError(f"{path}: {key} is {value!r}; expected a {name}. Correct the value.")
-    return (path.parent / Path(value).expanduser()) if key in _PATHS else value
+    return (path.parent / Path(str(value)).expanduser()) if key in _PATHS else value
 
 
 def _table(path: Path, key: str, value: Any) -> Mapping[str, Any]:
