@@ -117,7 +117,8 @@ class _Labels:
 
     def _covered(self, at: tuple[float, float], width: float) -> float:
         left, top, right, bottom = at[0], at[1] - 11, at[0] + width, at[1] + 3
-        outside = 1000.0 * (left < 44 or right > WIDTH or top < 0)
+        # Letters are only estimated, so the right edge is kept clear by a few.
+        outside = 1000.0 * (left < 44 or right > WIDTH - 16 or top < 0)
         return outside + sum(
             max(0.0, min(right, r) - max(left, x)) * max(0.0, min(bottom, b) - max(top, t))
             for x, t, r, b in self.taken

@@ -175,6 +175,8 @@ def seconds(value: float | None) -> str:
     """A duration in the unit that suits it."""
     if value is None:
         return "–"
+    if 0 < value < 1e-4:
+        return f"{value * 1e6:.0f} µs"
     if value < 1:
         return f"{value * 1000:.0f} ms" if value >= 0.01 else f"{value * 1000:.1f} ms"
     return f"{value:.1f} s" if value < 100 else f"{value / 60:.1f} min"

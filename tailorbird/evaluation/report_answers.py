@@ -23,10 +23,15 @@ class Case:
 
     rows: Mapping[str, Row]
     metric: str
+    floors: frozenset[str] = frozenset()
+
+    def score(self, arm: str) -> float:
+        """What an arm's answer scored, in [0, 1]."""
+        return self.rows[arm].scores[self.metric]
 
     def is_right(self, arm: str) -> bool:
         """At least half of the full score."""
-        return self.rows[arm].scores[self.metric] >= 0.5
+        return self.score(arm) >= 0.5
 
 
 def failures(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:
@@ -36,8 +41,10 @@ def failures(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> s
     if use not in names:
         return ""
     columns = [evaluations[name].rows for name in names]
+    floors = frozenset(arm.name for arm in comparison.arms if arm.floor)
     cases = [
-        Case(dict(zip(names, rows, strict=True)), comparison.metric) for rows in zip(*columns, strict=True)
+        Case(dict(zip(names, rows, strict=True)), comparison.metric, floors)
+        for rows in zip(*columns, strict=True)
     ]
     others = [name for name in names if name != use]
     alone = [c for c in cases if others and c.is_right(use) and not all(c.is_right(n) for n in others)]
@@ -66,7 +73,9 @@ def _group(title: str, cases: Sequence[Case]) -> str:
 
 def _case(case: Case) -> str:
     first = next(iter(case.rows.values()))
-    answers = "".join(_answer(name, found, right=case.is_right(name)) for name, found in case.rows.items())
+    answers = "".join(
+        _answer(name, found, case.score(name), floor=name in case.floors) for name, found in case.rows.items()
+    )
     seen = "".join(_seen(name, found.completion) for name, found in case.rows.items())
     return (
         f'<article class="case"><p class="question">{escape(shortened(first.question, _LETTERS))}</p>'
@@ -75,10 +84,13 @@ def _case(case: Case) -> str:
     )
 
 
-def _answer(name: str, found: Row, *, right: bool) -> str:
+def _answer(name: str, found: Row, score: float, *, floor: bool) -> str:
     completion = found.completion
-    mark = '<span class="right">✓ right</span>' if right else '<span class="wrong">✗ wrong</span>'
-    chance = (completion.probabilities or {}).get(completion.text)
+    word = {0.0: "wrong", 1.0: "right"}.get(score, f"{score * 100:.0f} %")
+    right = score >= 0.5
+    mark = f'<span class="{"right" if right else "wrong"}">{"✓" if right else "✗"} {word}</span>'
+    # A floor's numbers order its labels; they are no probabilities that a reader could rely on.
+    chance = None if floor else (completion.probabilities or {}).get(completion.text)
     sure = "" if chance is None else f" <small>{chance * 100:.0f} % sure</small>"
     text = escape(shortened(completion.text, _LETTERS)) or '<span class="quiet">(empty)</span>'
     return (

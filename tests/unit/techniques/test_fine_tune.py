@@ -124,7 +124,7 @@ def test_a_killed_training_goes_on_to_the_same_layers(tmp_path, monkeypatch):
 
 
 def test_checkpoints_of_other_weights_or_another_start_are_not_taken_up(tmp_path):
-    technique = FineTune(rank=4, epochs=1, learning_rate=1e-2, checkpoint=tmp_path)
+    technique = FineTune(rank=4, epochs=1, learning_rate=1e-2, batch_size=16, checkpoint=tmp_path)
     first = technique.apply(tiny_model(), NO_DEV)
     steps = []
     again = replace(technique, on_step=lambda report: steps.append(report.step))
