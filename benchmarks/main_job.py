@@ -27,7 +27,7 @@ from tailorbird.data.duplicates import normalise
 from tailorbird.data.task import Data, infer_task
 from tailorbird.evaluation.comparison import money, p_value, percent, seconds
 from tailorbird.planning import Plan, default_metric_name
-from tailorbird.recipe_file import RecipeFile
+from tailorbird.recipe_file import ArmSpec, RecipeFile, Step
 from tailorbird.records import Example
 from tailorbird.workbench import TrainingProgress, Workbench
 
@@ -37,6 +37,7 @@ RESULTS = ROOT / "benchmarks" / "results"
 WORK = ROOT / "build" / "bench"
 SEED = 0
 NEVER_S = -1e9
+NEAREST_FIVE = {"k": 5, "select": "nearest"}
 COLUMNS = "95 % interval | p (Holm) | training | p50 | cost of 1,000 | tokens in, cached, out"
 
 
@@ -50,6 +51,7 @@ class Job:
     settings: dict
     data: Data
     note: str = ""
+    specs: tuple[ArmSpec, ...] = ()
 
 
 # -- Banking77 ------------------------------------------------------------------------------------
@@ -75,8 +77,15 @@ def banking77(shared, work, quick):  # noqa: ARG001 - every job is made alike
             f"{len(train)} training examples, {len(dev)} to choose, {len(drawn)} to test."
         ),
         arms=("majority", "tfidf_linear", "nearest", "base", "few_shot", "fine_tune", "few_shot+fine_tune"),
-        settings={"few_shot": {"k": 5, "select": "nearest"}},
+        settings={"few_shot": NEAREST_FIVE, "fine_tune": {"epochs": 6, "batch_size": 16}},
+        specs=(
+            ArmSpec(
+                "few_shot+fine_tune",
+                (Step("few_shot", NEAREST_FIVE), Step("fine_tune", {"epochs": 2, "batch_size": 16})),
+            ),
+        ),
         data=Data(task, tuple(train), tuple(dev), tuple(drawn)),
+        note="few_shot+fine_tune learns for 2 epochs, fine_tune for 6: its prompts are six times as long.",
     )
 
 
@@ -143,7 +152,7 @@ def xquad(shared, work, quick):
             f"as documents, {len(train)} questions to learn from, {len(dev)} to choose, {len(test)} to test."
         ),
         arms=("nearest", "base", "knowledge", "fine_tune", "knowledge+fine_tune"),
-        settings={},
+        settings={"knowledge": {"k": 2}, "fine_tune": {"epochs": 1}},
         data=Data(infer_task([*train, *dev]), tuple(train), tuple(dev), tuple(test), documents),
         note="Test and training questions may share a paragraph; intervals take paragraphs as clusters.",
     )
@@ -158,7 +167,7 @@ FLOORS = {"banking77": ("majority", "tfidf_linear", "nearest"), "xquad": ("major
 
 def run(name, job, work, arms):
     """Compares; what a killed call has finished is taken over. The comparison as in comparison.json."""
-    recipe = RecipeFile(settings=job.settings)
+    recipe = RecipeFile(settings=job.settings, arm_specs=job.specs)
     plan = Plan(
         name=name,
         base="starter",
