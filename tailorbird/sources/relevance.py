@@ -37,9 +37,10 @@ def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
 def fit_threshold(source: Source, examples: Sequence[Example], k: int) -> float:
     """The similarity that best separates questions the documents answer from those they don't.
 
-    Among all cuts between neighbouring similarities the one with the highest balanced accuracy is
-    taken, and of equally good ones the lowest, since a wrong refusal cannot be made good later while
-    a model may still refuse by itself. Without examples of both kinds: `UNCALIBRATED_THRESHOLD`.
+    Among all cuts at a seen similarity the one with the highest 2 × (share of answerable questions
+    kept) + (share of unanswerable ones refused) is taken, and of equally good ones the lowest: a wrong
+    refusal cannot be made good later, while a model may still refuse by itself. Without examples of
+    both kinds: `UNCALIBRATED_THRESHOLD`.
     """
     scored = []
     for example in examples:
@@ -51,10 +52,9 @@ def fit_threshold(source: Source, examples: Sequence[Example], k: int) -> float:
         return UNCALIBRATED_THRESHOLD
     cuts = sorted({UNCALIBRATED_THRESHOLD, *(score for score, _ in scored)})
 
-    def balanced_accuracy(cut: float) -> float:
+    def merit(cut: float) -> float:
         kept = sum(1 for score, there in scored if there and score >= cut) / answerable
         refused = sum(1 for score, there in scored if not there and score < cut) / (len(scored) - answerable)
-        # Keeping an answerable question counts double: see above.
         return 2 * kept + refused
 
-    return max(cuts, key=lambda cut: (balanced_accuracy(cut), -cut))
+    return max(cuts, key=lambda cut: (merit(cut), -cut))

@@ -33,7 +33,7 @@ class FineTune:
     Args:
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank.
-        learning_rate: peak rate of AdamW. Twice as much learnt faster in some short runs and failed in others.
+        learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`).
         batch_size: examples a step.
         max_examples: examples to train on, at most; None is all of them.
