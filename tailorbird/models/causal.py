@@ -24,6 +24,11 @@ class TransformersNetwork:
         # A recurrent layer's state can be neither branched with gradients nor masked by position.
         self.shares_prefix = kinds == {"full_attention"} and not getattr(model, "_is_stateful", False)
 
+    @property
+    def width(self) -> int:
+        """C, the width of the hidden states."""
+        return self.model.get_output_embeddings().weight.shape[1]
+
     def train(self, mode: bool = True) -> None:
         """Dropout stays off in training too: the shared prefix is exact only without it."""
         del mode

@@ -26,6 +26,8 @@ from tailorbird.records import Completion, Request, Usage
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Sequence
 
+    from tailorbird.models.training_network import TrainingNetwork
+
 MAX_BATCH_TOKENS = 6_144
 """Prompt tokens of one batch, padding included: beyond it larger batches are no faster on CPUs."""
 MAX_BATCH_ROWS = 32
@@ -226,6 +228,24 @@ class Engine:
             self.peft.base_model.enable_adapter_layers()
             self.peft.set_adapter(adapter)
         self._active = adapter
+
+    @contextmanager
+    def training(self, adapter: str, dtype: torch.dtype) -> Generator[TrainingNetwork]:
+        """Holds the engine while an adapter is trained; all that is asked meanwhile runs the same way.
+
+        Args:
+            adapter: what is trained; it is switched on.
+            dtype: what matrix products are computed in.
+        """
+        from tailorbird.models.training_network import TrainingNetwork
+
+        with self.using(adapter), TrainingNetwork(self.model, adapter, dtype).running() as network:
+            before, self.network = self.network, network
+            try:
+                yield network
+            finally:
+                self.network = before
+                self.weights_changed(adapter)
 
     def fingerprint(self) -> str:
         """A hash that tells base weights apart: every tensor's name, shape and first values."""

@@ -7,12 +7,17 @@ computed only where a label is predicted. And the tokens all sequences begin wit
 template's preamble) go through the network once: the later tokens attend to one expanded past, and
 autograd adds the branches' gradients up.
 
-Legend: B batch, T tokens, L tokens of the shared prefix, C width, V vocabulary, U distinct positions that
-predict a label, N labels (N ≥ U: one shared position may predict a different token for every sequence).
+A network that takes packs gets the batch as one stream without padding; others get the prefix and then
+the rest as a padded rectangle.
+
+Legend: B batch, T tokens, L tokens of the shared prefix, C width, V vocabulary, R rows of hidden states,
+U distinct positions that predict a label, N labels (N ≥ U: one shared position may predict a different
+token for every sequence).
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
 
@@ -21,6 +26,7 @@ from torch import Tensor
 
 from tailorbird.network.batches import Batch
 from tailorbird.network.network import Network
+from tailorbird.network.packing import pack
 
 SHORTEST_PREFIX = 8
 """Below this many common tokens a second pass through the network costs more than it saves."""
@@ -51,10 +57,11 @@ def completion_loss(
     if not batch.num_labels:
         return torch.zeros((), device=device), 0.0
     prefix = shared_prefix(network, batch) if share else 0
-    hidden = hidden_states(network, batch, prefix, device)
-    labels = labels_of(batch, prefix, hidden.suffix.shape[1])
+    stream = packed_states if getattr(network, "packs", False) else hidden_states
+    rows_RC, starts = stream(network, batch, prefix, device)
+    labels = labels_of(batch, prefix, starts)
     rows_U, which_N = torch.unique(torch.tensor(labels.rows), return_inverse=True)
-    logits_UV = network.logits(hidden.at(rows_U))
+    logits_UV = network.logits(rows_RC.index_select(0, rows_U.to(device)))
     logits_UV = logits_UV if logits_UV.dtype == torch.float64 else logits_UV.float()
     which_N, tokens_N = which_N.to(device), torch.tensor(labels.tokens, device=device)
     nll_N = logits_UV.logsumexp(1)[which_N] - logits_UV[which_N, tokens_N]
@@ -62,40 +69,38 @@ def completion_loss(
     return (nll_N * weights_N).sum(), batch.num_labels
 
 
-@dataclass(frozen=True)
-class HiddenStates:
-    """Hidden states of the shared prefix [L, C] and of what follows it [B, T, C]; one list of rows."""
-
-    prefix: Tensor
-    suffix: Tensor
-
-    def at(self, rows_U: Tensor) -> Tensor:
-        """The rows of these ascending numbers, [U, C]: first the prefix, then sequence after sequence."""
-        L = len(self.prefix)
-        num_prefix = int((rows_U < L).sum())
-        rows_U = rows_U.to(self.suffix.device)
-        suffix_NC = self.suffix.flatten(0, 1).index_select(0, rows_U[num_prefix:] - L)
-        return torch.cat([self.prefix.index_select(0, rows_U[:num_prefix]), suffix_NC])
+def packed_states(
+    network: Network, batch: Batch, prefix: int, device: torch.device | str
+) -> tuple[Tensor, Sequence[int]]:
+    """The hidden states of the batch as one stream [N, C], and where each sequence's own tokens begin."""
+    del device  # the network knows where its weights are
+    packed = pack(batch.inputs, prefix)
+    return network.packed(packed), packed.starts
 
 
 def hidden_states(
     network: Network, batch: Batch, prefix: int, device: torch.device | str = "cpu"
-) -> HiddenStates:
-    """Run the first `prefix` tokens once, the rest a row each, padded on the right.
+) -> tuple[Tensor, Sequence[int]]:
+    """The first `prefix` tokens run once, the rest a row each, padded on the right.
 
     Neither masks nor positions are needed: a real token has only real tokens before it.
+
+    Returns:
+        Hidden states [R, C]: first the prefix's, then row after row; and where each row begins.
     """
     past = None
-    prefix_LC = None
+    parts: list[Tensor] = []
     if prefix:
         ids_1L = torch.tensor([batch.inputs[0][:prefix]], device=device)
         prefix_1LC, past = network.hidden(ids_1L, keep_past=True)
-        prefix_LC = prefix_1LC[0]
+        parts.append(prefix_1LC[0])
         if prefix == batch.longest:
-            return HiddenStates(prefix_LC, prefix_1LC[:, :0])
+            return parts[0], [prefix] * len(batch)
         past = network.expand_past(past, len(batch))
     suffix_BTC, _ = network.hidden(padded([row[prefix:] for row in batch.inputs], device), past=past)
-    return HiddenStates(suffix_BTC[0, :0] if prefix_LC is None else prefix_LC, suffix_BTC)
+    parts.append(suffix_BTC.flatten(0, 1))
+    width = suffix_BTC.shape[1]
+    return torch.cat(parts), [prefix + number * width for number in range(len(batch))]
 
 
 def padded(rows: list[tuple[int, ...]], device: torch.device | str = "cpu") -> Tensor:
@@ -113,8 +118,8 @@ class Labels:
     weights: list[float]
 
 
-def labels_of(batch: Batch, prefix: int, suffix_width: int) -> Labels:
-    """The labels of a batch whose hidden states are numbered as in `HiddenStates`."""
+def labels_of(batch: Batch, prefix: int, starts: Sequence[int]) -> Labels:
+    """The labels of a batch whose sequences' own hidden states begin at the rows `starts`."""
     labels = Labels([], [], [])
     for number, sequence in enumerate(batch.sequences):
         if not sequence.num_labels:
@@ -123,7 +128,7 @@ def labels_of(batch: Batch, prefix: int, suffix_width: int) -> Labels:
         # The state at position t predicts the token at t + 1.
         for position in range(sequence.first_label - 1, len(tokens) - 1):
             shared = position < prefix
-            labels.rows.append(position if shared else position + number * suffix_width)
+            labels.rows.append(position if shared else position - prefix + starts[number])
             labels.tokens.append(tokens[position + 1])
             labels.weights.append(sequence.weight)
     return labels

@@ -11,6 +11,8 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from tailorbird.network.packing import Pack
+
 Past = Any
 """Keys and values of tokens already seen; opaque outside the network that made it."""
 
@@ -41,4 +43,8 @@ class Network(Protocol):
 
     def expand_past(self, past: Past, batch: int) -> Past:
         """The past of one row repeated for `batch` rows, without touching the given one."""
+        ...
+
+    def packed(self, packed: Pack) -> Tensor:
+        """Final hidden states of a pack's tokens, [N, C]; asked only of networks whose `packs` is True."""
         ...

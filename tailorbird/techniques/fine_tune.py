@@ -7,20 +7,26 @@ the completion and its stop token alone.
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
+from tailorbird.data.storage import write_atomic
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
+from tailorbird.network.precision import Precision, check_precision
 from tailorbird.techniques.through_wrappers import OnStep, dev_score, to_sequences
 
 if TYPE_CHECKING:
+    from tailorbird.models.engine import Engine
     from tailorbird.network.settings import TrainSettings
+
+log = logging.getLogger(__name__)
 
 SEEN_EXAMPLES = 3000
 """Examples shown in all, by default: small sets are passed over more often than large ones."""
@@ -39,6 +45,8 @@ class FineTune:
         max_examples: examples to train on, at most; None is all of them.
         patience: evaluations on dev without a better score before it stops.
         max_dev: dev examples that early stopping looks at, at most.
+        precision: what matrix products are computed in: "float32", "bfloat16", or "auto", which measures
+            what is faster here. The layers themselves stay in float32.
         seed: of the order of examples and the fresh layers.
         checkpoint: folder for checkpoints, so that a killed training goes on; None keeps none.
         on_step: told about every step.
@@ -56,6 +64,7 @@ class FineTune:
     max_examples: int | None = None
     patience: int = 3
     max_dev: int = 64
+    precision: Precision = "auto"
     seed: int = 0
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
@@ -63,6 +72,7 @@ class FineTune:
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
             raise RecipeError(f"fine_tune: rank is {self.rank}; expected 1 to 512. 8 to 64 are usual.")
+        check_precision(self.precision)
         if self.learning_rate <= 0:
             raise RecipeError(
                 f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3."
@@ -92,21 +102,34 @@ class FineTune:
                 dev = data.dev[: self.max_dev]
                 # The adapter's name differs from run to run and must not keep one from being taken up.
                 parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
-                train(
-                    engine.network,
-                    parameters,
-                    sequences,
-                    self.settings(len(sequences)),
-                    dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
-                    checkpoint=self.checkpoint,
-                    identity=f"{engine.fingerprint()} {_hash(parameters)} alpha {self.alpha}",
-                    on_step=self.on_step,
-                )
+                with engine.training(adapter, self._compute_type(engine)) as network:
+                    log.info("Training runs %s.", network.path)
+                    train(
+                        network,
+                        parameters,
+                        sequences,
+                        self.settings(len(sequences)),
+                        dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
+                        checkpoint=self.checkpoint,
+                        identity=f"{engine.fingerprint()} {_hash(parameters)} alpha {self.alpha} {network.path}",
+                        on_step=self.on_step,
+                    )
             except BaseException:
                 engine.remove_adapter(adapter)
                 raise
-            engine.weights_changed(adapter)
         return trained
+
+    def _compute_type(self, engine: Engine) -> torch.dtype:
+        """What products are computed in; a run that is taken up keeps what it began with."""
+        from tailorbird.network.precision import compute_type
+
+        noted = self.checkpoint / "precision" if self.checkpoint else None
+        if noted and noted.is_file():
+            return getattr(torch, noted.read_text())
+        dtype = compute_type(self.precision, engine.network.width, device=engine.device.type)
+        if noted:
+            write_atomic(noted, str(dtype).removeprefix("torch.").encode())
+        return dtype
 
     def _fresh_layers(self, weights: LocalWeights, adapter: str) -> dict[str, torch.nn.Parameter]:
         if weights.adapter is not None:

@@ -1,0 +1,252 @@
+"""A transformers model while it is trained: the same weights and the same function, computed faster.
+
+While it is on, the model's linear layers, norms and gated feed-forwards run as the fused operations of
+`network/fused.py`, in float32 or bfloat16, and attention runs over packs. Each replacement is first held
+against the layer that it replaces, and the whole against the plain model, on a few tokens; what doesn't
+agree, or isn't known, stays as it is. `path` says what runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from tailorbird.models.causal import TransformersNetwork
+from tailorbird.network.branched_attention import branched_attention
+from tailorbird.network.fused import lora_linear, rms_norm, swiglu
+from tailorbird.network.packing import Pack, pack
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+ATTENTION = "tailorbird_packs"
+"""The name under which transformers finds the attention over packs."""
+ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
+"""Relative difference between two ways of computing the same thing that is rounding, by type."""
+
+Forward = Callable[..., Tensor]
+
+
+class TrainingNetwork(TransformersNetwork):
+    """A `Network` for `train`; use it as a context, inside which the model computes as described above.
+
+    Args:
+        model: a transformers causal model, with or without PEFT's layers in it.
+        adapter: the adapter that is on; None where the weights themselves are trained.
+        dtype: what matrix products are computed in: torch.float32 or torch.bfloat16.
+    """
+
+    def __init__(self, model: Any, adapter: str | None, dtype: torch.dtype) -> None:
+        super().__init__(model)
+        self.packs = False
+        self._adapter = adapter
+        # Of the weights' own type, which costs no copies; the type asked for comes when it runs.
+        self._replaced = _replacements(self.body, adapter, model.dtype)
+        self.fused = self._replaced is not None
+        self.dtype = dtype if self.fused else model.dtype
+
+    @property
+    def path(self) -> str:
+        """Which of the ways of computing runs, for people."""
+        how = "packed" if self.packs else "shared prefix" if self.shares_prefix else "plain"
+        precision = str(self.dtype).removeprefix("torch.")
+        return f"{how}, {'fused' if self.fused else 'unfused'}, {precision}"
+
+    @contextmanager
+    def running(self) -> Generator[TrainingNetwork]:
+        """Inside, the model computes as this network says; afterwards as before."""
+        config = self.model.config
+        before = config._attn_implementation  # noqa: SLF001 - transformers has no public way to read it
+        expected = self._on_a_few_tokens() if self.shares_prefix else None
+        try:
+            if expected is not None and _takes_attention(self.model):
+                self.packs = self._agrees(expected)
+                config._attn_implementation = ATTENTION if self.packs else before  # noqa: SLF001
+            if self._replaced is not None and self.dtype != self.model.dtype:
+                self._replaced = _replacements(self.body, self._adapter, self.dtype)
+            for module, forward in self._replaced or ():
+                module.forward = forward
+            if config._attn_implementation == before and self.dtype != self.model.dtype:  # noqa: SLF001
+                config._attn_implementation = ATTENTION  # noqa: SLF001 - it also unites the types
+            yield self
+        finally:
+            config._attn_implementation = before  # noqa: SLF001
+            for module, _ in self._replaced or ():
+                del module.forward
+
+    def packed(self, packed: Pack) -> Tensor:
+        """See `Network.packed`."""
+        device = self.model.device
+        ids_1N = torch.tensor([packed.ids], device=device)
+        positions_1N = torch.tensor([packed.positions], device=device)
+        output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=packed)
+        return output.last_hidden_state[0]
+
+    def logits(self, hidden_NC: Tensor) -> Tensor:
+        """See `Network.logits`; the head itself runs in the type of its weights."""
+        return super().logits(hidden_NC.to(self.model.get_output_embeddings().weight.dtype))
+
+    @torch.no_grad()
+    def _on_a_few_tokens(self) -> Tensor:
+        hidden_BTC, _ = self.hidden(torch.tensor([[*_PREFIX, *row] for row in _ROWS], device=self.model.device))
+        return torch.cat([hidden_BTC[0, : len(_PREFIX)], hidden_BTC[:, len(_PREFIX) :].flatten(0, 1)])
+
+    @torch.no_grad()
+    def _agrees(self, expected: Tensor) -> bool:
+        """Whether attention over packs and the replacements give what the model gives."""
+        config = self.model.config
+        before = config._attn_implementation  # noqa: SLF001
+        replaced = self._replaced or []
+        try:
+            config._attn_implementation = ATTENTION  # noqa: SLF001
+            for module, forward in replaced:
+                module.forward = forward
+            found = self.packed(pack([(*_PREFIX, *row) for row in _ROWS], len(_PREFIX)))
+            return _same(found, expected)
+        except (TypeError, ValueError, RuntimeError, NotImplementedError):
+            return False  # an architecture that hands attention nothing, or something else
+        finally:
+            config._attn_implementation = before  # noqa: SLF001
+            for module, _ in replaced:
+                del module.forward
+
+
+_PREFIX, _ROWS = (5, 3, 7, 2), ((1, 4, 6), (2, 5, 8))
+"""Token ids that every vocabulary has; two sequences of one beginning."""
+
+
+def _takes_attention(model: Any) -> bool:
+    return bool(getattr(model, "_supports_attention_backend", False))
+
+
+def _attention(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float | None = None,
+    pack: Pack | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Attention as transformers calls it: over a pack where one is given, else the usual one."""
+    # Rotary positions leave queries and keys in float32 where values are in bfloat16.
+    query, key = query.to(value.dtype), key.to(value.dtype)
+    if pack is None:
+        mask = None if attention_mask is None else attention_mask.to(value.dtype)
+        out, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **rest)
+        return out, None
+    if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
+        raise NotImplementedError("This attention does more than a softmax over what came before.")
+    gathered_HND = branched_attention(query[0], key[0], value[0], pack, scaling or query.shape[-1] ** -0.5)
+    return gathered_HND.transpose(0, 1)[None], None
+
+
+AttentionInterface.register(ATTENTION, _attention)
+
+
+def _replacements(body: Any, adapter: str | None, dtype: torch.dtype) -> list[tuple[Any, Forward]] | None:
+    """Every layer of the body to replace, with its new `forward`; None where an adapter is of another kind."""
+    found: list[tuple[Any, Forward]] = []
+    adapters = _lora_layers(body)
+    if any(not _plain_lora(module, adapter) for module in adapters):
+        return None
+    inside = {id(child) for module in adapters for child in module.modules() if child is not module}
+    found += [(module, _lora_forward(module, adapter, dtype)) for module in adapters]
+    last = getattr(body, "norm", None)
+    for module in body.modules():
+        if id(module) in inside or module in adapters:
+            continue
+        if type(module) is nn.Linear:
+            found.append((module, _linear_forward(module, dtype)))
+        elif module is not last and _is_rms_norm(module):
+            found.append((module, _norm_forward(module, dtype)))
+        elif _is_swiglu(module):
+            found.append((module, _swiglu_forward(module)))
+    return found
+
+
+def _lora_layers(body: Any) -> list[Any]:
+    from peft.tuners.lora import LoraLayer
+
+    return [module for module in body.modules() if isinstance(module, LoraLayer)]
+
+
+def _plain_lora(module: Any, adapter: str | None) -> bool:
+    """Whether it is W + s·B·A with nothing else in it: no dropout, no variant, no bias of its own."""
+    if adapter is None or adapter not in module.lora_A:
+        return True  # this adapter adds nothing here
+    return (
+        type(module.base_layer) is nn.Linear
+        and not module.base_layer.weight.requires_grad
+        and type(module.lora_A[adapter]) is nn.Linear
+        and isinstance(module.lora_dropout[adapter], nn.Identity)
+        and adapter not in module.lora_variant
+        and module.lora_B[adapter].bias is None
+        and not module.merged
+    )
+
+
+def _lora_forward(module: Any, adapter: str | None, dtype: torch.dtype) -> Forward:
+    base = module.base_layer
+    if adapter is None or adapter not in module.lora_A:
+        return _linear_forward(base, dtype)
+    W_OI, b_O = base.weight.detach().to(dtype), None if base.bias is None else base.bias.detach().to(dtype)
+    lora_a, lora_b, scale = module.lora_A[adapter], module.lora_B[adapter], module.scaling[adapter]
+    return lambda x, *_, **__: lora_linear(x, W_OI, b_O, lora_a.weight, lora_b.weight, scale)
+
+
+def _linear_forward(module: nn.Linear, dtype: torch.dtype) -> Forward:
+    if module.weight.requires_grad:  # a copy in another type is made anew for every step
+        return lambda x, *_, **__: functional.linear(x.to(dtype), module.weight.to(dtype), _cast(module.bias, dtype))
+    W_OI, b_O = module.weight.detach().to(dtype), _cast(module.bias, dtype)
+    return lambda x, *_, **__: functional.linear(x.to(dtype), W_OI, b_O)
+
+
+def _cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:
+    return None if bias is None else bias.to(dtype)
+
+
+def _is_rms_norm(module: Any) -> bool:
+    """Whether it computes w · x / √(mean(x²) + ε): its name suggests it, its result proves it."""
+    weight = getattr(module, "weight", None)
+    if not type(module).__name__.endswith("RMSNorm") or weight is None or _eps(module) is None:
+        return False
+    x_1C = torch.linspace(-2, 3, len(weight), device=weight.device, dtype=weight.dtype)[None]
+    with torch.no_grad():
+        return _same(rms_norm(x_1C, weight, _eps(module) or 0.0, weight.dtype), module(x_1C))
+
+
+def _eps(module: Any) -> float | None:
+    return getattr(module, "variance_epsilon", getattr(module, "eps", None))
+
+
+def _norm_forward(module: Any, dtype: torch.dtype) -> Forward:
+    eps = _eps(module) or 0.0
+    return lambda x: rms_norm(x, module.weight, eps, dtype)
+
+
+def _is_swiglu(module: Any) -> bool:
+    """Whether it is down(silu(gate(x)) · up(x))."""
+    parts = ("gate_proj", "up_proj", "down_proj", "act_fn")
+    if set(dict(module.named_children())) != set(parts):
+        return False
+    x = torch.linspace(-4, 4, 64)
+    return _same(functional.silu(x), module.act_fn(x))
+
+
+def _swiglu_forward(module: Any) -> Forward:
+    return lambda x: module.down_proj(swiglu(module.gate_proj(x), module.up_proj(x)))
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two results of one type differ by rounding alone."""
+    return bool((one - other).float().norm() <= ROUNDING[other.dtype] * other.float().norm())
