@@ -81,11 +81,11 @@ def banking77(shared, work, quick):  # noqa: ARG001 - every job is made alike
         specs=(
             ArmSpec(
                 "few_shot+fine_tune",
-                (Step("few_shot", NEAREST_FIVE), Step("fine_tune", {"epochs": 2, "batch_size": 16})),
+                (Step("few_shot", NEAREST_FIVE), Step("fine_tune", {"epochs": 3, "batch_size": 16})),
             ),
         ),
         data=Data(task, tuple(train), tuple(dev), tuple(drawn)),
-        note="few_shot+fine_tune learns for 2 epochs, fine_tune for 6: its prompts are six times as long.",
+        note="few_shot+fine_tune learns for 3 epochs, fine_tune for 6: its prompts are six times as long.",
     )
 
 

@@ -291,21 +291,21 @@ class Engine:
         trie = self._trie(choices)
         with self.using(adapter):
             ready = self._prefill([asked.prompt for asked in batch], adapter)
-            log_p_BL = score_labels(
+            scores = score_labels(
                 self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie
             )
-        p_BL = log_p_BL.double().softmax(dim=-1)
-        best_B = log_p_BL.argmax(dim=-1).tolist()
+        p_BL = scores.log_p_BL.double().softmax(dim=-1)
+        best_B = scores.log_p_BL.argmax(dim=-1).tolist()
         return [
             Completion(
                 choices[best],
                 "choice",
-                Usage(len(asked.prompt.ids), len(trie.tokens) + 1, ready.shared_tokens),
+                Usage(len(asked.prompt.ids), num_nodes + 1, ready.shared_tokens),
                 probabilities=dict(zip(choices, p_L.tolist(), strict=True)),
                 asked=asked.prompt.request,
                 dropped=asked.prompt.dropped,
             )
-            for asked, best, p_L in zip(batch, best_B, p_BL, strict=True)
+            for asked, best, p_L, num_nodes in zip(batch, best_B, p_BL, scores.num_nodes, strict=True)
         ]
 
     def _build_trie(self, choices: tuple[str, ...]) -> Trie:

@@ -1,15 +1,22 @@
 """Closed sets are answered by exact label scoring: the probability of each label, never free text.
 
-The labels' tokens form a trie. Its inner nodes are appended to the prompt as one block in which each
-node attends to the prompt and to its own ancestors, so a single pass gives every label's exact
-log-probability. The stop token joins a label's path only where another label continues it: with it
-no label is a prefix of another, the labels are disjoint events, and their probabilities may be
-normalised over the set.
+The labels' tokens form a trie. Nodes are appended to the prompt in which each attends to the prompt and
+to its own ancestors, so that one pass through the network follows many labels at once. The stop token
+joins a label's path only where another label continues it: with it no label is a prefix of another, the
+labels are disjoint events, and their probabilities may be normalised over the set.
+
+A small trie takes a single pass. In a large one the likely nodes go first: what hangs on a node is never
+likelier than the node itself, so nodes that together hold less than `NEGLIGIBLE` of what the labels found
+so far hold need no pass at all. The most likely label is exact, and so is every probability to within
+`NEGLIGIBLE`.
 """
 
 from __future__ import annotations
 
+import math
+from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
@@ -25,6 +32,12 @@ if TYPE_CHECKING:
 
 HEAD_ROWS = 256
 """Rows of hidden states that pass the head at once: 256 × 49,152 scores are 50 MB."""
+NEGLIGIBLE = 1e-3
+"""Probability, among the labels, that all nodes left out may have together."""
+SMALL_TRIE = 24
+"""Inner nodes up to which one pass over all of them is faster than rounds."""
+FIRST_DIVE = 0.05
+"""While no label is complete, nodes of at least this part of the likeliest one's probability go on."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,50 @@ class Trie:
     edge_from: tuple[int, ...]
     edge_token: tuple[int, ...]
     paths: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def edges(self) -> dict[int, list[int]]:
+        """The edges that leave each node."""
+        leaving: dict[int, list[int]] = defaultdict(list)
+        for edge, node in enumerate(self.edge_from):
+            leaving[node].append(edge)
+        return dict(leaving)
+
+    def tokens_after(self, node: int) -> list[int]:
+        """The tokens of the edges that leave a node, in their order."""
+        return [self.edge_token[edge] for edge in self.edges[node]]
+
+    @cached_property
+    def node_after(self) -> dict[int, int]:
+        """The inner node that an edge leads to; an edge that ends a label leads to none."""
+        places = {
+            (parent, token): n
+            for n, (parent, token) in enumerate(zip(self.parents, self.tokens, strict=True), 1)
+        }
+        pairs = zip(self.edge_from, self.edge_token, strict=True)
+        return {edge: places[pair] for edge, pair in enumerate(pairs) if pair in places}
+
+    @cached_property
+    def label_after(self) -> dict[int, int]:
+        """The label that an edge ends."""
+        return {path[-1]: label for label, path in enumerate(self.paths)}
+
+    @cached_property
+    def labels_below(self) -> dict[int, list[int]]:
+        """The labels that hang on each inner node."""
+        below: dict[int, list[int]] = defaultdict(list)
+        for label, path in enumerate(self.paths):
+            for edge in path[1:]:
+                below[self.edge_from[edge]].append(label)
+        return dict(below)
+
+    @cached_property
+    def ancestors(self) -> tuple[frozenset[int], ...]:
+        """For node n, itself and the inner nodes above it; empty for the root."""
+        above: list[frozenset[int]] = [frozenset()]
+        for node, parent in enumerate(self.parents, 1):
+            above.append(above[parent] | {node})
+        return tuple(above)
 
 
 def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
@@ -81,10 +138,18 @@ def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
     )
 
 
+@dataclass(frozen=True)
+class LabelScores:
+    """Log-probability of every label after every prompt, [B, L], and the nodes each row's scoring took."""
+
+    log_p_BL: Tensor  # noqa: N815
+    num_nodes: tuple[int, ...]
+
+
 def score_labels(  # noqa: PLR0917 - six things, all of one batch
     network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
-) -> Tensor:
-    """Log-probability of every label after every prompt, [B, L].
+) -> LabelScores:
+    """Log-probability of every label after every prompt.
 
     Args:
         network: the model.
@@ -94,6 +159,135 @@ def score_labels(  # noqa: PLR0917 - six things, all of one batch
         lengths_B: tokens in each prompt.
         trie: of the labels.
     """
+    if len(trie.tokens) > SMALL_TRIE:
+        return _in_rounds(network, last_BC, past, seen_BP, lengths_B, trie)
+    log_p_BL = _in_one_pass(network, last_BC, past, seen_BP, lengths_B, trie)
+    return LabelScores(log_p_BL, (len(trie.tokens),) * len(last_BC))
+
+
+class _Search:
+    """One prompt's way through the trie: which nodes are reached, how likely they are, what comes next."""
+
+    def __init__(self, trie: Trie) -> None:
+        self.trie = trie
+        self.frontier: dict[int, float] = {0: 0.0}
+        self.labels: dict[int, float] = {}
+        self.total = -math.inf
+        self.num_nodes = -1  # the root is the prompt's
+
+    def expand(self, node: int, edges_log_p: list[float]) -> None:
+        """Takes in the log-probabilities of the tokens after a node."""
+        log_p = self.frontier.pop(node)
+        self.num_nodes += 1
+        for edge, edge_log_p in zip(self.trie.edges[node], edges_log_p, strict=True):
+            reached = log_p + edge_log_p
+            if (label := self.trie.label_after.get(edge)) is not None:
+                self.labels[label] = reached
+                self.total = _log_add(self.total, reached)
+            else:
+                self.frontier[self.trie.node_after[edge]] = reached
+
+    def next_nodes(self) -> list[int]:
+        """The nodes to follow, likeliest first; none when what is left is negligible."""
+        ordered = sorted(self.frontier, key=lambda node: (-self.frontier[node], node))
+        if not self.labels:
+            likeliest = self.frontier[ordered[0]]
+            return [node for node in ordered if self.frontier[node] >= likeliest + math.log(FIRST_DIVE)]
+        best = max(self.labels.values())
+        spare = NEGLIGIBLE * math.exp(self.total - best)  # in parts of the best label's probability
+        while ordered and self.frontier[ordered[-1]] < best:
+            spare -= math.exp(self.frontier[ordered[-1]] - best)
+            if spare < 0:
+                break
+            ordered.pop()
+        return ordered
+
+    def scores(self) -> list[float]:
+        """Every label's log-probability; the labels below a node left out share its own evenly."""
+        found = dict(self.labels)
+        for node, log_p in self.frontier.items():
+            below = self.trie.labels_below[node]
+            found |= dict.fromkeys(below, log_p - math.log(len(below)))
+        return [found[label] for label in range(len(self.trie.paths))]
+
+
+def _log_add(one: float, other: float) -> float:
+    high, low = max(one, other), min(one, other)
+    return high if low == -math.inf else high + math.log1p(math.exp(low - high))
+
+
+def _in_rounds(  # noqa: PLR0917 - as score_labels
+    network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
+) -> LabelScores:
+    """Follow the likely nodes of all prompts together, in each round as many as a prompt has on average."""
+    searches = [_Search(trie) for _ in range(len(last_BC))]
+    columns: list[list[int]] = [[] for _ in searches]  # the node in each column that a round has added
+    _take_in(network, last_BC.unsqueeze(1), searches, [[0]] * len(searches))
+    while True:
+        waiting = [search.next_nodes() for search in searches]
+        busy = sum(map(bool, waiting))
+        if not busy:
+            break
+        # Rows are padded to one width: the few with many nodes wait for another round.
+        width = math.ceil(sum(map(len, waiting)) / busy)
+        taken = [nodes[:width] for nodes in waiting]
+        hidden_BTC, past = _forward(network, taken, columns, past, seen_BP, lengths_B, trie)
+        _take_in(network, hidden_BTC, searches, taken)
+    log_p_BL = torch.tensor([search.scores() for search in searches], dtype=torch.float64)
+    return LabelScores(log_p_BL, tuple(search.num_nodes for search in searches))
+
+
+def _forward(  # noqa: PLR0917 - as score_labels
+    network: Network,
+    taken: list[list[int]],
+    columns: list[list[int]],
+    past: Past,
+    seen_BP: Tensor,
+    lengths_B: Tensor,
+    trie: Trie,
+) -> tuple[Tensor, Past]:
+    """Hidden states of the nodes taken, [B, T, C], and the past with them; `columns` learns where they are."""
+    width = max(map(len, taken))
+    # Node 0 stands for padding: it sees the prompt alone, and no node sees it.
+    rows = [nodes + [0] * (width - len(nodes)) for nodes in taken]
+    for known, row in zip(columns, rows, strict=True):
+        known.extend(row)
+    tokens_BT = [[trie.tokens[node - 1] if node else 0 for node in row] for row in rows]
+    depths_BT = [[trie.depths[node - 1] if node else 1 for node in row] for row in rows]
+    sees_BTS = [
+        [[column in trie.ancestors[node] for column in known] for node in row]
+        for known, row in zip(columns, rows, strict=True)
+    ]
+    device = lengths_B.device
+    prompt_BTP = seen_BP.unsqueeze(1).expand(-1, width, -1)
+    return network.hidden(
+        torch.tensor(tokens_BT, device=device),
+        past=past,
+        mask_BTS=torch.cat([prompt_BTP, torch.tensor(sees_BTS, device=device)], dim=2),
+        # Depth 1 follows the prompt's last token, whose position is its length minus one.
+        positions_BT=lengths_B.unsqueeze(1) + torch.tensor(depths_BT, device=device) - 1,
+        keep_past=True,
+    )
+
+
+def _take_in(network: Network, hidden_BTC: Tensor, searches: list[_Search], taken: list[list[int]]) -> None:
+    """Tells every search how likely the tokens after its nodes are."""
+    places = [(row, column) for row, nodes in enumerate(taken) for column in range(len(nodes))]
+    for start in range(0, len(places), HEAD_ROWS):
+        rows, columns = (list(numbers) for numbers in zip(*places[start : start + HEAD_ROWS], strict=True))
+        log_p_NV = network.logits(hidden_BTC[rows, columns]).log_softmax(dim=-1)
+        nodes = [taken[row][column] for row, column in zip(rows, columns, strict=True)]
+        tokens = [searches[0].trie.tokens_after(node) for node in nodes]
+        from_N = [n for n, after in enumerate(tokens) for _ in after]
+        found = iter(log_p_NV[from_N, [token for after in tokens for token in after]].tolist())
+        for row, node, after in zip(rows, nodes, tokens, strict=True):
+            searches[row].expand(node, [next(found) for _ in after])
+
+
+def _in_one_pass(  # noqa: PLR0917 - as score_labels
+    network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
+) -> Tensor:
+    """All inner nodes as one block, [B, L]."""
     batch = last_BC.shape[0]
     rows = [last_BC.unsqueeze(1)]
     if trie.tokens:

@@ -95,7 +95,9 @@ class TrainingNetwork(TransformersNetwork):
 
     @torch.no_grad()
     def _on_a_few_tokens(self) -> Tensor:
-        hidden_BTC, _ = self.hidden(torch.tensor([[*_PREFIX, *row] for row in _ROWS], device=self.model.device))
+        hidden_BTC, _ = self.hidden(
+            torch.tensor([[*_PREFIX, *row] for row in _ROWS], device=self.model.device)
+        )
         return torch.cat([hidden_BTC[0, : len(_PREFIX)], hidden_BTC[:, len(_PREFIX) :].flatten(0, 1)])
 
     @torch.no_grad()
@@ -206,7 +208,9 @@ def _lora_forward(module: Any, adapter: str | None, dtype: torch.dtype) -> Forwa
 
 def _linear_forward(module: nn.Linear, dtype: torch.dtype) -> Forward:
     if module.weight.requires_grad:  # a copy in another type is made anew for every step
-        return lambda x, *_, **__: functional.linear(x.to(dtype), module.weight.to(dtype), _cast(module.bias, dtype))
+        return lambda x, *_, **__: functional.linear(
+            x.to(dtype), module.weight.to(dtype), _cast(module.bias, dtype)
+        )
     W_OI, b_O = module.weight.detach().to(dtype), _cast(module.bias, dtype)
     return lambda x, *_, **__: functional.linear(x.to(dtype), W_OI, b_O)
 

@@ -13,6 +13,8 @@ POOLS = 4
 """An epoch is sorted by length in at least this many separate pools, so that batches mix anew each time."""
 POOL_BATCHES = 50
 """And a pool holds at most this many batches."""
+EXTRA_BATCH_TOKENS = 32
+"""About what a batch costs besides its tokens: many small operations, and products too small to be fast."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +90,24 @@ def plan_epoch(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int
 def split(sequences: Sequence[TokenSequence], max_batch_tokens: int, *, share: bool) -> list[Batch]:
     """The batches of one step: as few as hold at most `max_batch_tokens` tokens each, padding included.
 
-    With `share` the common prefix of all sequences counts once a batch. A sequence that is longer than
-    the budget is a batch by itself: nothing is cut off.
+    With `share` the common prefix of a batch's sequences counts once, and sequences that have a longer
+    prefix in common than the rest go together where that saves work. A sequence that is longer than the
+    budget is a batch by itself: nothing is cut off.
     """
-    ordered = sorted(sequences, key=len)
-    prefix = common_prefix([sequence.inputs for sequence in ordered]) if share else 0
+    ordered = sorted(sequences, key=lambda sequence: (len(sequence), sequence.inputs))
+    if not share:
+        return _within_budget(ordered, 0, max_batch_tokens)
+    groups = _by_prefix(ordered)[1]
+    return [
+        batch
+        for group in groups
+        for batch in _within_budget(
+            sorted(group, key=len), common_prefix([sequence.inputs for sequence in group]), max_batch_tokens
+        )
+    ]
+
+
+def _within_budget(ordered: list[TokenSequence], prefix: int, max_batch_tokens: int) -> list[Batch]:
     batches: list[list[TokenSequence]] = [[]]
     for sequence in ordered:
         # Sorted by length, so this sequence is the longest of its batch.
@@ -101,3 +116,28 @@ def split(sequences: Sequence[TokenSequence], max_batch_tokens: int, *, share: b
             batches.append([])
         batches[-1].append(sequence)
     return [Batch(tuple(batch)) for batch in batches]
+
+
+def _by_prefix(sequences: list[TokenSequence]) -> tuple[int, list[list[TokenSequence]]]:
+    """The cheapest grouping by common beginnings, and its cost in tokens computed."""
+    rows = [sequence.inputs for sequence in sequences]
+    prefix = common_prefix(rows)
+    together = EXTRA_BATCH_TOKENS + prefix + sum(len(row) - prefix for row in rows)
+    branches: dict[int | None, list[TokenSequence]] = {}
+    for sequence, row in zip(sequences, rows, strict=True):
+        branches.setdefault(row[prefix] if len(row) > prefix else None, []).append(sequence)
+    if len(branches) == 1:  # all alike
+        return together, [sequences]
+    rest: list[TokenSequence] = []
+    cost, groups = 0, list[list[TokenSequence]]()
+    for branch in branches.values():
+        apart, parts = _by_prefix(branch) if len(branch) > 1 else (0, [])
+        if parts and apart < sum(len(sequence.inputs) - prefix for sequence in branch):
+            cost += apart
+            groups += parts
+        else:
+            rest += branch
+    if rest:
+        cost += EXTRA_BATCH_TOKENS + prefix + sum(len(sequence.inputs) - prefix for sequence in rest)
+        groups.append(rest)
+    return (cost, groups) if cost < together else (together, [sequences])

@@ -57,7 +57,7 @@ def _causal(query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, scale: float)
 
 
 def _branches(query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, packed: Pack, scale: float) -> Tensor:
-    rows_M = packed.rows_BT.flatten().to(query_HND.device)
+    rows_M = packed.rectangle.flatten().to(query_HND.device)
     own_M = packed.own_rows.to(query_HND.device)
     B, T, L = len(packed.lengths), packed.longest, packed.prefix
     H, _, D = query_HND.shape
@@ -76,17 +76,17 @@ def _branches_written_out(  # noqa: PLR0917 - queries, keys and values of the br
 ) -> Tensor:
     H, B, T, D = query_HBTD.shape
     K, L = key_KLD.shape[:2]
-    query_KBMD = (query_HBTD * scale).view(K, H // K, B, T, D).transpose(1, 2).reshape(K, B, -1, D)
+    query_KBMD = (query_HBTD * scale).reshape(K, H // K, B, T, D).transpose(1, 2).reshape(K, B, -1, D)
     own_KBGTT = (query_KBMD @ key_KBTD.transpose(2, 3)).view(K, B, -1, T, T)
-    own_KBMT = own_KBGTT.masked_fill(_ahead(T, query_HBTD.device), -torch.inf).view(K, B, -1, T)
+    own_KBMT = own_KBGTT.masked_fill(_ahead(T, query_HBTD.device), -torch.inf).reshape(K, B, -1, T)
     if L:
-        shared_KBML = (query_KBMD.view(K, -1, D) @ key_KLD.transpose(1, 2)).view(K, B, -1, L)
+        shared_KBML = (query_KBMD.reshape(K, -1, D) @ key_KLD.transpose(1, 2)).view(K, B, -1, L)
         weights_KBMS = torch.cat([shared_KBML, own_KBMT], dim=-1).softmax(-1)
-        shared_KBMD = (weights_KBMS[..., :L].reshape(K, -1, L) @ value_KLD).view(K, B, -1, D)
+        shared_KBMD = (weights_KBMS[..., :L].reshape(K, -1, L) @ value_KLD).reshape(K, B, -1, D)
         gathered_KBMD = shared_KBMD + weights_KBMS[..., L:] @ value_KBTD
     else:
         gathered_KBMD = own_KBMT.softmax(-1) @ value_KBTD
-    return gathered_KBMD.view(K, B, H // K, T, D).transpose(1, 2).reshape(H, B, T, D)
+    return gathered_KBMD.reshape(K, B, H // K, T, D).transpose(1, 2).reshape(H, B, T, D)
 
 
 def _branches_streamed(  # noqa: PLR0917 - as above

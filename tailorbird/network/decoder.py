@@ -22,7 +22,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tailorbird.errors import ContextTooLong, RecipeError
+from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.network import Past
+from tailorbird.network.packing import Pack
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B, K, S, D]."""
@@ -107,6 +109,7 @@ class Decoder(nn.Module):
     """
 
     shares_prefix = True
+    packs = True
 
     def __init__(self, shape: DecoderShape, *, seed: int = 0) -> None:
         super().__init__()
@@ -165,6 +168,21 @@ class Decoder(nn.Module):
             kept.append(keys_values)
         return self.norm(x_BTC), tuple(kept) if keep_past else None
 
+    def packed(self, packed: Pack) -> Tensor:
+        """Final hidden states of a pack's tokens, [N, C].
+
+        Raises:
+            ContextTooLong: one of its sequences exceeds the shape's context.
+        """
+        self._check_fits(packed.prefix + packed.longest)
+        device = self.embedding.weight.device
+        positions_1N = torch.tensor([packed.positions], device=device)
+        rotation = rotation_of(positions_1N, self.shape.head_width, self.shape.rope_theta)
+        x_1NC = self.embedding(torch.tensor([packed.ids], device=device))
+        for block in self.blocks:
+            x_1NC, _ = block(x_1NC, rotation, None, None, packed)
+        return self.norm(x_1NC)[0]
+
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """Scores over the vocabulary, [N, V]."""
         return functional.linear(hidden_NC, (self.embedding if self.head is None else self.head).weight)
@@ -195,10 +213,16 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(shape)
 
     def forward(
-        self, x_BTC: Tensor, rotation: KeysValues, mask_BTS: Tensor | None, past: KeysValues | None
+        self,
+        x_BTC: Tensor,
+        rotation: KeysValues,
+        mask_BTS: Tensor | None,
+        past: KeysValues | None,
+        packed: Pack | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """The stream after this layer, and the layer's keys and values."""
-        attended_BTC, keys_values = self.attention(self.attention_norm(x_BTC), rotation, mask_BTS, past)
+        normed_BTC = self.attention_norm(x_BTC)
+        attended_BTC, keys_values = self.attention(normed_BTC, rotation, mask_BTS, past, packed)
         x_BTC = x_BTC + attended_BTC
         return x_BTC + self.feed_forward(self.feed_forward_norm(x_BTC)), keys_values
 
@@ -216,12 +240,21 @@ class Attention(nn.Module):
         self.output = linear(shape.width, shape.width)
 
     def forward(
-        self, x_BTC: Tensor, rotation: KeysValues, mask_BTS: Tensor | None, past: KeysValues | None
+        self,
+        x_BTC: Tensor,
+        rotation: KeysValues,
+        mask_BTS: Tensor | None,
+        past: KeysValues | None,
+        packed: Pack | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """What each token gathers, [B, T, C], and the keys and values of all S tokens."""
         query_BHTD = rotate(self._heads(self.query(x_BTC)), rotation)
         key_BKSD = rotate(self._heads(self.key(x_BTC)), rotation)
         value_BKSD = self._heads(self.value(x_BTC))
+        if packed is not None:
+            scale = 1 / math.sqrt(self.head_width)
+            gathered_HND = branched_attention(query_BHTD[0], key_BKSD[0], value_BKSD[0], packed, scale)
+            return self.output(gathered_HND.transpose(0, 1).flatten(1)[None]), (key_BKSD, value_BKSD)
         if past is not None:
             key_BKSD = torch.cat([past[0], key_BKSD], dim=2)
             value_BKSD = torch.cat([past[1], value_BKSD], dim=2)

@@ -45,7 +45,7 @@ class _LoraLinear(torch.autograd.Function):
 def lora_linear(  # noqa: PLR0917 - the formula's letters
     x: Tensor, W_OI: Tensor, b_O: Tensor | None, A_RI: Tensor, B_OR: Tensor, scale: float
 ) -> Tensor:
-    """x Wᵀ + b + scale · (x Aᵀ) Bᵀ in W's type; gradients reach x, A and B.
+    """The product x Wᵀ + b + scale · (x Aᵀ) Bᵀ in W's type; gradients reach x, A and B.
 
     Args:
         x: [..., I] of any type.
@@ -83,7 +83,7 @@ class _RmsNorm(torch.autograd.Function):
 
 
 def rms_norm(x: Tensor, w_C: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-    """w · x / √(mean(x²) + eps) over the last dimension, computed in float32, given in `dtype`."""
+    """The row w · x / √(mean(x²) + eps) over the last dimension, computed in float32, given in `dtype`."""
     y_MC: Any = _RmsNorm.apply(x.reshape(-1, x.shape[-1]), w_C, eps, dtype)
     return y_MC.view(x.shape)
 

@@ -20,12 +20,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import repeat
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from tailorbird.network.batches import Batch
-from tailorbird.network.network import Network
+from tailorbird.network.network import Network, PackingNetwork
 from tailorbird.network.packing import pack
 
 SHORTEST_PREFIX = 8
@@ -57,8 +58,10 @@ def completion_loss(
     if not batch.num_labels:
         return torch.zeros((), device=device), 0.0
     prefix = shared_prefix(network, batch) if share else 0
-    stream = packed_states if getattr(network, "packs", False) else hidden_states
-    rows_RC, starts = stream(network, batch, prefix, device)
+    if getattr(network, "packs", False):
+        rows_RC, starts = packed_states(cast("PackingNetwork", network), batch, prefix)
+    else:
+        rows_RC, starts = hidden_states(network, batch, prefix, device)
     labels = labels_of(batch, prefix, starts)
     rows_U, which_N = torch.unique(torch.tensor(labels.rows), return_inverse=True)
     logits_UV = network.logits(rows_RC.index_select(0, rows_U.to(device)))
@@ -69,11 +72,8 @@ def completion_loss(
     return (nll_N * weights_N).sum(), batch.num_labels
 
 
-def packed_states(
-    network: Network, batch: Batch, prefix: int, device: torch.device | str
-) -> tuple[Tensor, Sequence[int]]:
+def packed_states(network: PackingNetwork, batch: Batch, prefix: int) -> tuple[Tensor, Sequence[int]]:
     """The hidden states of the batch as one stream [N, C], and where each sequence's own tokens begin."""
-    del device  # the network knows where its weights are
     packed = pack(batch.inputs, prefix)
     return network.packed(packed), packed.starts
 

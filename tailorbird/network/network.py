@@ -45,6 +45,12 @@ class Network(Protocol):
         """The past of one row repeated for `batch` rows, without touching the given one."""
         ...
 
+
+class PackingNetwork(Network, Protocol):
+    """A network that also takes packs, where its `packs` is True."""
+
+    packs: bool
+
     def packed(self, packed: Pack) -> Tensor:
-        """Final hidden states of a pack's tokens, [N, C]; asked only of networks whose `packs` is True."""
+        """Final hidden states of a pack's tokens, [N, C]."""
         ...

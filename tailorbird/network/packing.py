@@ -50,11 +50,13 @@ class Pack:
         return max(self.lengths, default=0)
 
     @cached_property
-    def rows_BT(self) -> Tensor:
+    def rectangle(self) -> Tensor:
         """Own tokens as a rectangle of places in the stream; short rows repeat their start as padding."""
         places_T = torch.arange(self.longest)
         lengths_B1, starts_B1 = torch.tensor(self.lengths)[:, None], torch.tensor(self.starts)[:, None]
-        return torch.where(places_T < lengths_B1, starts_B1 + places_T, starts_B1.clamp(max=len(self.ids) - 1))
+        return torch.where(
+            places_T < lengths_B1, starts_B1 + places_T, starts_B1.clamp(max=len(self.ids) - 1)
+        )
 
     @cached_property
     def own_rows(self) -> Tensor:

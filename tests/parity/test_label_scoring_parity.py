@@ -6,6 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tailorbird.errors import NotFound
+from tailorbird.models import label_scoring
 from tailorbird.models.gguf_file import starter_file
 from tailorbird.models.local import open_local
 from tailorbird.records import Message, Request
@@ -25,6 +26,8 @@ WORDS = (
     "x" * 12,
     "how long does it take",
 )
+
+LIKELY_FIRST = ("order", "repair", "payment", "wheel", "brake", "parcel")
 
 label = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
@@ -56,9 +59,18 @@ def assert_exact(engine, requests, tolerance):
         assert answer.probabilities[answer.text] == max(found)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@pytest.fixture(params=["one_pass", "rounds"], scope="module")
+def way(request):
+    """Both ways through the trie, the rounds without leaving a node out."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(label_scoring, "SMALL_TRIE", 10**9 if request.param == "one_pass" else 0)
+        patch.setattr(label_scoring, "NEGLIGIBLE", 0.0)
+        yield request.param
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
 @given(prompts, closed_sets)
-def test_probabilities_of_any_labels_after_any_prompts_are_those_of_brute_force(questions, labels):
+def test_probabilities_of_any_labels_after_any_prompts_are_those_of_brute_force(way, questions, labels):
     requests = [Request((Message("user", q),), choices=tuple(labels)) for q in questions]
     assert_exact(ENGINE, requests, 1e-4)
 
@@ -73,9 +85,34 @@ def test_probabilities_of_any_labels_after_any_prompts_are_those_of_brute_force(
     ],
     ids=["each_a_prefix_of_the_next", "single_tokens", "words_that_continue", "sixty_that_share_a_start"],
 )
-def test_probabilities_are_exact_for(labels):
+def test_probabilities_are_exact_for(way, labels):
     requests = [Request((Message("user", "x" * n),), choices=labels) for n in (0, 1, 7, 200)]
     assert_exact(ENGINE, requests, 1e-4)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(prompts, st.lists(label | texts, min_size=30, max_size=60, unique=True))
+def test_leaving_out_the_negligible_keeps_the_label_and_changes_no_probability_by_more(questions, labels):
+    requests = [Request((Message("user", q),), choices=tuple(labels)) for q in questions]
+    for request, answer in zip(requests, ENGINE.answer(requests, None), strict=True):
+        expected = dict(zip(labels, brute_force(ENGINE, request), strict=True))
+        assert expected[answer.text] == pytest.approx(max(expected.values()), abs=1e-4)
+        assert answer.probabilities == pytest.approx(expected, abs=label_scoring.NEGLIGIBLE + 1e-4)
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-9)
+
+
+def test_a_sure_model_scores_many_labels_in_few_passes():
+    labels = tuple(f"{first} {second}" for first in LIKELY_FIRST for second in WORDS)
+    request = Request((Message("user", "x"),), choices=labels)
+    engine = tiny_model().engine
+    with torch.no_grad():
+        engine.model.lm_head.weight.mul_(20)
+    trie = engine._trie(labels)
+    assert len(trie.tokens) > label_scoring.SMALL_TRIE
+    answer = engine.answer([request], None)[0]
+    assert answer.usage.output_tokens - 1 < len(trie.tokens) / 2
+    expected = dict(zip(labels, brute_force(engine, request), strict=True))
+    assert max(expected, key=expected.get) == answer.text
 
 
 def test_a_label_that_another_continues_is_closed_by_the_stop_token():

@@ -1,3 +1,5 @@
+from collections import Counter
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -64,3 +66,43 @@ def test_a_shared_prefix_counts_once_against_the_budget():
 def test_a_batch_counts_its_tokens_and_weighted_labels():
     batch = Batch((TokenSequence((1, 2), (3,)), TokenSequence((1, 2, 4), (3, 5), weight=0.5)))
     assert (batch.prefix, batch.longest, batch.num_tokens, batch.num_labels) == (2, 4, 6, 2.0)
+
+
+def sequence(*tokens):
+    return TokenSequence(tokens, (1, 2))
+
+
+def test_sequences_with_a_longer_prefix_of_their_own_go_together():
+    metaprompt, other = tuple(range(100, 400)), tuple(range(500, 800))
+    start = (3, 4, 5)
+    step = [sequence(*start, *metaprompt, n) for n in range(6)] + [
+        sequence(*start, *other, n) for n in range(2)
+    ]
+    found = split(step, 10**6, share=True)
+    assert sorted(len(batch) for batch in found) == [2, 6]
+    assert all(batch.prefix == 303 for batch in found)
+
+
+def test_a_lone_sequence_does_not_cost_the_others_their_prefix():
+    metaprompt = tuple(range(100, 400))
+    step = [sequence(*metaprompt, n) for n in range(6)] + [sequence(*range(100, 130), *range(1000, 1270))]
+    found = {len(batch): batch.prefix for batch in split(step, 10**6, share=True)}
+    assert found[6] == 300
+    assert found[1] > 0
+
+
+def test_short_branches_are_not_worth_a_batch_of_their_own():
+    step = [sequence(*range(20), branch, branch + 1, n) for branch in (50, 60) for n in range(3)]
+    assert len(split(step, 10**6, share=True)) == 1
+
+
+@given(st.lists(st.lists(st.integers(0, 2), min_size=1, max_size=40).map(tuple), min_size=1, max_size=12))
+def test_grouping_loses_no_sequence_and_computes_no_more_tokens_than_one_batch(rows):
+    step = [sequence(*row) for row in rows]
+    found = split(step, 10**6, share=True)
+    assert Counter(s for batch in found for s in batch.sequences) == Counter(step)
+
+    def computed(batch):
+        return batch.num_tokens - batch.prefix * (len(batch) - 1)
+
+    assert sum(computed(batch) for batch in found) <= computed(Batch(tuple(step)))

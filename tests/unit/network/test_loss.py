@@ -38,9 +38,15 @@ def batches(draw):
     )
 
 
-def loss_and_gradients(batch, *, share):
+class Unpacked:
+    """The decoder as a network that takes no packs."""
+
+    hidden, logits, expand_past = DECODER.hidden, DECODER.logits, DECODER.expand_past
+
+
+def loss_and_gradients(batch, *, share, network=DECODER):
     DECODER.zero_grad()
-    loss, num_labels = completion_loss(DECODER, batch, share=share)
+    loss, num_labels = completion_loss(network, batch, share=share)
     if loss.requires_grad:
         loss.backward()
     return loss.item(), num_labels, [p.grad for p in DECODER.parameters()]
@@ -62,12 +68,13 @@ def textbook(batch):
 @settings(max_examples=60, deadline=None)
 def test_the_shared_prefix_changes_neither_loss_nor_gradients(batch):
     assert not batch.num_labels or shared_prefix(DECODER, batch) >= 8
-    shared = loss_and_gradients(batch, share=True)
-    plain = loss_and_gradients(batch, share=False)
-    assert shared[0] == pytest.approx(plain[0], rel=1e-9)
-    assert shared[1] == plain[1]
-    for one, other in zip(shared[2], plain[2], strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
+    plain = loss_and_gradients(batch, share=False, network=Unpacked())
+    for network, share in ((DECODER, True), (DECODER, False), (Unpacked(), True)):
+        found = loss_and_gradients(batch, share=share, network=network)
+        assert found[0] == pytest.approx(plain[0], rel=1e-9)
+        assert found[1] == plain[1]
+        for one, other in zip(found[2], plain[2], strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-9)
 
 
 @given(batches())

@@ -1,0 +1,272 @@
+"""Fine-tuning against its peers: the same model, data, order, learning rate and steps, in one run.
+
+    python benchmarks/fine_tune.py [--only short|metaprompt] [--steps N] [--rounds N] [--contenders a,b] [--trl PYTHON]
+
+short        Banking77's published 10-shot split: one message, one label
+metaprompt   the same messages, each behind a metaprompt of 5 fixed examples
+
+Contenders, each in a process of its own, taking turns:
+
+tailorbird      FineTune as it is; its time includes tokenizing and planning
+trl_default     SFTTrainer as it comes (bfloat16, gradient checkpointing)
+trl_tuned_bf16  without checkpointing, batches of like length
+trl_tuned_fp32  the same in float32
+plain           the loop of a textbook over transformers and PEFT, padded, in float32
+
+`--trl` names a Python that has trl and datasets besides the packages here; without it, an environment is
+made in build/bench/trl. Each trained adapter then answers the same test messages by label scoring.
+Writes benchmarks/results/fine_tune.json and .md; works in build/bench/fine_tune.
+"""
+
+import argparse
+import datetime as dt
+import json
+import os
+import statistics
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+from machine import machine, sentence
+from main_job import SEED, SHARED, distinct, even_draw, read_intents
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+WORK = ROOT / "build" / "bench" / "fine_tune"
+CONTENDERS = ("tailorbird", "trl_default", "trl_tuned_bf16", "trl_tuned_fp32", "plain")
+TRL_PACKAGES = ("trl==1.16.0", "datasets==5.2.0")
+SETTINGS = {"batch_size": 16, "learning_rate": 1e-3, "rank": 16}
+CASES = {
+    "short": {"steps": 96, "about": "Banking77, 10 examples of each of 77 intents"},
+    "metaprompt": {"steps": 12, "about": "the same behind a metaprompt of 5 fixed examples"},
+}
+
+
+def environment_with_trl(given):
+    """A Python that has the peers; made once, beside the packages of this one."""
+    if given:
+        return given
+    folder = WORK.parent / "trl"
+    python = folder / "bin" / "python"
+    if not python.exists():
+        venv.create(folder, with_pip=False)
+        place = next(folder.glob("lib/python*/site-packages"))
+        ours = next(Path(sys.prefix).glob("lib/python*/site-packages"))
+        (place / "ours.pth").write_text(f"{ours}\n", "utf-8")
+        subprocess.run(
+            [
+                sys.executable,
+                "-m",
+                "pip",
+                "install",
+                "--quiet",
+                "--target",
+                str(place),
+                "--no-deps",
+                *TRL_PACKAGES,
+            ],
+            check=True,
+        )
+        needs = (
+            "pyarrow",
+            "pandas",
+            "multiprocess",
+            "xxhash",
+            "dill",
+            "python-dateutil",
+            "pytz",
+            "tzdata",
+            "six",
+        )
+        subprocess.run(
+            [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(place), "--no-deps", *needs],
+            check=True,
+        )
+    return str(python)
+
+
+def rows_of(case, shared):
+    """The training rows in one fixed shuffled order, as the weights see them; task and test messages."""
+    import random
+
+    from tailorbird.data.task import Data, infer_task
+    from tailorbird.models.blank import Blank
+    from tailorbird.models.model import as_seen_by_weights
+    from tailorbird.techniques.few_shot import FewShot
+
+    folder = shared / "fewshot_intent_splits" / "BANKING77"
+    train, test = read_intents(folder / "train_10"), distinct(read_intents(folder / "test"))
+    task = infer_task(train)
+    random.Random(SEED).shuffle(train)
+    model = Blank()
+    if case == "metaprompt":
+        model = FewShot(k=5, select="fixed").apply(model, Data(task, tuple(train)))
+    rows = []
+    for example in train:
+        request = as_seen_by_weights(model, task.ask(example))
+        messages = [{"role": m.role, "content": m.content} for m in request.messages]
+        rows.append({"messages": messages, "completion": example.completion})
+    return rows, task, model, test
+
+
+def train(case, contender, steps, python, round_number):
+    """One contender's training, in a process of its own."""
+    from tailorbird.models.gguf_file import converted, starter_file
+
+    folder = WORK / case
+    job = {
+        **SETTINGS,
+        "contender": contender,
+        "base": str(converted(starter_file())),
+        "rows": str(folder / "rows.jsonl"),
+        "steps": steps,
+        "threads": int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 2),
+        "out": str(folder / f"{contender}-{round_number}"),
+    }
+    path = folder / f"{contender}.json"
+    path.write_text(json.dumps(job), "utf-8")
+    runner = python if contender.startswith("trl") else sys.executable
+    done = subprocess.run(
+        [runner, str(ROOT / "benchmarks" / "fine_tune_contender.py"), str(path)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        check=False,
+    )
+    line = next((text for text in done.stdout.splitlines() if text.startswith("RESULT ")), None)
+    if line is None:
+        raise RuntimeError(f"{contender} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return {**json.loads(line.removeprefix("RESULT ")), "adapter": job["out"]}
+
+
+def accuracy(adapter, task, wrapper, test):
+    """Correct answers of an adapter in PEFT's format, by label scoring, behind the case's metaprompt."""
+    from dataclasses import replace
+
+    from tailorbird.models.local import new_adapter_name, open_local
+    from tailorbird.models.model import as_seen_by_weights
+
+    weights = open_local("starter")
+    name = new_adapter_name()
+    weights.engine.load_adapter(name, Path(adapter))
+    tuned = replace(weights, adapter=name)
+    requests = [as_seen_by_weights(wrapper, task.ask(e)) for e in test]
+    answers = tuned.answer(requests)
+    weights.engine.remove_adapter(name)
+    return sum(a.text == e.completion for a, e in zip(answers, test, strict=True))
+
+
+def measure(case, given, python, tell):
+    """All contenders of a case, taking turns."""
+    folder = WORK / case
+    folder.mkdir(parents=True, exist_ok=True)
+    rows, task, wrapper, test = rows_of(case, given.shared)
+    (folder / "rows.jsonl").write_text(
+        "".join(json.dumps(r, ensure_ascii=False) + "\n" for r in rows), "utf-8"
+    )
+    steps = given.steps or CASES[case]["steps"]
+    runs = {name: [] for name in given.contenders.split(",")}
+    for number in range(given.rounds):
+        for name, done in runs.items():
+            found = train(case, name, steps, python, number)
+            done.append(found)
+            size = f"{found['peak_bytes'] / 1e9:.2f} GB"
+            tell(f"{case} {name}: {found['seconds']:.1f} s, {size}, loss {found['last_loss']:.3f}")
+    chosen = even_draw(test, given.test, SEED) if given.test else []
+    results = []
+    for name, found in runs.items():
+        right = accuracy(found[0]["adapter"], task, wrapper, chosen) if chosen else None
+        if chosen:
+            tell(f"{case} {name}: {right} of {len(chosen)} right")
+        results.append(
+            {
+                "contender": name,
+                "seconds": [round(f["seconds"], 2) for f in found],
+                "peak_bytes": max(f["peak_bytes"] for f in found),
+                "last_loss": found[0]["last_loss"],
+                "right": right,
+                "packages": found[0]["packages"],
+            }
+        )
+    return {
+        "case": case,
+        "about": CASES[case]["about"],
+        "steps": steps,
+        "num_test": len(chosen),
+        **SETTINGS,
+        "results": results,
+        "date": dt.datetime.now(dt.UTC).date().isoformat(),
+        "machine": machine(),
+    }
+
+
+def run_line(found):
+    """What was run, in a line."""
+    return (
+        f"`python benchmarks/fine_tune.py --only {found['case']}`, {found['date']}: {found['steps']} steps of "
+        f"{found['batch_size']}, LoRA rank {found['rank']} on all linear layers, learning rate "
+        f"{found['learning_rate']:g}. {sentence(found['machine'])}"
+    )
+
+
+def as_markdown(records):
+    """Every case as a table; times as medians and as multiples of ours."""
+    from tailorbird.evaluation.statistics import wilson
+
+    lines = ["# Fine-tuning against its peers", ""]
+    for found in records.values():
+        ours = next(r for r in found["results"] if r["contender"] == "tailorbird")
+        base = statistics.median(ours["seconds"])
+        lines += [
+            f"## {found['case']}: {found['about']}",
+            "",
+            run_line(found),
+            "",
+            "| contender | seconds (each run) | times ours | peak memory | last loss | accuracy (95 % interval) |",
+            "|---|---|---|---|---|---|",
+        ]
+        for result in found["results"]:
+            seconds = statistics.median(result["seconds"])
+            right = "–"
+            if result["right"] is not None:
+                low, high = wilson(result["right"], found["num_test"])
+                right = f"{result['right'] / found['num_test']:.1%} ({low:.1%} to {high:.1%})"
+            each = ", ".join(f"{s:.1f}" for s in result["seconds"])
+            lines.append(
+                f"| {result['contender']} | {each} | {seconds / base:.2f} | {result['peak_bytes'] / 1e9:.2f} GB | "
+                f"{result['last_loss']:.3f} | {right} |"
+            )
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Fine-tuning against its peers.")
+    parser.add_argument("--only", choices=sorted(CASES))
+    parser.add_argument("--steps", type=int, help="optimizer steps of every contender")
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument(
+        "--test", type=int, default=231, help="test messages that each adapter answers; 0 for none"
+    )
+    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--trl", help="a Python with trl and datasets")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder of public data sets")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    if not given.shared.is_dir():
+        sys.exit(f"{given.shared}: the public data sets are not there. Name their folder with --shared.")
+    python = environment_with_trl(given.trl)
+    given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "fine_tune.json"
+    records = json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    for case in [given.only] if given.only else CASES:
+        records[case] = measure(case, given, python, lambda line: print(line, flush=True))
+        path.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
+        (given.out / "fine_tune.md").write_text(as_markdown(records), "utf-8")
+    print(f"written to {given.out / 'fine_tune.md'}")
+
+
+if __name__ == "__main__":
+    main()

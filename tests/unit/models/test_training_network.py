@@ -1,0 +1,171 @@
+"""The faster way that a model runs while it is trained: what it replaces, what it leaves, what it puts back."""
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from transformers import (
+    Gemma2Config,
+    Gemma2ForCausalLM,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+from transformers.pytorch_utils import Conv1D
+
+from tailorbird.models.causal import TransformersNetwork
+from tailorbird.models.training_network import TrainingNetwork
+from tailorbird.network.batches import Batch
+from tailorbird.network.loss import completion_loss
+from tailorbird.network.sequences import TokenSequence
+from tailorbird.testing.tiny import tiny_model
+
+SIZES = {
+    "vocab_size": 64,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+}
+COMMON = tuple(range(5, 30))
+BATCH = Batch(tuple(TokenSequence((*COMMON, *[n] * n), (n + 1, 2)) for n in range(1, 5)))
+MODELS = {
+    "llama": lambda: LlamaForCausalLM(LlamaConfig(**SIZES)),
+    "llama_with_biases": lambda: LlamaForCausalLM(LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True)),
+    "qwen3": lambda: Qwen3ForCausalLM(Qwen3Config(**SIZES)),
+    "gpt2": lambda: GPT2LMHeadModel(GPT2Config(vocab_size=64, n_embd=32, n_layer=2, n_head=4)),
+    "gemma2": lambda: Gemma2ForCausalLM(Gemma2Config(**SIZES)),
+}
+
+
+def with_lora(model, **settings):
+    torch.manual_seed(1)
+    linear = [name for name, m in model.named_modules() if isinstance(m, torch.nn.Linear | Conv1D)]
+    config = LoraConfig(
+        r=4,
+        target_modules=[name for name in linear if "lm_head" not in name],
+        init_lora_weights=False,
+        fan_in_fan_out=any(isinstance(m, Conv1D) for m in model.modules()),
+        **settings,
+    )
+    inject_adapter_in_model(config, model, adapter_name="a")
+    model.eval()  # no dropout
+
+
+def gradients(network, model):
+    trained = [p for p in model.parameters() if p.requires_grad]
+    model.zero_grad()
+    loss, _ = completion_loss(network, BATCH)
+    loss.backward()
+    return loss.item(), torch.cat([p.grad.flatten() for p in trained if p.grad is not None])
+
+
+def relative(one, other):
+    return ((one - other).norm() / other.norm()).item()
+
+
+@pytest.fixture(params=MODELS)
+def model(request):
+    torch.manual_seed(0)
+    return MODELS[request.param]()
+
+
+def test_loss_and_gradients_are_those_of_the_plain_model(model):
+    with_lora(model)
+    loss, expected = gradients(TransformersNetwork(model), model)
+    with TrainingNetwork(model, "a", torch.float32).running() as network:
+        fast_loss, found = gradients(network, model)
+    assert fast_loss == pytest.approx(loss, rel=1e-5)
+    assert relative(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("name", "path"),
+    [
+        ("llama", "packed, fused, float32"),
+        ("llama_with_biases", "packed, fused, float32"),
+        ("qwen3", "packed, fused, float32"),
+        ("gemma2", "plain, fused, float32"),
+    ],
+)
+def test_the_path_is_told(name, path):
+    model = MODELS[name]()
+    with_lora(model)
+    with TrainingNetwork(model, "a", torch.float32).running() as network:
+        assert network.path == path
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_bfloat16_gives_nearly_the_same_gradients_in_float32(name):
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    with_lora(model)
+    _, expected = gradients(TransformersNetwork(model), model)
+    with TrainingNetwork(model, "a", torch.bfloat16).running() as network:
+        _, found = gradients(network, model)
+    assert found.dtype == torch.float32
+    assert relative(found, expected) < 0.05
+
+
+@pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
+def test_an_adapter_of_another_kind_runs_as_peft_has_it(settings):
+    torch.manual_seed(0)
+    model = MODELS["llama_with_biases"]()
+    with_lora(model, **settings)
+    _, expected = gradients(TransformersNetwork(model), model)
+    with TrainingNetwork(model, "a", torch.bfloat16).running() as network:
+        assert network.path == "packed, unfused, float32"
+        _, found = gradients(network, model)
+    assert relative(found, expected) < 1e-5
+
+
+def test_weights_that_are_trained_themselves_get_the_plain_gradients():
+    torch.manual_seed(0)
+    model = MODELS["llama"]()
+    _, expected = gradients(TransformersNetwork(model), model)
+    with TrainingNetwork(model, None, torch.float32).running() as network:
+        assert network.path == "packed, fused, float32"
+        _, found = gradients(network, model)
+    assert relative(found, expected) < 1e-5
+
+
+def test_afterwards_the_model_is_as_before_even_after_an_error():
+    model = MODELS["llama"]()
+    with_lora(model)
+    before = {name: "forward" in module.__dict__ for name, module in model.named_modules()}
+    attention = model.config._attn_implementation
+    during = []
+
+    def fail():
+        with TrainingNetwork(model, "a", torch.bfloat16).running():
+            during.append(model.config._attn_implementation)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert during != [attention]
+    assert {name: "forward" in module.__dict__ for name, module in model.named_modules()} == before
+    assert model.config._attn_implementation == attention
+
+
+def test_an_engine_answers_through_the_training_path_and_then_again_through_its_own():
+    from tailorbird.testing.tiny import tiny_data
+
+    model, data = tiny_model(), tiny_data()
+    engine = model.engine
+    engine.add_adapter("a", LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    requests = [data.task.ask(example) for example in data.dev]
+    own = engine.network
+    before = engine.answer(requests, "a")
+    with engine.training("a", torch.bfloat16) as network:
+        assert engine.network is network
+        during = engine.answer(requests, "a")
+    assert engine.network is own
+    after = engine.answer(requests, "a")
+    assert [a.probabilities for a in after] == [a.probabilities for a in before]
+    for one, other in zip(during, before, strict=True):
+        assert one.probabilities == pytest.approx(other.probabilities, abs=0.1)
