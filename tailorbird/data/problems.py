@@ -34,3 +34,17 @@ def quote(value: object, limit: int = 60) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 row`, `3 rows`, `12,000 rows`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+class RowFault(Exception):  # noqa: N818  -- becomes a Problem or a DataError, never seen itself
+    """A row that is no example: what is wrong with it, and the way out."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.what, self.fix = what, fix
+
+
+def json_type(value: object) -> str:
+    """The name that JSON gives to the value's type."""
+    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
+    return "null" if value is None else names.get(type(value), type(value).__name__)
