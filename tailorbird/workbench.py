@@ -50,7 +50,9 @@ CONFIG = "tailor.toml"
 INITIAL_CONFIG = """\
 # What `tailor compare` compares. Paths are relative to this file.
 base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
-examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}
+examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}, chats, CSV, Parquet, …
+# prompt_column = "text"         # which columns hold them, where their names don't tell
+# completion_column = "label"
 # documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
 # test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
 # instruction = "…"              # what the model is told; without it one is made from the task

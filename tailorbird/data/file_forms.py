@@ -8,30 +8,26 @@ from __future__ import annotations
 import contextlib
 import csv
 import gzip
+import importlib
 import io
-import json
-import re
 import shutil
 import tempfile
 import zlib
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Any, Literal, cast
 
-from tailorbird.data.problems import Problem, RowFault, json_type, plural, quote
+from tailorbird.data.json_rows import BOM, Row, json_array, json_lines, refuse_other_bytes
+from tailorbird.data.problems import Problem, RowFault, plural, quote
 from tailorbird.data.storage import cache_folder
 from tailorbird.errors import Unsupported
 
 FormName = Literal["JSON lines", "JSON array", "table", "Parquet"]
 
-BOM = b"\xef\xbb\xbf"
 MAX_CELL_CHARS = 16 * 2**20
-MAX_ELEMENT_CHARS = 64 * 2**20
-"""An element of a JSON array that is longer than this is taken for damage."""
 
 _HEAD_BYTES = 65536
-_CHUNK_CHARS = 2**20
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 _NOT_ROWS = {
@@ -41,8 +37,6 @@ _NOT_ROWS = {
     b"%PDF": ("a PDF", "Pass it as a document instead of as examples."),
 }
 _EXPECTED = "JSON lines, a JSON array, CSV, TSV or Parquet"
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")
-_SAVE_AS_UTF8 = "Save the file as UTF-8, for instance: iconv -f WINDOWS-1252 -t UTF-8."
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +56,6 @@ class Form:
     def in_place(self) -> bool:
         """Whether a row can be read again from where it lies."""
         return self.name == "JSON lines" and not self.gzipped
-
-
-class Row(NamedTuple):
-    """One row: its number, its fields or what is wrong with it, and, in JSON lines, where it lies."""
-
-    number: int
-    fields: dict[str, Any] | RowFault
-    start: int = 0
-    size: int = 0
 
 
 def form_of(path: Path) -> Form | Problem:
@@ -132,13 +117,15 @@ def rows_of(path: Path, form: Form) -> Generator[Row | Problem]:
     Raises:
         Unsupported: The file is Parquet and pyarrow is not installed.
     """
-    readers = {"JSON lines": _json_lines, "JSON array": _json_array, "Parquet": _parquet}
     try:
         with _opened(path, form) as file:
-            if form.name == "table":
-                yield from _table(file, form.delimiter)
+            if form.name == "JSON lines":
+                yield from json_lines(file)
+            elif form.name == "Parquet":
+                yield from _parquet(file)
             else:
-                yield from readers[form.name](file)
+                with _as_text(file) as text:
+                    yield from _table(text, form.delimiter) if form.name == "table" else json_array(text)
     except (OSError, EOFError, zlib.error) as error:
         yield _damaged(path, error)
 
@@ -154,186 +141,22 @@ def _opened(path: Path, form: Form) -> Generator[IO[bytes]]:
             yield unpacked
 
 
-# --- JSON
-
-
-def _json_lines(file: IO[bytes]) -> Iterator[Row]:
-    """Each line that is not blank, with its number from 1."""
-    offset = 0
-    for number, raw in enumerate(file, start=1):
-        line = raw.removeprefix(BOM) if number == 1 else raw
-        if line.strip():
-            start = offset + len(raw) - len(line)
-            try:
-                yield Row(number, _decode(line, start), start, len(line))
-            except RowFault as fault:
-                yield Row(number, fault)
-        offset += len(raw)
-
-
-def _decode(line: bytes, offset: int) -> dict[str, Any]:
-    """The JSON object of one line; `offset` is where the line starts in the file, in bytes."""
+@contextlib.contextmanager
+def _as_text(file: IO[bytes]) -> Generator[IO[str]]:
+    """The file as text; bytes that are not UTF-8 become half surrogates, so that their row can be named."""
+    text = io.TextIOWrapper(cast("Any", file), encoding="utf-8-sig", errors="surrogateescape", newline="")
     try:
-        text = line.decode().rstrip()
-    except UnicodeDecodeError as error:
-        what = f"byte 0x{line[error.start]:02x} (byte {offset + error.start + 1:,} of the file) is not UTF-8."
-        raise RowFault(what, _SAVE_AS_UTF8) from None
-    try:
-        row = json.loads(text, object_pairs_hook=_unique_keys)
-    except json.JSONDecodeError as error:
-        what = f"not valid JSON at column {error.colno}: {error.msg}. Got {quote(text.strip())}."
-        raise RowFault(what, _json_fix(text, error)) from None
-    except RecursionError:
-        raise RowFault("the JSON is nested too deeply.", "Give one flat object a line.") from None
-    except ValueError as error:  # a number of thousands of digits
-        raise RowFault(f"not valid JSON: {error}.", "Put the number in quotes.") from None
-    return _object(row)
-
-
-def _object(row: Any) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        what = f"got a JSON {json_type(row)}; expected an object with 'prompt' and 'completion'."
-        raise RowFault(what, 'Write {"prompt": "…", "completion": "…"}.')
-    return cast("dict[str, Any]", row)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    row = dict(pairs)
-    if len(row) < len(pairs):
-        raise _repeated_key([key for key, _ in pairs])
-    return row
-
-
-def _repeated_key(keys: list[str]) -> RowFault:
-    twice = next(key for key in keys if keys.count(key) > 1)
-    return RowFault(f"key {quote(twice)} appears twice in one object.", "Keep one of them.")
-
-
-def _json_fix(text: str, error: json.JSONDecodeError) -> str:
-    if error.msg == "Extra data":
-        return "Put each object on a line of its own."
-    if text.lstrip().startswith("{'"):
-        return "JSON wants double quotes: write the file with json.dumps instead of str."
-    if not text.rstrip().endswith("}"):
-        return "The line is cut off: an object must begin and end on one line; write line breaks as \\n."
-    return "Write the file with json.dumps, one object a line."
-
-
-class _Window:
-    """The part of a long text that is being looked at; `at` is the place in it."""
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape")
-        self.seen, self.at, self.ended = "", 0, False
-
-    def more(self) -> bool:
-        """Looks further on, twice as far each time; False at the end."""
-        self.seen, self.at = self.seen[self.at :], 0
-        new = "" if self.ended else self._text.read(max(_CHUNK_CHARS, len(self.seen)))
-        self.seen += new
-        self.ended = not new
-        return bool(new)
-
-    def sign(self) -> str:
-        """The next character that is no white space; empty at the end."""
-        while True:
-            while self.at < len(self.seen):
-                if not self.seen[self.at].isspace():
-                    return self.seen[self.at]
-                self.at += 1
-            if not self.more():
-                return ""
-
-
-def _json_array(file: IO[bytes]) -> Iterator[Row]:
-    """The elements of one array, numbered from 1; what comes after a broken one cannot be told apart."""
-    window = _Window(file)
-    repeated: list[RowFault] = []
-
-    def note_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        row = dict(pairs)
-        if len(row) < len(pairs):
-            repeated.append(_repeated_key([key for key, _ in pairs]))
-        return row
-
-    decoder = json.JSONDecoder(object_pairs_hook=note_repeated)
-    assert window.sign() == "["
-    window.at += 1
-    number = 0
-    while window.sign() != "]":
-        number += 1
-        repeated.clear()
-        try:
-            value, text = _element(window, decoder, repeated)
-            _refuse_other_bytes(text)
-            if repeated:
-                raise repeated[0]
-            fields: dict[str, Any] | RowFault = _object(value)
-        except RowFault as fault:
-            fields = fault
-            if isinstance(fault, _Broken):
-                yield Row(number, fault)
-                return
-        yield Row(number, fields)
-        if window.sign() == ",":
-            window.at += 1
-        elif window.sign() != "]":
-            yield Row(number, _after(window))
-            return
-    window.at += 1
-    if window.sign():
-        what = f"the array is followed by {quote(window.seen[window.at :])}; expected the end of the file."
-        yield Row(number, _Broken(what, "Put all objects in one array, or one on each line without an array."))
-
-
-class _Broken(RowFault):
-    """Damage after which an array cannot be read on."""
-
-
-def _after(window: _Window) -> _Broken:
-    got = quote(window.seen[window.at :]) if window.sign() else "the end of the file"
-    fix = "Write the file with json.dumps; objects are parted by ',' and the array ends with ']'."
-    return _Broken(f"after this row comes {got}; expected ',' or ']'. The rest was not read.", fix)
-
-
-def _element(window: _Window, decoder: json.JSONDecoder, repeated: list[RowFault]) -> tuple[Any, str]:
-    """The value that begins at the window's place, and its text; moves the window behind it."""
-    while True:
-        repeated.clear()
-        try:
-            value, end = decoder.raw_decode(window.seen, window.at)
-        except json.JSONDecodeError as error:
-            cut_off = error.msg.startswith("Unterminated string") or error.pos > len(window.seen) - 16
-            too_long = len(window.seen) - window.at > MAX_ELEMENT_CHARS
-            if too_long or not cut_off or not window.more():
-                what = f"not valid JSON: {error.msg}. Got {quote(window.seen[window.at : window.at + 200])}."
-                fix = "Write the file with json.dumps; the rest of the array was not read."
-                raise _Broken(what, fix) from None
-            continue
-        except RecursionError:
-            raise _Broken("the JSON is nested too deeply.", "Give one flat object a row.") from None
-        except ValueError as error:  # a number of thousands of digits
-            raise _Broken(f"not valid JSON: {error}.", "Put the number in quotes.") from None
-        if end == len(window.seen) and window.more():
-            continue  # a number may go on
-        text = window.seen[window.at : end]
-        window.at = end
-        return value, text
-
-
-def _refuse_other_bytes(text: str) -> None:
-    found = _NOT_UTF8.search(text)
-    if found:
-        raise RowFault(f"byte 0x{ord(found[0]) - 0xDC00:02x} is not UTF-8.", _SAVE_AS_UTF8)
+        yield text
+    finally:
+        text.detach()  # whoever opened the file closes it
 
 
 # --- tables
 
 
-def _table(file: IO[bytes], delimiter: str) -> Iterator[Row]:
+def _table(text: IO[str], delimiter: str) -> Iterator[Row]:
     """Records below the header, each with the number of the line on which it begins."""
     csv.field_size_limit(max(csv.field_size_limit(), MAX_CELL_CHARS))
-    text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="surrogateescape", newline="")
     records = csv.reader(text, delimiter=delimiter, strict=True)
     header: list[str] | None = None
     while True:
@@ -350,7 +173,9 @@ def _table(file: IO[bytes], delimiter: str) -> Iterator[Row]:
             return
         except csv.Error as error:
             what = f"not a valid record: {error}. Got {records.line_num - line + 1} lines up to here."
-            yield Row(line, RowFault(what, 'Put cells with quotes or line breaks in "…", with each " doubled.'))
+            yield Row(
+                line, RowFault(what, 'Put cells with quotes or line breaks in "…", with each " doubled.')
+            )
             if header is None:
                 return
         except RowFault as fault:
@@ -362,7 +187,7 @@ def _table(file: IO[bytes], delimiter: str) -> Iterator[Row]:
 def _header(cells: list[str]) -> list[str]:
     names = [cell.strip() for cell in cells]
     for cell in names:
-        _refuse_other_bytes(cell)
+        refuse_other_bytes(cell)
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
         raise RowFault(f"column {quote(twice)} appears twice in the header.", "Rename one of them.")
@@ -374,7 +199,7 @@ def _record(header: list[str], cells: list[str]) -> dict[str, Any]:
         what = f"{plural(len(cells), 'cell')}; expected {len(header)}, as in the header. Got {quote(cells)}."
         raise RowFault(what, 'Put a cell that holds the delimiter or a line break in "…".')
     for cell in cells:
-        _refuse_other_bytes(cell)
+        refuse_other_bytes(cell)
     return dict(zip(header, cells, strict=True))
 
 
@@ -396,13 +221,12 @@ def _parquet(file: IO[bytes]) -> Iterator[Row]:
 
 def _pyarrow() -> Any:
     try:
-        import pyarrow.parquet
+        return importlib.import_module("pyarrow.parquet")
     except ImportError:
         raise Unsupported(
             "Reading Parquet needs pyarrow, which is not installed. Install it with "
             '`pip install "tailorbird[parquet]"`, or save the data as JSONL or CSV.'
         ) from None
-    return cast("Any", pyarrow.parquet)
 
 
 def _plain(value: Any) -> Any:

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tailorbird.data.columns import Columns, in_doubt, recognised
-from tailorbird.data.file_forms import Form, Row, empty, form_of, rows_of, without_nulls
+from tailorbird.data.file_forms import Form, empty, form_of, rows_of, without_nulls
+from tailorbird.data.json_rows import Row
 from tailorbird.data.problems import Problem, RowFault, plural, quote
 from tailorbird.data.row_shapes import examples_of, is_known_shape, to_row, unused_keys
 from tailorbird.data.stored_examples import Gathering
@@ -135,7 +136,11 @@ class _Scanner:
                 self._problems.append(Problem("error", self._place(row.number), fault.what, fault.fix))
 
     def _place(self, number: int) -> str:
-        return f"{self._path.name}:{number}" if self._form.counts == "line" else f"{self._path.name}: row {number}"
+        return (
+            f"{self._path.name}:{number}"
+            if self._form.counts == "line"
+            else f"{self._path.name}: row {number}"
+        )
 
     def _find_columns(self, first: Row) -> Problem | None:
         """Decides by the first row what the columns are; a Problem where a table's are in doubt."""
@@ -144,9 +149,10 @@ class _Scanner:
         names = list(first.fields)
         self._columns = recognised(names)
         if self._columns:
-            found = f"{quote(self._columns.prompt)} as the prompt and {quote(self._columns.completion)} as the completion"
+            prompt, completion = quote(self._columns.prompt), quote(self._columns.completion)
+            what = f"column {prompt} is read as the prompt, column {completion} as the completion."
             fix = "If that is wrong, give --prompt-column and --completion-column."
-            self._problems.append(Problem("info", self._path.name, f"column {found}.", fix))
+            self._problems.append(Problem("info", self._path.name, what, fix))
         elif self._form.name in ("table", "Parquet"):
             return Problem("error", self._path.name, *in_doubt(names))
         return None
@@ -169,7 +175,9 @@ def _refuse_no_file(path: Path) -> None:
     if path.is_dir():
         known = {".jsonl", ".json", ".csv", ".tsv", ".parquet", ".gz"}
         inside = sorted(p.name for p in path.iterdir() if p.suffix.lower() in known)[:5]
-        fix = f"Name one of its files: {', '.join(inside)}." if inside else "Name a JSONL, CSV or Parquet file."
+        fix = (
+            f"Name one of its files: {', '.join(inside)}." if inside else "Name a JSONL, CSV or Parquet file."
+        )
         raise DataError(f"{path}: is a folder; expected a file of examples. {fix}")
     if not path.exists():
         near = difflib.get_close_matches(path.name, _names_beside(path), n=1)

@@ -124,9 +124,9 @@ class KeysBuilder:
         if self._block:
             self._close_block()
         blocks = self._blocks or [_NOTHING]
-        columns = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
         names = None if self._numbers is None else tuple(self._numbers)
-        return Keys(*columns, names, self._longest)
+        columns: list[Any] = [np.concatenate(parts) for parts in zip(*blocks, strict=True)]
+        return Keys(*columns, names=names, longest=self._longest)
 
 
 _NOTHING: list[npt.NDArray[Any]] = [

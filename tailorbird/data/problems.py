@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["error", "warning", "info"]
 
@@ -44,7 +44,10 @@ class RowFault(Exception):  # noqa: N818  -- becomes a Problem or a DataError, n
         self.what, self.fix = what, fix
 
 
-def json_type(value: object) -> str:
+def json_type(value: Any) -> str:
     """The name that JSON gives to the value's type."""
-    names = {bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object"}
-    return "null" if value is None else names.get(type(value), type(value).__name__)
+    names: dict[type, str] = {
+        bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object",
+        type(None): "null",
+    }  # fmt: skip
+    return names.get(type(value), type(value).__name__)

@@ -35,9 +35,9 @@ from tailorbird.records import Example, Message, Role
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """A kind of row: its name, the keys that it uses, and how it is read."""
+    """A kind of row: the keys it is told by, all the keys that it uses, and how it is read."""
 
-    name: str
+    needs: frozenset[str]
     keys: frozenset[str]
     read: Callable[[Mapping[str, Any]], list[tuple[Answered, str | None]]]
 
@@ -77,19 +77,7 @@ def unused_keys(row: Mapping[str, Any]) -> set[str]:
 
 def _shape(row: Mapping[str, Any]) -> _Shape:
     """A row with messages is a chat, one with prompt and completion a pair, whatever else they hold."""
-    if "messages" in row:
-        return _CHAT
-    if {"prompt", "completion"} <= row.keys():
-        return _PAIR
-    if "conversations" in row:
-        return _SHAREGPT
-    if "preferred_output" in row or "non_preferred_output" in row:
-        return _OPENAI_PREFERENCE
-    if {"chosen", "rejected"} <= row.keys():
-        return _PREFERENCE
-    if {"instruction", "output"} <= row.keys():
-        return _ALPACA
-    return _PAIR
+    return next((shape for shape in _SHAPES if shape.needs <= row.keys()), _PAIR)
 
 
 def to_row(example: Example) -> dict[str, Any]:
@@ -143,21 +131,15 @@ def _read_alpaca(row: Mapping[str, Any]) -> list[tuple[Answered, str | None]]:
 
 
 def _history(value: Any) -> list[Message]:
-    pairs = cast("list[Any]", value or [])
-    good = isinstance(pairs, list) and all(
-        isinstance(pair, list) and len(cast("list[Any]", pair)) == 2 for pair in pairs
-    )
-    if not good:
-        what = f"'history' is {quote(value)}; expected a list of pairs of a question and its answer."
-        raise RowFault(what, 'Write [["…", "…"]], or leave it out.')
-    return [
-        message
-        for i, (asked, answered) in enumerate(pairs)
-        for message in (
-            Message("user", filled(asked, f"the question of history[{i}]")),
-            Message("assistant", filled(answered, f"the answer of history[{i}]")),
-        )
-    ]
+    messages: list[Message] = []
+    for i, pair in enumerate(value if isinstance(value, list) else [value] if value else []):
+        if not isinstance(pair, list) or len(cast("list[Any]", pair)) != 2:
+            what = f"'history' is {quote(value)}; expected a list of pairs of a question and its answer."
+            raise RowFault(what, 'Write [["…", "…"]], or leave it out.')
+        asked, answered = cast("list[Any]", pair)
+        messages.append(Message("user", filled(asked, f"the question of history[{i}]")))
+        messages.append(Message("assistant", filled(answered, f"the answer of history[{i}]")))
+    return messages
 
 
 # --- preferences
@@ -212,7 +194,9 @@ def _implicit_prompt(chosen: Any, rejected: Any) -> tuple[Any, Any, Any]:
     """What both answers begin with: whole messages, or whole words."""
     both = _is_turns(chosen) and _is_turns(rejected)
     if not (both or (isinstance(chosen, str) and isinstance(rejected, str))):
-        what = "'prompt' is missing, and 'chosen' and 'rejected' are not both texts or both lists of messages."
+        what = (
+            "'prompt' is missing, and 'chosen' and 'rejected' are not both texts or both lists of messages."
+        )
         raise RowFault(what, "Add 'prompt'.")
     same = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(chosen, rejected, strict=False)))
     same = min(same, len(chosen) - 1, len(rejected) - 1) if both else chosen[:same].rfind(" ") + 1
@@ -258,13 +242,18 @@ def _guess(key: str, free: list[str]) -> str | None:
     return lower[close[0]] if close else None
 
 
-_PAIR = _Shape("prompt/completion", frozenset({"prompt", "completion"}), _read_pair)
-_CHAT = _Shape("chat", frozenset({"messages"}), _read_chat)
-_SHAREGPT = _Shape("ShareGPT", frozenset({"conversations", "system"}), _read_sharegpt)
-_ALPACA = _Shape("Alpaca", frozenset({"instruction", "input", "output", "system", "history"}), _read_alpaca)
-_PREFERENCE = _Shape("preference", frozenset({"prompt", "chosen", "rejected"}), _read_preference)
-_OPENAI_PREFERENCE = _Shape(
-    "OpenAI preference",
-    frozenset({"input", "preferred_output", "non_preferred_output"}),
-    _read_openai_preference,
+def _told_by(needs: set[str], read: Callable[..., list[tuple[Answered, str | None]]], *more: str) -> _Shape:
+    return _Shape(frozenset(needs), frozenset({*needs, *more}), read)
+
+
+_PAIR = _told_by({"prompt", "completion"}, _read_pair)
+_OPENAI_KEYS = ("input", "preferred_output", "non_preferred_output")
+_SHAPES = (
+    _told_by({"messages"}, _read_chat),
+    _PAIR,
+    _told_by({"conversations"}, _read_sharegpt, "system"),
+    _told_by({"preferred_output"}, _read_openai_preference, *_OPENAI_KEYS),
+    _told_by({"non_preferred_output"}, _read_openai_preference, *_OPENAI_KEYS),
+    _told_by({"chosen", "rejected"}, _read_preference, "prompt"),
+    _told_by({"instruction", "output"}, _read_alpaca, "input", "system", "history"),
 )

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +29,7 @@ from tailorbird.data.duplicates import Ints, comparable_texts, near_groups
 from tailorbird.data.keys import Keys, groups, is_on_disk, keys_of, numbered
 from tailorbird.data.leakage import matches_in
 from tailorbird.data.problems import plural
+from tailorbird.data.removed import Reason, Removal, Removed, RemovedExamples
 from tailorbird.data.shares import Units, free_units, take
 from tailorbird.data.stored_examples import ExampleView
 from tailorbird.data.task import Data, Task, is_classification
@@ -38,68 +38,6 @@ from tailorbird.records import Example, content_hash
 
 MIN_EXAMPLES = 3
 """One for each part is the least that can be split."""
-
-Reason = Literal["duplicate", "in_test", "near_test", "over_limit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """An example that is in no part, and why.
-
-    `duplicate`: equal to the kept example `of`; `in_test` and `near_test`: equal or nearly equal to
-    the given test example `of`; `over_limit`: a given test example beyond `limit_test`.
-    """
-
-    example: Example
-    reason: Reason
-    of: str = ""
-
-
-@dataclass(frozen=True)
-class _Removal:
-    """Some places of `examples` that were removed for one reason; `of` are ids, one each."""
-
-    examples: Sequence[Example]
-    places: Ints
-    reason: Reason
-    of: npt.NDArray[np.bytes_] | None = None
-
-    def at(self, number: int) -> Removed:
-        """The removed example of this number."""
-        of = "" if self.of is None else self.of[number].decode()
-        return Removed(self.examples[int(self.places[number])], self.reason, of)
-
-
-@dataclass(frozen=True)
-class RemovedExamples(Sequence[Removed]):
-    """What was removed; the examples themselves are read when asked for."""
-
-    removals: tuple[_Removal, ...]
-
-    @property
-    def counts(self) -> Counter[Reason]:
-        """How many were removed for each reason."""
-        counts: Counter[Reason] = Counter()
-        for removal in self.removals:
-            counts[removal.reason] += len(removal.places)
-        return +counts
-
-    def __len__(self) -> int:
-        return sum(len(removal.places) for removal in self.removals)
-
-    @overload
-    def __getitem__(self, index: int) -> Removed: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[Removed]: ...
-    def __getitem__(self, index: int | slice) -> Removed | list[Removed]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(len(self))[index]]
-        number = range(len(self))[index]
-        for removal in self.removals:
-            if number < len(removal.places):
-                return removal.at(number)
-            number -= len(removal.places)
-        raise IndexError(index)
 
 
 @dataclass(frozen=True)
@@ -143,13 +81,13 @@ class Splits:
     def notes(self) -> tuple[str, ...]:
         """What was done beside sharing out, one sentence each; empty if nothing was."""
         counts = self.num_removed
-        sentences = {
+        sentences: dict[Reason, str] = {
             "duplicate": "{} of another row left out.",
             "in_test": "{} of the test file left out of training.",
             "near_test": "{} of the test file's examples left out of training.",
             "over_limit": "{} of the test file not used, to stay within the limit.",
         }
-        nouns = {
+        nouns: dict[Reason, str] = {
             "duplicate": "exact duplicate",
             "in_test": "example",
             "near_test": "near-duplicate",
@@ -214,8 +152,8 @@ def split(
     if len(units) < parts:
         raise _too_few(len(examples), len(kept), len(units), parts, given=given is not None)
     everything = np.arange(len(units))
-    train_units, test_units = _part(units, everything, test, limit_test, "test")
-    train_units, dev_units = _part(units, train_units, dev, limit_dev, "dev", total=len(kept))
+    train_units, test_units = _part(units, everything, test, limit_test, name="test")
+    train_units, dev_units = _part(units, train_units, dev, limit_dev, name="dev", total=len(kept))
     return Splits(
         _chosen(examples, kept[units.members(train_units)]),
         _chosen(examples, kept[units.members(dev_units)]),
@@ -275,9 +213,7 @@ def _too_few(num_rows: int, num_kept: int, num_units: int, parts: int, *, given:
 
 def _chosen(examples: Sequence[Example], places: Ints) -> Sequence[Example]:
     """The examples at these places: on disk if they are, else a tuple."""
-    return (
-        ExampleView(examples, places) if is_on_disk(examples) else tuple(examples[int(i)] for i in places)
-    )
+    return ExampleView(examples, places) if is_on_disk(examples) else tuple(examples[int(i)] for i in places)
 
 
 def _order(keys: Keys, places: Ints, seed: int) -> npt.NDArray[np.uint64]:
@@ -286,7 +222,7 @@ def _order(keys: Keys, places: Ints, seed: int) -> npt.NDArray[np.uint64]:
     return np.fromiter((int(text, 16) for text in hashes), dtype=np.uint64, count=len(places))
 
 
-def _without_duplicates(examples: Sequence[Example], keys: Keys) -> tuple[Ints, Ints, _Removal]:
+def _without_duplicates(examples: Sequence[Example], keys: Keys) -> tuple[Ints, Ints, Removal]:
     """One of each set of equal examples: the one whose id comes first, so that row order plays no part.
 
     Also, for every example, the place of the one that was kept for it.
@@ -297,7 +233,7 @@ def _without_duplicates(examples: Sequence[Example], keys: Keys) -> tuple[Ints, 
     twins = np.empty_like(ranked)
     twins[ranked] = ranked[first[same]]
     repeats = ranked[np.setdiff1d(np.arange(len(ranked)), first)]
-    return ranked[first], twins, _Removal(examples, repeats, "duplicate", keys.ids[twins[repeats]])
+    return ranked[first], twins, Removal(examples, repeats, "duplicate", keys.ids[twins[repeats]])
 
 
 def _by_id(examples: Sequence[Example], keys: Keys) -> Ints:
@@ -311,7 +247,7 @@ def _by_id(examples: Sequence[Example], keys: Keys) -> Ints:
 
 def _given_test(
     examples: Sequence[Example], seed: int, limit: int | None
-) -> tuple[Sequence[Example], list[_Removal]]:
+) -> tuple[Sequence[Example], list[Removal]]:
     """The given test set in frozen order, without repeated rows, cut to the limit by stratum."""
     keys = keys_of(examples)
     if not len(keys):
@@ -328,15 +264,15 @@ def _given_test(
         chosen = take(units, np.argsort(-last[order], kind="stable"), limit)
     beyond = np.setdiff1d(everything, chosen)
     removed = [
-        _Removal(examples, repeats, "duplicate", keys.ids[repeats]),
-        _Removal(examples, first[order][beyond], "over_limit"),
+        Removal(examples, repeats, "duplicate", keys.ids[repeats]),
+        Removal(examples, first[order][beyond], "over_limit"),
     ]
     return _chosen(examples, first[order][chosen]), removed
 
 
 def _without_test(
     examples: Sequence[Example], keys: Keys, kept: Ints, test: Sequence[Example]
-) -> tuple[Ints, list[_Removal]]:
+) -> tuple[Ints, list[Removal]]:
     """The examples that are no near-duplicate of any given test example, limited or not."""
     found = matches_in(_chosen(examples, kept), test)
     mine = np.array(sorted(found), dtype=np.int64)
@@ -344,8 +280,8 @@ def _without_test(
     others = keys_of(test)
     equal = keys.prompts[kept[mine]] == others.prompts[theirs]
     removed = [
-        _Removal(examples, kept[mine[equal]], "in_test", others.ids[theirs[equal]]),
-        _Removal(examples, kept[mine[~equal]], "near_test", others.ids[theirs[~equal]]),
+        Removal(examples, kept[mine[equal]], "in_test", others.ids[theirs[equal]]),
+        Removal(examples, kept[mine[~equal]], "near_test", others.ids[theirs[~equal]]),
     ]
     return np.delete(kept, mine), removed
 
@@ -407,7 +343,9 @@ def _strata(keys: Keys) -> Ints:
 
 def conflict_groups(keys: Keys) -> list[Ints]:
     """Places of examples whose prompts are equal (normalised) and whose completions are not."""
-    return [group for group in groups(numbered(keys.prompts)) if len(set(keys.completions[group].tolist())) > 1]
+    return [
+        group for group in groups(numbered(keys.prompts)) if len(set(keys.completions[group].tolist())) > 1
+    ]
 
 
 def _ids(keys: Keys, found: list[Ints]) -> tuple[tuple[str, ...], ...]:
@@ -418,7 +356,7 @@ def _ids(keys: Keys, found: list[Ints]) -> tuple[tuple[str, ...], ...]:
 
 
 def _part(
-    units: Units, left: Ints, share: float, limit: int | None, name: str, total: int | None = None
+    units: Units, left: Ints, share: float, limit: int | None, *, name: str, total: int | None = None
 ) -> tuple[Ints, Ints]:
     """What is left and what was taken: `share` of `total` examples, no more than `limit`."""
     nothing = left[:0]

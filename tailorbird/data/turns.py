@@ -119,7 +119,9 @@ def _weight(value: Any, name: str, role: Role) -> float | None:
 def answers_of(turns: list[Turn]) -> list[Answered]:
     """The answers that are learnt: the last; or where weights are given, all that weigh more than 0."""
     if turns[-1].message.role != "assistant":
-        what = f"the last message is the {turns[-1].message.role}'s; expected the assistant's, the completion."
+        what = (
+            f"the last message is the {turns[-1].message.role}'s; expected the assistant's, the completion."
+        )
         raise RowFault(what, "Add the answer as the last message, with role 'assistant'.")
     if all(turn.weight is None for turn in turns):
         return [_answer_at(turns, len(turns) - 1)]
