@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
 from tailorbird.catalogue import ModelInfo, list_models, model_folder, package_time
+from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import Task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
@@ -37,13 +38,14 @@ from tailorbird.planning import (
 )
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
 from tailorbird.records import Completion, Message, Request, Sampling, content_hash
-from tailorbird.references import is_reference, open_base
+from tailorbird.references import STARTER, is_reference, open_base, open_template
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
     from tailorbird.evaluation.arms import Arm
     from tailorbird.evaluation.comparison import Comparison
     from tailorbird.models.model import Model
+    from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
 CONFIG = "tailor.toml"
 
@@ -149,14 +151,55 @@ class Workbench:
         return path
 
     def check(
-        self, examples: Path, documents: Path | None = None, test: Path | None = None, base: str | None = None
+        self,
+        examples: Path,
+        documents: Path | None = None,
+        test: Path | None = None,
+        base: str | None = None,
+        *,
+        prompt_column: str | None = None,
+        completion_column: str | None = None,
     ) -> DatasetReport:
-        """The data set report; with a base its tokenizer counts the lengths, else they are estimates."""
+        """The data set report; with a base its tokenizer counts the lengths, else they are estimates.
+
+        Args:
+            examples: the file to look at.
+            documents: a folder of documents to summarise as well.
+            test: a test file of its own, checked for leakage and unknown labels.
+            base: a MODEL of this machine.
+            prompt_column: which column holds the prompt, where its name doesn't tell.
+            completion_column: likewise the completion.
+        """
         from tailorbird.data.report import check
 
         return check(
-            examples, documents=documents, test=test, count_tokens=_token_counter(base) if base else None
+            examples,
+            documents=documents,
+            test=test,
+            columns=Columns(prompt_column, completion_column),
+            count_tokens=_token_counter(base) if base else None,
         )
+
+    def mask(
+        self,
+        examples: Path,
+        base: str | None = None,
+        *,
+        num_rows: int = 3,
+        prompt_column: str | None = None,
+        completion_column: str | None = None,
+    ) -> MaskPreview:
+        """The first training examples token by token, as `fine_tune` on `base` (the starter) would get them.
+
+        Raises:
+            DataError: the examples can't be used.
+            InputError: the base is an endpoint, whose tokenizer is not at hand.
+        """
+        from tailorbird.techniques.mask import preview_mask
+
+        file = RecipeFile(examples=examples, prompt_column=prompt_column, completion_column=completion_column)
+        plan = plan_single("mask", file, ArmSpec("mask", ()))
+        return preview_mask(open_template(base or STARTER), plan.data, num_rows)
 
     # -- comparing ----------------------------------------------------------------------------
 
@@ -174,6 +217,8 @@ class Workbench:
         name: str | None = None,
         key_env: str | None = None,
         limit_test: int | None = None,
+        prompt_column: str | None = None,
+        completion_column: str | None = None,
     ) -> Plan:
         """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
 
@@ -182,7 +227,19 @@ class Workbench:
             DataError: the examples can't be used.
             RecipeError: an arm or a setting makes no sense.
         """
-        flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test)
+        flags = Flags(
+            examples,
+            test,
+            documents,
+            base,
+            arms,
+            seed,
+            name,
+            key_env,
+            limit_test,
+            prompt_column,
+            completion_column,
+        )
         plan = make_plan(overlay(self._config(config, given=examples), flags))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
@@ -286,6 +343,8 @@ class Workbench:
         documents: Path | None = None,
         base: str | None = None,
         key_env: str | None = None,
+        prompt_column: str | None = None,
+        completion_column: str | None = None,
         on_event: OnEvent | None = None,
         replace: bool = False,
     ) -> ModelInfo:
@@ -308,7 +367,15 @@ class Workbench:
             raise RecipeError(
                 f'{recipe}: it names no steps. Add, for example, steps = ["few_shot", "fine_tune"].'
             )
-        file = overlay(file, Flags(examples=examples, documents=documents, base=base, key_env=key_env))
+        flags = Flags(
+            examples=examples,
+            documents=documents,
+            base=base,
+            key_env=key_env,
+            prompt_column=prompt_column,
+            completion_column=completion_column,
+        )
+        file = overlay(file, flags)
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
         scratch = self.state / "models" / f".making-{name}"
         self._build(_in_folder(plan_single(name, file, spec), scratch), spec, folder, on_event)
@@ -370,13 +437,8 @@ def _in_folder(plan: Plan, folder: Path) -> Plan:
 
 
 def _token_counter(base: str) -> Callable[[str], int]:
-    model = open_base(base, None)
-    engine = getattr(model, "engine", None)
-    if engine is None:
-        raise InputError(
-            f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates."
-        )
-    return lambda text: len(engine.template.text(text))
+    template = open_template(base)
+    return lambda text: len(template.text(text))
 
 
 def _training_listener(arm: str, on_event: OnEvent | None) -> Callable[[Any], None] | None:
@@ -394,6 +456,8 @@ def _set_threads() -> None:
 
 
 __all__ = [
+    "MaskPreview",
+    "MaskedToken",
     "ModelInfo",
     "OnEvent",
     "OpenModel",
