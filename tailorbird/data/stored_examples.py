@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+import weakref
 from array import array
 from collections.abc import Sequence
 from functools import cached_property
@@ -29,9 +30,9 @@ IN_MEMORY_BYTES = 64 * 2**20
 class StoredExamples(Sequence[Example]):
     """Examples of a file of JSON lines, parsed when asked for; 18 bytes each beside their `keys`."""
 
-    def __init__(self, file: IO[bytes], name: str, columns: Columns | None, places: _Places) -> None:
-        self._file, self._name, self._columns, self._places = file, name, columns, places
-        self._state = _state(file)
+    def __init__(self, name: str, columns: Columns | None, places: _Places) -> None:
+        self._name, self._columns, self._places = name, columns, places
+        self._state = _state(places.file)
         self.keys: Keys = places.keys.keys()
 
     def __len__(self) -> int:
@@ -48,9 +49,9 @@ class StoredExamples(Sequence[Example]):
 
     def _read(self, index: int) -> Example:
         places = self._places
-        if _state(self._file) != self._state:
+        if _state(places.file) != self._state:
             raise self._changed()
-        raw = os.pread(self._file.fileno(), places.sizes[index], places.starts[index])
+        raw = os.pread(places.file.fileno(), places.sizes[index], places.starts[index])
         try:
             row = json.loads(raw)
             row = self._columns.rename(row) if self._columns else row
@@ -91,9 +92,11 @@ class ExampleView(Sequence[Example]):
 
 
 class _Places:
-    """Where the rows of examples lie, which line each has, and which of its row's examples each is."""
+    """Where in `file` rows of examples lie, which line each has, and which of its row's examples each is."""
 
-    def __init__(self) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        weakref.finalize(self, file.close)
         self.starts, self.sizes = array("Q"), array("I")
         self.lines, self.parts = array("I"), array("H")
         self.keys = KeysBuilder(MOST_NAMES)
@@ -121,9 +124,8 @@ class Gathering:
         self._kept: list[Example] = []
         self._size = 0
         self._places: _Places | None = None
-        self._file: IO[bytes] | None = None
         if lines and path.stat().st_size > IN_MEMORY_BYTES:
-            self._places, self._file = _Places(), path.open("rb")
+            self._places = _Places(path.open("rb"))
 
     def __len__(self) -> int:
         return len(self._places.starts) if self._places else len(self._kept)
@@ -144,28 +146,25 @@ class Gathering:
 
     def examples(self) -> Sequence[Example]:
         """All that was taken: a tuple, or examples on disk."""
-        if self._places is None or self._file is None:
+        if self._places is None:
             return tuple(self._kept)
-        self._file.flush()
-        return StoredExamples(
-            self._file, self._path.name, self._columns if self._lines else None, self._places
-        )
+        self._places.file.flush()
+        return StoredExamples(self._path.name, self._columns if self._lines else None, self._places)
 
     def _move_to_disk(self) -> None:
-        self._places = _Places()
         # not in /tmp, which may be memory
-        self._file = tempfile.TemporaryFile(dir=cache_folder())  # noqa: SIM115 -- lives as long as the examples
+        self._places = _Places(tempfile.TemporaryFile(dir=cache_folder()))
         self._write(self._kept)
         self._kept = []
 
     def _write(self, examples: Sequence[Example]) -> None:
         assert self._places is not None
-        assert self._file is not None
+        file = self._places.file
         for example in examples:
             line = json.dumps(to_row(example), ensure_ascii=False).encode() + b"\n"
             try:
-                start = self._file.tell()
-                self._file.write(line)
+                start = file.tell()
+                file.write(line)
             except OSError as error:
                 raise DataError(
                     f"{self._path.name}: its examples cannot be unpacked into {cache_folder()} "
