@@ -69,17 +69,17 @@ def _only(names: Sequence[str], wanted: str, others: Sequence[str]) -> str | Non
 
 def in_doubt(names: Sequence[str]) -> tuple[str, str]:
     """What to say where the columns cannot be recognised: what is wrong, and the flags to give."""
-    candidates = {
-        wanted: [name for name in names if name.lower().strip() in {wanted, *others}]
-        for wanted, others in (("prompt", PROMPT_NAMES), ("completion", COMPLETION_NAMES))
-    }
-    guess = {wanted: (found or ["NAME"])[0] for wanted, found in candidates.items()}
-    if guess["completion"] == guess["prompt"]:
-        rest = [name for name in candidates["completion"] if name != guess["prompt"]]
-        guess["completion"] = (rest or ["NAME"])[0]
+    lower = {name.lower().strip(): name for name in reversed(names)}
+    prompt = _likeliest(lower, ("prompt", *PROMPT_NAMES))
+    rest = {key: name for key, name in lower.items() if name != prompt}
+    guess = {"prompt": prompt, "completion": _likeliest(rest, ("completion", *COMPLETION_NAMES))}
     what = f"which columns hold the prompt and the completion is not clear from {quote(list(names), 160)}."
     flags = " ".join(f"{FLAGS[wanted]} {_word(name)}" for wanted, name in guess.items())
     return what, f"Say it: {flags}."
+
+
+def _likeliest(columns: Mapping[str, str], known: Sequence[str]) -> str:
+    return next((columns[name] for name in known if name in columns), "NAME")
 
 
 def _word(name: str) -> str:

@@ -177,7 +177,8 @@ def _preferred(better: Answered, worse: Answered) -> tuple[Answered, str]:
 def _joined(prompt: Any, answer: Any, name: str) -> Answered:
     """A prompt and its answer, each a text or a list of messages; the answer is the last message."""
     *before, last = _as_turns(prompt, "prompt", "user") + _as_turns(answer, name, "assistant")
-    return answers_of([*(replace(turn, weight=None) for turn in before), last])[0]
+    earlier = [replace(t, weight=0.0 if t.message.role == "assistant" else None) for t in before]
+    return answers_of([*earlier, last])[0]
 
 
 def _as_turns(value: Any, name: str, role: Role) -> list[Turn]:

@@ -153,7 +153,7 @@ class Gathering:
 
     def _move_to_disk(self) -> None:
         # not in /tmp, which may be memory
-        self._places = _Places(tempfile.TemporaryFile(dir=cache_folder()))
+        self._places = _Places(tempfile.TemporaryFile(dir=cache_folder()))  # noqa: SIM115 -- closed by the places
         self._write(self._kept)
         self._kept = []
 

@@ -46,7 +46,11 @@ def test_two_gigabytes_are_read_checked_and_split_within_one(tmp_path):
     num_rows = write_rows(path, size_bytes=2 * 2**30)
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(path)], env=environment, capture_output=True, text=True, check=False
+        [sys.executable, "-c", PROGRAM, str(path)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert ran.returncode == 0, ran.stderr
     said = json.loads(ran.stdout)

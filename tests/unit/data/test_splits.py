@@ -287,7 +287,9 @@ def test_a_weight_or_a_rejected_answer_makes_another_example_and_the_usual_ones_
 
 
 def test_of_preferences_with_one_better_answer_each_worse_one_is_kept():
-    rows = [Example.pair("one prompt of many words", "good", rejected=worse) for worse in ("bad", "worse", "bad ")]
+    rows = [
+        Example.pair("one prompt of many words", "good", rejected=worse) for worse in ("bad", "worse", "bad ")
+    ]
     splits = split([*classified(), *rows])
     assert {e.rejected for part in parts(splits) for e in part} == {None, "bad", "worse"}
     assert [r.reason for r in splits.removed] == ["duplicate"]

@@ -33,7 +33,12 @@ def examples(count=120, seed=0):
     for i in range(count):
         turns = [Message("user", f"{rng.getrandbits(90):x} {rng.getrandbits(90):x}")]
         if i % 10 == 0:
-            turns = [Message("system", "Be brief."), Message("user", "Hi"), Message("assistant", "Yes?"), *turns]
+            turns = [
+                Message("system", "Be brief."),
+                Message("user", "Hi"),
+                Message("assistant", "Yes?"),
+                *turns,
+            ]
         found.append(Example(tuple(turns), ("yes", "no", "maybe")[i % 3], file="x.jsonl", line=i + 1))
     return tuple(found)
 
@@ -133,7 +138,9 @@ def test_files_that_cannot_be_read_in_place_are_unpacked_onto_disk(tmp_path, sma
             file.writelines(json.dumps(row) + "\n" for row in rows)
     stored = read_examples(tmp_path / name)
     assert isinstance(stored, StoredExamples)
-    assert [(e.prompt, e.completion, e.file) for e in stored] == [(r["prompt"], r["completion"], name) for r in rows]
+    assert [(e.prompt, e.completion, e.file) for e in stored] == [
+        (r["prompt"], r["completion"], name) for r in rows
+    ]
     assert stored[499].line == (501 if name.endswith("csv") else 500)
     assert [e.id for e in stored] == [keys_of(stored).id(i) for i in range(500)]
 
@@ -160,7 +167,9 @@ def test_a_file_that_is_changed_while_it_is_in_use_is_an_error(tmp_path, small_m
     write_examples(path, examples())
     stored = read_examples(path)
     path.write_text("nothing\n")
-    with pytest.raises(DataError, match=r"^x\.jsonl: the file was changed while it was in use; .* start again\.$"):
+    with pytest.raises(
+        DataError, match=r"^x\.jsonl: the file was changed while it was in use; .* start again\.$"
+    ):
         stored[0]
 
 
