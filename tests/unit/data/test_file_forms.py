@@ -8,7 +8,7 @@ import io
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailorbird.data import json_rows
@@ -232,6 +232,7 @@ json_texts = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filte
 rows_of_text = st.lists(st.tuples(json_texts, json_texts), min_size=1, max_size=6)
 
 
+@settings(deadline=None)
 @given(rows_of_text, st.booleans(), st.integers(1, 40))
 def test_an_array_is_read_alike_whatever_the_size_of_the_pieces(tmp_path_factory, rows, ascii_only, size):
     path = tmp_path_factory.mktemp("array") / "x.json"
@@ -246,6 +247,7 @@ table_texts = st.text(st.characters(exclude_categories=["Cs"], exclude_character
 cells = table_texts.filter(str.strip)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(cells, cells), min_size=1, max_size=6), st.sampled_from(",;\t|"))
 def test_a_table_that_is_written_is_read_back(tmp_path_factory, rows, delimiter):
     text = io.StringIO(newline="")

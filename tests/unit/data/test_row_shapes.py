@@ -1,7 +1,7 @@
 """Every usual shape of a row, told by its keys: what becomes of it, and what each refusal says."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailorbird.data.formats import parse_row
@@ -219,6 +219,7 @@ turns = st.lists(st.builds(Message, st.sampled_from(["system", "user", "assistan
 weights = st.just(1.0) | st.floats(0, 1, exclude_min=True)
 
 
+@settings(deadline=None)
 @given(turns, texts, texts, st.none() | texts, st.none() | texts, weights)
 def test_every_example_has_a_row_that_is_read_back_as_it_alone(
     before, prompt, completion, document, rejected, weight
