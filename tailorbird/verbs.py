@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailorbird.data.columns import Columns
 from tailorbird.workbench import ModelInfo, OpenModel, Workbench
 
 if TYPE_CHECKING:
@@ -30,8 +31,7 @@ def check(
         Path(examples),
         _path(documents),
         _path(test),
-        prompt_column=prompt_column,
-        completion_column=completion_column,
+        columns=Columns(prompt_column, completion_column),
     )
 
 
@@ -83,8 +83,7 @@ def compare(
         budget_s=budget_s,
         seed=seed,
         limit_test=limit_test,
-        prompt_column=prompt_column,
-        completion_column=completion_column,
+        columns=Columns(prompt_column, completion_column),
     )
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     return workbench.compare(replace(plan, command=call), out=_path(out), on_event=on_event).comparison
@@ -109,8 +108,7 @@ def customize(
         examples=_path(examples),
         documents=_path(documents),
         base=base,
-        prompt_column=prompt_column,
-        completion_column=completion_column,
+        columns=Columns(prompt_column, completion_column),
         replace=overwrite,
     )
 

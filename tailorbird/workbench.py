@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
 CONFIG = "tailor.toml"
+NAMED_AS_USUAL = Columns()
 
 INITIAL_CONFIG = """\
 # What `tailor compare` compares. Paths are relative to this file.
@@ -156,27 +157,16 @@ class Workbench:
         documents: Path | None = None,
         test: Path | None = None,
         base: str | None = None,
-        *,
-        prompt_column: str | None = None,
-        completion_column: str | None = None,
+        columns: Columns = NAMED_AS_USUAL,
     ) -> DatasetReport:
-        """The data set report; with a base its tokenizer counts the lengths, else they are estimates.
-
-        Args:
-            examples: the file to look at.
-            documents: a folder of documents to summarise as well.
-            test: a test file of its own, checked for leakage and unknown labels.
-            base: a MODEL of this machine.
-            prompt_column: which column holds the prompt, where its name doesn't tell.
-            completion_column: likewise the completion.
-        """
+        """The data set report; with a base its tokenizer counts the lengths, else they are estimates."""
         from tailorbird.data.report import check
 
         return check(
             examples,
             documents=documents,
             test=test,
-            columns=Columns(prompt_column, completion_column),
+            columns=columns,
             count_tokens=_token_counter(base) if base else None,
         )
 
@@ -184,10 +174,8 @@ class Workbench:
         self,
         examples: Path,
         base: str | None = None,
-        *,
         num_rows: int = 3,
-        prompt_column: str | None = None,
-        completion_column: str | None = None,
+        columns: Columns = NAMED_AS_USUAL,
     ) -> MaskPreview:
         """The first training examples token by token, as `fine_tune` on `base` (the starter) would get them.
 
@@ -197,7 +185,9 @@ class Workbench:
         """
         from tailorbird.techniques.mask import preview_mask
 
-        file = RecipeFile(examples=examples, prompt_column=prompt_column, completion_column=completion_column)
+        file = RecipeFile(
+            examples=examples, prompt_column=columns.prompt, completion_column=columns.completion
+        )
         plan = plan_single("mask", file, ArmSpec("mask", ()))
         return preview_mask(open_template(base or STARTER), plan.data, num_rows)
 
@@ -217,8 +207,7 @@ class Workbench:
         name: str | None = None,
         key_env: str | None = None,
         limit_test: int | None = None,
-        prompt_column: str | None = None,
-        completion_column: str | None = None,
+        columns: Columns = NAMED_AS_USUAL,
     ) -> Plan:
         """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
 
@@ -227,19 +216,8 @@ class Workbench:
             DataError: the examples can't be used.
             RecipeError: an arm or a setting makes no sense.
         """
-        flags = Flags(
-            examples,
-            test,
-            documents,
-            base,
-            arms,
-            seed,
-            name,
-            key_env,
-            limit_test,
-            prompt_column,
-            completion_column,
-        )
+        names = (columns.prompt, columns.completion)
+        flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test, *names)
         plan = make_plan(overlay(self._config(config, given=examples), flags))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
@@ -343,8 +321,7 @@ class Workbench:
         documents: Path | None = None,
         base: str | None = None,
         key_env: str | None = None,
-        prompt_column: str | None = None,
-        completion_column: str | None = None,
+        columns: Columns = NAMED_AS_USUAL,
         on_event: OnEvent | None = None,
         replace: bool = False,
     ) -> ModelInfo:
@@ -372,8 +349,8 @@ class Workbench:
             documents=documents,
             base=base,
             key_env=key_env,
-            prompt_column=prompt_column,
-            completion_column=completion_column,
+            prompt_column=columns.prompt,
+            completion_column=columns.completion,
         )
         file = overlay(file, flags)
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())

@@ -24,6 +24,7 @@ from tailorbird.cli.options import (
 )
 from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
+from tailorbird.data.columns import Columns
 from tailorbird.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -84,8 +85,7 @@ def compare(
             name=name,
             key_env=key_env,
             limit_test=limit_test,
-            prompt_column=prompt_column,
-            completion_column=completion_column,
+            columns=Columns(prompt_column, completion_column),
         )
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)

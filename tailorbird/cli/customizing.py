@@ -20,6 +20,7 @@ from tailorbird.cli.options import (
 from tailorbird.cli.output import kept_for_json, print_json, remark, say, size_text
 from tailorbird.cli.project import project_of
 from tailorbird.cli.saved import info_json
+from tailorbird.data.columns import Columns
 
 INTERRUPTED = 130
 
@@ -59,8 +60,7 @@ def customize(
                     documents=documents,
                     base=base,
                     key_env=key_env,
-                    prompt_column=prompt_column,
-                    completion_column=completion_column,
+                    columns=Columns(prompt_column, completion_column),
                     on_event=show,
                     replace=replace,
                 )

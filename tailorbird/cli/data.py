@@ -11,6 +11,7 @@ from tailorbird.cli.masks import show_mask
 from tailorbird.cli.options import AsJson, CompletionColumn, Documents, PromptColumn, TestFile
 from tailorbird.cli.output import kept_for_json, print_json, say
 from tailorbird.cli.project import Project, project_of
+from tailorbird.data.columns import Columns
 
 
 def init(
@@ -59,9 +60,11 @@ def check(
     """Report what is in a file of examples and what is wrong with it; exit 1 if it can't be trained on."""
     with kept_for_json(as_json):
         workbench = project_of(context).workbench()
-        columns = {"prompt_column": prompt_column, "completion_column": completion_column}
-        report = workbench.check(file, documents=documents, test=test, base=base, **columns)
-        preview = workbench.mask(file, base, num_rows=rows, **columns) if mask and report.trainable else None
+        columns = Columns(prompt_column, completion_column)
+        report = workbench.check(file, documents=documents, test=test, base=base, columns=columns)
+        preview = (
+            workbench.mask(file, base, num_rows=rows, columns=columns) if mask and report.trainable else None
+        )
     if as_json:
         print_json(report.to_json() | ({"mask": preview.to_json() if preview else None} if mask else {}))
     else:
