@@ -144,14 +144,6 @@ def similarity(left: str, right: str) -> float:
     return _jaccard(shingles(left), shingles(right))
 
 
-def exact_groups(texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Positions of equal texts: groups of two or more, each ascending, in order of first appearance."""
-    places: dict[str, list[int]] = {}
-    for i, text in enumerate(texts):
-        places.setdefault(text, []).append(i)
-    return [tuple(group) for group in places.values() if len(group) > 1]
-
-
 def near_groups(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, ...]]:
     """Positions of texts that are near-duplicates of one another, directly or through others.
 
