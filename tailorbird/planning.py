@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailorbird.data.columns import Columns
 from tailorbird.data.formats import read_examples
+from tailorbird.data.keys import is_on_disk, keys_of
 from tailorbird.data.splits import Splits, split
-from tailorbird.data.task import Data, Task, infer_task
+from tailorbird.data.task import Data, Task, infer_task, task_of
 from tailorbird.errors import InputError, NotFound
 from tailorbird.recipe_file import ArmSpec, RecipeFile, default_arms
-from tailorbird.records import content_hash
+from tailorbird.records import Example, content_hash
 from tailorbird.references import STARTER, is_remote
 
 if TYPE_CHECKING:
@@ -67,6 +70,8 @@ class Flags:
     name: str | None = None
     key_env: str | None = None
     limit_test: int | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
 
 
 def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
@@ -133,8 +138,9 @@ def plan_single(name: str, file: RecipeFile, spec: ArmSpec) -> Plan:
 
 def read_splits(file: RecipeFile, source: Path) -> tuple[Splits, Task]:
     """The examples, shared out, and the task that they make."""
-    examples = read_examples(source)
-    given = read_examples(file.test) if file.test is not None else None
+    columns = Columns(file.prompt_column, file.completion_column)
+    examples = read_examples(source, columns)
+    given = read_examples(file.test, columns) if file.test is not None else None
     splits = split(
         examples,
         seed=file.seed or 0,
@@ -144,7 +150,18 @@ def read_splits(file: RecipeFile, source: Path) -> tuple[Splits, Task]:
         limit_dev=file.limit_dev,
         limit_test=file.limit_test,
     )
-    return splits, infer_task([*examples, *(given or ())], file.instruction)
+    return splits, _task(file, [examples, *([given] if given is not None else [])])
+
+
+def _task(file: RecipeFile, sets: Sequence[Sequence[Example]]) -> Task:
+    """The task of all examples together; those on disk are not read again for it."""
+    if not any(is_on_disk(examples) for examples in sets):
+        return infer_task([example for examples in sets for example in examples], file.instruction)
+    keys = [keys_of(examples) for examples in sets]
+    counts: Counter[str] | None = Counter()
+    for found in keys:
+        counts = None if counts is None or found.counts is None else counts + Counter(found.counts)
+    return task_of(counts, file.instruction, longest=max(found.longest for found in keys))
 
 
 def build_recipe(

@@ -1,7 +1,8 @@
 """TOML files <-> what to compare: the base, the data, the arms and their techniques' settings.
 
     base = "starter"                         # a MODEL
-    examples = "tickets.jsonl"
+    examples = "tickets.jsonl"               # or a JSON array, CSV, TSV, Parquet
+    prompt_column = "text"                   # optional: which columns hold prompt and completion
     documents = "handbook"                   # optional
     arms = ["base", "few_shot", "few_shot+fine_tune"]    # optional
 
@@ -83,6 +84,8 @@ class RecipeFile:
     examples: Path | None = None
     test: Path | None = None
     documents: Path | None = None
+    prompt_column: str | None = None
+    completion_column: str | None = None
     instruction: str | None = None
     metric: str | None = None
     seed: int | None = None
@@ -123,7 +126,8 @@ class RecipeFile:
 
 
 _PLAIN: Mapping[str, type | tuple[type, ...]] = {
-    "base": str, "name": str, "examples": str, "test": str, "documents": str, "instruction": str, "metric": str,
+    "base": str, "name": str, "examples": str, "test": str, "documents": str, "prompt_column": str,
+    "completion_column": str, "instruction": str, "metric": str,
     "seed": int, "key_env": str, "limit_dev": int, "limit_test": int, "dev_share": float, "test_share": float,
 }  # fmt: skip
 _PATHS = ("examples", "test", "documents")

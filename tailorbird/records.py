@@ -131,7 +131,9 @@ class Example:
     """A labelled example: what comes in, what should come out.
 
     `messages` end with a user message. `document` names the document that holds the answer, where
-    the data says so. `line` and `file` say where it was read.
+    the data says so. `file` and `line` say where it was read; where a file has rows and not lines
+    (a JSON array, Parquet), `line` is the row's number. `weight` ≥ 0 scales its part in the loss.
+    `rejected` is an answer that should not come, where the data prefers `completion` to it.
     """
 
     messages: tuple[Message, ...]
@@ -140,10 +142,14 @@ class Example:
     file: str = ""
     line: int = 0
     id: str = field(default="")
+    weight: float = 1.0
+    rejected: str | None = None
 
     def __post_init__(self) -> None:
         if not self.id:
-            object.__setattr__(self, "id", content_hash([self.turns, self.completion]))
+            usual = self.weight == 1 and self.rejected is None
+            rest = [] if usual else [float(self.weight), self.rejected]
+            object.__setattr__(self, "id", content_hash([self.turns, self.completion, *rest]))
 
     @property
     def prompt(self) -> str:

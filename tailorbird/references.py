@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from tailorbird.errors import InputError
 
 if TYPE_CHECKING:
+    from tailorbird.models.chat_template import ChatTemplate
     from tailorbird.models.model import Model
 
 STARTER = "starter"
@@ -34,6 +35,23 @@ def is_remote(reference: str) -> bool:
 def is_reference(text: str) -> bool:
     """Whether a text can be a MODEL reference at all; folders and files must be there."""
     return text == STARTER or text.startswith("hf:") or is_remote(text) or Path(text).exists()
+
+
+def open_template(reference: str) -> ChatTemplate:
+    """The chat template and tokenizer of a base on this machine, without its weights.
+
+    Raises:
+        InputError: an endpoint, whose tokenizer is not at hand.
+        NotFound: there is no such file, folder or hub model.
+    """
+    if is_remote(reference):
+        raise InputError(
+            f"base {reference!r}: an endpoint's tokenizer is not at hand. Leave --base out, or name a model of "
+            "this machine."
+        )
+    from tailorbird.models.local import open_local_template
+
+    return open_local_template(reference)
 
 
 def open_base(reference: str, key_env: str | None = None) -> Model:

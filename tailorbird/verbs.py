@@ -8,6 +8,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailorbird.data.columns import Columns
 from tailorbird.workbench import ModelInfo, OpenModel, Workbench
 
 if TYPE_CHECKING:
@@ -17,9 +18,21 @@ if TYPE_CHECKING:
 AnyPath = str | PathLike[str]
 
 
-def check(examples: AnyPath, documents: AnyPath | None = None, test: AnyPath | None = None) -> DatasetReport:
+def check(
+    examples: AnyPath,
+    documents: AnyPath | None = None,
+    test: AnyPath | None = None,
+    *,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
+) -> DatasetReport:
     """The data set report: counts, balance, duplicates, contradictions, leakage, and what to mend."""
-    return Workbench().check(Path(examples), _path(documents), _path(test))
+    return Workbench().check(
+        Path(examples),
+        _path(documents),
+        _path(test),
+        columns=Columns(prompt_column, completion_column),
+    )
 
 
 def compare(
@@ -32,6 +45,8 @@ def compare(
     seed: int = 0,
     budget_s: float | None = None,
     limit_test: int | None = None,
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
     out: AnyPath | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
@@ -41,7 +56,7 @@ def compare(
     Finished arms are kept in `project`'s `.tailorbird`; the same call goes on where a killed one stopped.
 
     Args:
-        examples: JSON lines of {"prompt", "completion"} or chat messages.
+        examples: JSON lines, a JSON array, CSV, TSV or Parquet, of any usual shape.
         documents: a folder to answer from.
         base: a MODEL: `starter`, a folder, a .gguf file, `hf:org/name`, `URL#model`.
         arms: names of techniques joined with '+'; None takes a sensible set.
@@ -49,6 +64,8 @@ def compare(
         seed: of splits, training and resampling.
         budget_s: seconds after which no further arm is started.
         limit_test: test examples used, at most.
+        prompt_column: which column or key holds the prompt, where its name doesn't tell.
+        completion_column: likewise the completion.
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
         project: the project folder.
         on_event: told about every step.
@@ -66,6 +83,7 @@ def compare(
         budget_s=budget_s,
         seed=seed,
         limit_test=limit_test,
+        columns=Columns(prompt_column, completion_column),
     )
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     return workbench.compare(replace(plan, command=call), out=_path(out), on_event=on_event).comparison
@@ -78,6 +96,8 @@ def customize(
     documents: AnyPath | None = None,
     *,
     base: str = "starter",
+    prompt_column: str | None = None,
+    completion_column: str | None = None,
     overwrite: bool = False,
     project: AnyPath = ".",
 ) -> ModelInfo:
@@ -88,6 +108,7 @@ def customize(
         examples=_path(examples),
         documents=_path(documents),
         base=base,
+        columns=Columns(prompt_column, completion_column),
         replace=overwrite,
     )
 

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
 from tailorbird.catalogue import ModelInfo, list_models, model_folder, package_time
+from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import Task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
@@ -37,20 +38,24 @@ from tailorbird.planning import (
 )
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
 from tailorbird.records import Completion, Message, Request, Sampling, content_hash
-from tailorbird.references import is_reference, open_base
+from tailorbird.references import STARTER, is_reference, open_base, open_template
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
     from tailorbird.evaluation.arms import Arm
     from tailorbird.evaluation.comparison import Comparison
     from tailorbird.models.model import Model
+    from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
 CONFIG = "tailor.toml"
+NAMED_AS_USUAL = Columns()
 
 INITIAL_CONFIG = """\
 # What `tailor compare` compares. Paths are relative to this file.
 base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
-examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}
+examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}, chats, CSV, Parquet, …
+# prompt_column = "text"         # which columns hold them, where their names don't tell
+# completion_column = "label"
 # documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
 # test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
 # instruction = "…"              # what the model is told; without it one is made from the task
@@ -147,14 +152,44 @@ class Workbench:
         return path
 
     def check(
-        self, examples: Path, documents: Path | None = None, test: Path | None = None, base: str | None = None
+        self,
+        examples: Path,
+        documents: Path | None = None,
+        test: Path | None = None,
+        base: str | None = None,
+        columns: Columns = NAMED_AS_USUAL,
     ) -> DatasetReport:
         """The data set report; with a base its tokenizer counts the lengths, else they are estimates."""
         from tailorbird.data.report import check
 
         return check(
-            examples, documents=documents, test=test, count_tokens=_token_counter(base) if base else None
+            examples,
+            documents=documents,
+            test=test,
+            columns=columns,
+            count_tokens=_token_counter(base) if base else None,
         )
+
+    def mask(
+        self,
+        examples: Path,
+        base: str | None = None,
+        num_rows: int = 3,
+        columns: Columns = NAMED_AS_USUAL,
+    ) -> MaskPreview:
+        """The first training examples token by token, as `fine_tune` on `base` (the starter) would get them.
+
+        Raises:
+            DataError: the examples can't be used.
+            InputError: the base is an endpoint, whose tokenizer is not at hand.
+        """
+        from tailorbird.techniques.mask import preview_mask
+
+        file = RecipeFile(
+            examples=examples, prompt_column=columns.prompt, completion_column=columns.completion
+        )
+        plan = plan_single("mask", file, ArmSpec("mask", ()))
+        return preview_mask(open_template(base or STARTER), plan.data, num_rows)
 
     # -- comparing ----------------------------------------------------------------------------
 
@@ -172,6 +207,7 @@ class Workbench:
         name: str | None = None,
         key_env: str | None = None,
         limit_test: int | None = None,
+        columns: Columns = NAMED_AS_USUAL,
     ) -> Plan:
         """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
 
@@ -180,7 +216,8 @@ class Workbench:
             DataError: the examples can't be used.
             RecipeError: an arm or a setting makes no sense.
         """
-        flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test)
+        names = (columns.prompt, columns.completion)
+        flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test, *names)
         plan = make_plan(overlay(self._config(config, given=examples), flags))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
@@ -284,6 +321,7 @@ class Workbench:
         documents: Path | None = None,
         base: str | None = None,
         key_env: str | None = None,
+        columns: Columns = NAMED_AS_USUAL,
         on_event: OnEvent | None = None,
         replace: bool = False,
     ) -> ModelInfo:
@@ -306,7 +344,15 @@ class Workbench:
             raise RecipeError(
                 f'{recipe}: it names no steps. Add, for example, steps = ["few_shot", "fine_tune"].'
             )
-        file = overlay(file, Flags(examples=examples, documents=documents, base=base, key_env=key_env))
+        flags = Flags(
+            examples=examples,
+            documents=documents,
+            base=base,
+            key_env=key_env,
+            prompt_column=columns.prompt,
+            completion_column=columns.completion,
+        )
+        file = overlay(file, flags)
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
         scratch = self.state / "models" / f".making-{name}"
         self._build(_in_folder(plan_single(name, file, spec), scratch), spec, folder, on_event)
@@ -368,13 +414,8 @@ def _in_folder(plan: Plan, folder: Path) -> Plan:
 
 
 def _token_counter(base: str) -> Callable[[str], int]:
-    model = open_base(base, None)
-    engine = getattr(model, "engine", None)
-    if engine is None:
-        raise InputError(
-            f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates."
-        )
-    return lambda text: len(engine.template.text(text))
+    template = open_template(base)
+    return lambda text: len(template.text(text))
 
 
 def _training_listener(arm: str, on_event: OnEvent | None) -> Callable[[Any], None] | None:
@@ -392,6 +433,8 @@ def _set_threads() -> None:
 
 
 __all__ = [
+    "MaskPreview",
+    "MaskedToken",
     "ModelInfo",
     "OnEvent",
     "OpenModel",

@@ -12,9 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
-from tailorbird.cli.options import AsJson, BaseModel, Documents, Examples, KeyEnv, TestFile
+from tailorbird.cli.options import (
+    AsJson,
+    BaseModel,
+    CompletionColumn,
+    Documents,
+    Examples,
+    KeyEnv,
+    PromptColumn,
+    TestFile,
+)
 from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
+from tailorbird.data.columns import Columns
 from tailorbird.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -52,6 +62,8 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
     ] = None,
+    prompt_column: PromptColumn = None,
+    completion_column: CompletionColumn = None,
     key_env: KeyEnv = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done and stop.")] = False,
     as_json: AsJson = False,
@@ -73,6 +85,7 @@ def compare(
             name=name,
             key_env=key_env,
             limit_test=limit_test,
+            columns=Columns(prompt_column, completion_column),
         )
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)

@@ -8,10 +8,19 @@ from typing import Annotated
 
 import typer
 
-from tailorbird.cli.options import AsJson, BaseModel, Documents, Examples, KeyEnv
+from tailorbird.cli.options import (
+    AsJson,
+    BaseModel,
+    CompletionColumn,
+    Documents,
+    Examples,
+    KeyEnv,
+    PromptColumn,
+)
 from tailorbird.cli.output import kept_for_json, print_json, remark, say, size_text
 from tailorbird.cli.project import project_of
 from tailorbird.cli.saved import info_json
+from tailorbird.data.columns import Columns
 
 INTERRUPTED = 130
 
@@ -29,6 +38,8 @@ def customize(
     examples: Examples = None,
     documents: Documents = None,
     base: BaseModel = None,
+    prompt_column: PromptColumn = None,
+    completion_column: CompletionColumn = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the model of this name.")] = False,
     key_env: KeyEnv = None,
     as_json: AsJson = False,
@@ -49,6 +60,7 @@ def customize(
                     documents=documents,
                     base=base,
                     key_env=key_env,
+                    columns=Columns(prompt_column, completion_column),
                     on_event=show,
                     replace=replace,
                 )

@@ -7,9 +7,11 @@ from typing import Annotated
 
 import typer
 
-from tailorbird.cli.options import AsJson, Documents, TestFile
+from tailorbird.cli.masks import show_mask
+from tailorbird.cli.options import AsJson, CompletionColumn, Documents, PromptColumn, TestFile
 from tailorbird.cli.output import kept_for_json, print_json, say
 from tailorbird.cli.project import Project, project_of
+from tailorbird.data.columns import Columns
 
 
 def init(
@@ -32,7 +34,10 @@ def init(
 
 def check(
     context: typer.Context,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Examples: JSONL of prompt and completion.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Examples: JSONL, JSON, CSV, TSV or Parquet, or one in gzip."),
+    ],
     *,
     documents: Documents = None,
     test: TestFile = None,
@@ -42,14 +47,29 @@ def check(
             "--base", metavar="MODEL", help="Count tokens with this model's tokenizer; else estimated."
         ),
     ] = None,
+    prompt_column: PromptColumn = None,
+    completion_column: CompletionColumn = None,
+    mask: Annotated[
+        bool, typer.Option("--mask", help="Show training examples token by token, and what carries loss.")
+    ] = False,
+    rows: Annotated[
+        int, typer.Option("--rows", metavar="N", min=1, help="So many examples with --mask.")
+    ] = 3,
     as_json: AsJson = False,
 ) -> None:
     """Report what is in a file of examples and what is wrong with it; exit 1 if it can't be trained on."""
     with kept_for_json(as_json):
-        report = project_of(context).workbench().check(file, documents=documents, test=test, base=base)
+        workbench = project_of(context).workbench()
+        columns = Columns(prompt_column, completion_column)
+        report = workbench.check(file, documents=documents, test=test, base=base, columns=columns)
+        preview = (
+            workbench.mask(file, base, num_rows=rows, columns=columns) if mask and report.trainable else None
+        )
     if as_json:
-        print_json(report.to_json())
+        print_json(report.to_json() | ({"mask": preview.to_json() if preview else None} if mask else {}))
     else:
         say(report.to_text(), end="")
+        if preview:
+            show_mask(preview)
     if not report.trainable:
         raise typer.Exit(1)

@@ -10,7 +10,15 @@ import typer
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Examples = Annotated[
     Path | None,
-    typer.Option("--examples", metavar="FILE", help="Labelled examples: JSONL of prompt and completion."),
+    typer.Option("--examples", metavar="FILE", help="Labelled examples: JSONL, JSON, CSV, TSV or Parquet."),
+]
+PromptColumn = Annotated[
+    str | None,
+    typer.Option("--prompt-column", metavar="NAME", help="Which column or key holds the prompt."),
+]
+CompletionColumn = Annotated[
+    str | None,
+    typer.Option("--completion-column", metavar="NAME", help="Which column or key holds the completion."),
 ]
 Documents = Annotated[
     Path | None,

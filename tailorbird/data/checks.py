@@ -7,25 +7,21 @@ and what those do not look at: contradictions and near-duplicates, labels spelle
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-from tailorbird.data.duplicates import (
-    common_prefix,
-    comparable_texts,
-    exact_groups,
-    near_groups,
-    normalise,
-    prompt_key,
-    shared_affixes,
-)
+import numpy as np
+
+from tailorbird.data.duplicates import Ints, SharedParts, comparable_texts, near_groups, normalise
+from tailorbird.data.keys import Keys, groups, is_on_disk, numbered
 from tailorbird.data.problems import Problem, plural, quote
 from tailorbird.data.splits import conflict_groups
-from tailorbird.data.task import Task
+from tailorbird.data.survey import Survey
 from tailorbird.records import Example
 
 FEW_EXAMPLES = 50
 _SHOWN = 5
+_LOOKED_AT = 1000
 
 
 def check_count(examples: Sequence[Example], file: str) -> Iterator[Problem]:
@@ -35,57 +31,64 @@ def check_count(examples: Sequence[Example], file: str) -> Iterator[Problem]:
         yield Problem("warning", file, what, f"Label {FEW_EXAMPLES} or more; a few hundred are better.")
 
 
-def check_duplicates(examples: Sequence[Example], file: str) -> tuple[int, list[Problem]]:
+def check_duplicates(examples: Sequence[Example], keys: Keys, file: str) -> tuple[int, list[Problem]]:
     """How many rows repeat an earlier one (same prompt, same completion, normalised), and where."""
-    groups = exact_groups([str((prompt_key(e), normalise(e.completion))) for e in examples])
-    extra = sum(len(group) - 1 for group in groups)
+    repeated = groups(numbered(keys.prompts, keys.answers))
+    extra = sum(len(group) - 1 for group in repeated)
     if not extra:
         return 0, []
-    what = f"{plural(extra, 'row')} repeat an earlier one ({_lines(examples, groups)})."
+    what = f"{plural(extra, 'row')} repeat an earlier one ({_lines(examples, repeated)})."
     return extra, [Problem("warning", file, what, "Delete them; one of each is kept when the data is split.")]
 
 
 def check_near_duplicates(examples: Sequence[Example], file: str) -> tuple[int, list[Problem]]:
-    """How many groups of prompts are nearly the same though not equal, and where."""
+    """How many groups of prompts are nearly the same though not equal, and where; not on disk."""
+    if is_on_disk(examples):
+        what = f"near-duplicates were not looked for among {plural(len(examples), 'example')}: the file is large."
+        fix = "Examples of dev and test may nearly equal one of train; a smaller file is searched."
+        return 0, [Problem("info", file, what, fix)]
     texts = comparable_texts(examples)
-    groups = [g for g in near_groups(texts) if len({texts[i] for i in g}) > 1]
-    if not groups:
+    near = [g for g in near_groups(texts) if len({texts[i] for i in g}) > 1]
+    if not near:
         return 0, []
-    what = f"{plural(len(groups), 'group')} of prompts are nearly the same ({_lines(examples, groups)})."
+    what = f"{plural(len(near), 'group')} of prompts are nearly the same ({_lines(examples, near)})."
     fix = "Nothing to do: each group is kept in one part of the split, so that none leaks into the test."
-    return len(groups), [Problem("info", file, what, fix)]
+    return len(near), [Problem("info", file, what, fix)]
 
 
-def check_conflicts(examples: Sequence[Example], file: str) -> tuple[int, list[Problem]]:
+def check_conflicts(examples: Sequence[Example], keys: Keys, file: str) -> tuple[int, list[Problem]]:
     """How many prompts have contradicting completions; one problem each, with lines."""
-    groups = conflict_groups(examples)
-    problems = [_conflict(examples, group, file) for group in groups[:_SHOWN]]
-    if len(groups) > _SHOWN:
-        where = _lines(examples, groups[_SHOWN:])
-        what = f"{len(groups) - _SHOWN:,} more prompts have contradicting completions ({where})."
+    conflicts = conflict_groups(keys)
+    problems = [_conflict(examples, group, file) for group in conflicts[:_SHOWN]]
+    if len(conflicts) > _SHOWN:
+        where = _lines(examples, conflicts[_SHOWN:])
+        what = f"{len(conflicts) - _SHOWN:,} more prompts have contradicting completions ({where})."
         problems.append(Problem("warning", file, what, "Decide on one completion for each."))
-    return len(groups), problems
+    return len(conflicts), problems
 
 
-def _conflict(examples: Sequence[Example], group: tuple[int, ...], file: str) -> Problem:
+def _conflict(examples: Sequence[Example], group: Ints, file: str) -> Problem:
     first: dict[str, int] = {}
-    for i in group:
-        first.setdefault(examples[i].completion, examples[i].line)
+    for i in group[:_LOOKED_AT]:
+        example = examples[int(i)]
+        first.setdefault(example.completion, example.line)
+    asked = examples[int(group[0])]
     named = ", ".join(f"{quote(c, 40)} (line {line})" for c, line in list(first.items())[:_SHOWN])
-    what = f"the prompt {quote(examples[group[0]].prompt)} has different completions: {named}."
+    what = f"the prompt {quote(asked.prompt)} has different completions: {named}."
     fix = "Decide on one; until then these rows are used for training only, never to judge."
-    return Problem("warning", f"{file}:{examples[group[0]].line}", what, fix)
+    return Problem("warning", f"{file}:{asked.line}", what, fix)
 
 
-def check_lengths(
-    examples: Sequence[Example], tokens: Sequence[int], max_tokens: int, file: str
-) -> Iterator[Problem]:
+def check_lengths(examples: Sequence[Example], seen: Survey, max_tokens: int, file: str) -> Iterator[Problem]:
     """Rows whose prompt and completion together exceed `max_tokens`."""
-    long = [i for i, count in enumerate(tokens) if count > max_tokens]
-    if long:
-        where = _lines(examples, [tuple(long)])
+    tokens = np.asarray(seen.prompt_tokens, dtype=np.int64) + np.asarray(seen.completion_tokens)
+    long = np.flatnonzero(tokens > max_tokens)
+    if len(long):
         rows = plural(len(long), "row")
-        what = f"{rows} longer than {max_tokens:,} tokens ({where}; the longest {max(tokens):,})."
+        what = (
+            f"{rows} longer than {max_tokens:,} tokens ({_lines(examples, [long])}; "
+            f"the longest {int(tokens.max()):,})."
+        )
         yield Problem(
             "warning",
             file,
@@ -94,13 +97,12 @@ def check_lengths(
         )
 
 
-def check_prompt_template(examples: Sequence[Example], file: str) -> Iterator[Problem]:
+def check_prompt_template(prompts: SharedParts, file: str) -> Iterator[Problem]:
     """A beginning or a separator that all prompts share: the chat template makes it superfluous."""
-    prompts = {e.prompt for e in examples}
-    if len(prompts) < 10:
+    if prompts.num_distinct < 10:
         return
-    before, after = shared_affixes(prompts)
-    after = after.strip() or _separator(prompts)
+    before, after = prompts.affixes()
+    after = after.strip() or prompts.separator()
     if before.strip():
         what = f"all prompts begin with {quote(before)}."
         yield Problem("info", file, what, "Consider moving it into the instruction: users will not type it.")
@@ -110,41 +112,40 @@ def check_prompt_template(examples: Sequence[Example], file: str) -> Iterator[Pr
         yield Problem("warning", file, what, fix)
 
 
-def check_completion_ending(examples: Sequence[Example], file: str) -> Iterator[Problem]:
+def check_completion_ending(completions: SharedParts, file: str) -> Iterator[Problem]:
     """An end mark that all completions share; it would become part of every answer."""
-    completions = {e.completion for e in examples}
-    if len(completions) < 3:
+    if completions.num_distinct < 3:
         return
-    ending = _separator(completions)
+    ending = completions.separator()
     if ending and ending not in {".", "!", "?", '"', ")", "%"}:
         what = f"all completions end with {quote(ending)}, which the model would learn to write."
         yield Problem("warning", file, what, "Delete it: the end of an answer is marked for you.")
 
 
-def _separator(texts: set[str]) -> str:
-    """The common ending from its first sign on, such as ` ->` or ` END`; no mere common letters."""
-    mirrored = [t.rstrip()[::-1] for t in texts]
-    common = common_prefix(min(mirrored), max(mirrored))[::-1]
-    start = next((i for i, c in enumerate(common) if not c.isalnum()), len(common))
-    return common[start:].strip()
-
-
-def check_spaces(examples: Sequence[Example], file: str) -> Iterator[Problem]:
+def check_spaces(examples: Sequence[Example], seen: Survey, file: str) -> Iterator[Problem]:
     """Completions that begin or end with white space: the model would learn it, and labels differ by it."""
-    stray = [i for i, e in enumerate(examples) if e.completion != e.completion.strip()]
-    if stray:
-        where = _lines(examples, [tuple(stray)])
-        what = f"{plural(len(stray), 'completion')} with white space at the beginning or the end ({where})."
+    if seen.stray:
+        where = _lines(examples, [seen.stray])
+        what = (
+            f"{plural(len(seen.stray), 'completion')} with white space at the beginning or the end ({where})."
+        )
         yield Problem(
             "warning", file, what, "Strip it: older formats wanted a leading space, chat models do not."
         )
 
 
-def check_labels(examples: Sequence[Example], task: Task, file: str) -> Iterator[Problem]:
+def check_preferences(seen: Survey, file: str) -> Iterator[Problem]:
+    """Answers that should not come: said, because not every technique learns from them."""
+    if seen.num_rejected:
+        what = f"{plural(seen.num_rejected, 'example')} with a rejected answer."
+        fix = "The preferred answer is the completion; techniques that learn from completions leave the other out."
+        yield Problem("info", file, what, fix)
+
+
+def check_labels(counts: Mapping[str, int], file: str) -> Iterator[Problem]:
     """Labels spelled in two ways, labels with a single example, one label that drowns the others."""
-    if task.kind != "classify":
+    if not counts:
         return
-    counts = Counter(e.completion for e in examples)
     spellings: dict[str, list[str]] = defaultdict(list)
     for label in counts:
         spellings[normalise(label).replace("_", " ").replace("-", " ")].append(label)
@@ -160,20 +161,17 @@ def check_labels(examples: Sequence[Example], task: Task, file: str) -> Iterator
     if single:
         what = f"{plural(len(single), 'label')} with a single example: {_named(single)}."
         yield Problem("warning", file, what, "Add examples: with one, a label can be learned but not tested.")
-    label, most = counts.most_common(1)[0]
-    if most > 0.9 * len(examples):
-        share = f"{most / len(examples):.0%} of the rows"
+    label, most = max(counts.items(), key=lambda item: item[1])
+    total = sum(counts.values())
+    if most > 0.9 * total:
+        share = f"{most / total:.0%} of the rows"
         what = f"{share} have the label {quote(label, 40)}; always saying it scores as high."
         yield Problem("warning", file, what, "Add examples of the other labels.")
 
 
-def check_test_labels(
-    train: Sequence[Example], test: Sequence[Example], task: Task, file: str
-) -> Iterator[Problem]:
+def check_test_labels(learnt: Iterable[str], asked: Iterable[str], file: str) -> Iterator[Problem]:
     """Labels that the test file asks for and that no training example shows."""
-    if task.kind != "classify":
-        return
-    unseen = sorted({e.completion for e in test} - {e.completion for e in train})
+    unseen = sorted(set(asked) - set(learnt))
     if unseen:
         what = f"{plural(len(unseen), 'label')} only in the test file: {_named(unseen)}."
         yield Problem("warning", file, what, "Add training examples of them, or correct their spelling.")
@@ -184,8 +182,8 @@ def _named(labels: Sequence[str]) -> str:
     return ", ".join(quote(label, 40) for label in labels[:_SHOWN]) + more
 
 
-def _lines(examples: Sequence[Example], groups: Sequence[tuple[int, ...]]) -> str:
+def _lines(examples: Sequence[Example], found: Sequence[Sequence[int] | Ints]) -> str:
     """`lines 3, 17; 20, 21`: the first few places."""
-    shown = ["; ".join(", ".join(str(examples[i].line) for i in g[:_SHOWN]) for g in groups[:_SHOWN])]
-    cut = len(groups) > _SHOWN or any(len(g) > _SHOWN for g in groups[:_SHOWN])
-    return f"lines {shown[0]}{', …' if cut else ''}"
+    shown = "; ".join(", ".join(str(examples[int(i)].line) for i in g[:_SHOWN]) for g in found[:_SHOWN])
+    cut = len(found) > _SHOWN or any(len(g) > _SHOWN for g in found[:_SHOWN])
+    return f"lines {shown}{', …' if cut else ''}"

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -69,15 +69,54 @@ def comparable_texts(examples: Sequence[Example]) -> list[str]:
     return [text[len(before) : len(text) - len(after)] for text in texts]
 
 
-def shared_affixes(texts: set[str]) -> tuple[str, str]:
+def shared_affixes(texts: Iterable[str]) -> tuple[str, str]:
     """The beginning and the ending that all texts have in common, of whole words, never overlapping."""
-    low, high, shortest = min(texts), max(texts), min(map(len, texts))
-    before = common_prefix(low, high)
-    before = before[: before.rfind(" ") + 1]
-    mirrored = {text[::-1] for text in texts}
-    after = common_prefix(min(mirrored), max(mirrored))[::-1]
-    after = after[after.find(" ") :] if " " in after else ""
-    return before, after[len(after) - min(len(after), shortest - len(before)) :]
+    shared = SharedParts()
+    for text in texts:
+        shared.add(text)
+    return shared.affixes()
+
+
+class SharedParts:
+    """What texts have in common at their ends, found one text after another.
+
+    What the first and the last text in alphabetical order share, all share.
+    """
+
+    MOST_COUNTED = 20
+
+    def __init__(self) -> None:
+        self._bounds: dict[str, tuple[str, str]] = {}
+        self._shortest = 0
+        self._distinct: set[str] = set()
+
+    def add(self, text: str) -> None:
+        """Looks at one more text."""
+        self._shortest = min(self._shortest, len(text)) if self._bounds else len(text)
+        for name, seen in (("start", text), ("end", text[::-1]), ("bare end", text.rstrip()[::-1])):
+            low, high = self._bounds.get(name, (seen, seen))
+            self._bounds[name] = min(low, seen), max(high, seen)
+        if len(self._distinct) < self.MOST_COUNTED:
+            self._distinct.add(text)
+
+    @property
+    def num_distinct(self) -> int:
+        """How many different texts there were; counted up to `MOST_COUNTED`."""
+        return len(self._distinct)
+
+    def affixes(self) -> tuple[str, str]:
+        """The beginning and the ending that all share, of whole words, never overlapping."""
+        before = common_prefix(*self._bounds["start"])
+        before = before[: before.rfind(" ") + 1]
+        after = common_prefix(*self._bounds["end"])[::-1]
+        after = after[after.find(" ") :] if " " in after else ""
+        return before, after[len(after) - min(len(after), self._shortest - len(before)) :]
+
+    def separator(self) -> str:
+        """The shared ending from its first sign on, such as ` ->` or ` END`; no mere common letters."""
+        common = common_prefix(*self._bounds["bare end"])[::-1]
+        start = next((i for i, c in enumerate(common) if not c.isalnum()), len(common))
+        return common[start:].strip()
 
 
 def common_prefix(left: str, right: str) -> str:
@@ -103,14 +142,6 @@ def shingles(text: str) -> Shingles:
 def similarity(left: str, right: str) -> float:
     """Jaccard similarity of the shingle sets of two normalised texts, in [0, 1]."""
     return _jaccard(shingles(left), shingles(right))
-
-
-def exact_groups(texts: Sequence[str]) -> list[tuple[int, ...]]:
-    """Positions of equal texts: groups of two or more, each ascending, in order of first appearance."""
-    places: dict[str, list[int]] = {}
-    for i, text in enumerate(texts):
-        places.setdefault(text, []).append(i)
-    return [tuple(group) for group in places.values() if len(group) > 1]
 
 
 def near_groups(texts: Sequence[str], threshold: float = THRESHOLD) -> list[tuple[int, ...]]:

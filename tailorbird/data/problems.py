@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Severity = Literal["error", "warning", "info"]
 
@@ -34,3 +34,20 @@ def quote(value: object, limit: int = 60) -> str:
 def plural(count: int, noun: str) -> str:
     """`1 row`, `3 rows`, `12,000 rows`."""
     return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+class RowFault(Exception):  # noqa: N818  -- becomes a Problem or a DataError, never seen itself
+    """A row that is no example: what is wrong with it, and the way out."""
+
+    def __init__(self, what: str, fix: str) -> None:
+        super().__init__(what)
+        self.what, self.fix = what, fix
+
+
+def json_type(value: Any) -> str:
+    """The name that JSON gives to the value's type."""
+    names: dict[type, str] = {
+        bool: "boolean", int: "number", float: "number", str: "string", list: "list", dict: "object",
+        type(None): "null",
+    }  # fmt: skip
+    return names.get(type(value), type(value).__name__)

@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from tailorbird.data import checks
+from tailorbird.data.columns import Columns
 from tailorbird.data.documents import Unreadable, read_folder
 from tailorbird.data.duplicates import comparable_texts, near_groups
 from tailorbird.data.formats import scan
+from tailorbird.data.keys import Keys, groups, is_on_disk, keys_of, numbered
 from tailorbird.data.problems import Problem, plural, quote
 from tailorbird.data.splits import Splits, split
-from tailorbird.data.task import Task, TaskKind, infer_task
+from tailorbird.data.survey import CHARS_PER_TOKEN, CountTokens, Survey, estimated_tokens, survey
+from tailorbird.data.task import TaskKind, is_classification, task_of
 from tailorbird.errors import DataError
 from tailorbird.records import Document, Example
-
-CHARS_PER_TOKEN = 4
-"""English text has about four characters a token; used where no tokenizer is given, and said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,7 @@ class DocumentsSummary:
 class DatasetReport:
     """All that `tailor check` has to say about a file.
 
-    `num_rows` counts lines that are not blank; `labels` maps each label to its rows, most first, and
+    `num_rows` counts the file's rows, blank lines left out; `labels` maps each label to its rows, most first, and
     is empty for free answers. `tokens_estimated` is True where no tokenizer was at hand.
     """
 
@@ -141,15 +143,17 @@ def check(
     *,
     documents: Path | None = None,
     test: Path | None = None,
-    count_tokens: Callable[[str], int] | None = None,
+    columns: Columns | None = None,
+    count_tokens: CountTokens | None = None,
     max_tokens: int = 2048,
 ) -> DatasetReport:
     """Reads the whole file and reports everything at once.
 
     Args:
-        path: JSONL examples.
+        path: Examples, in any form that `read_examples` takes.
         documents: A folder of documents to summarise as well.
         test: A test file of its own, checked for leakage and unknown labels.
+        columns: Which columns hold the prompt and the completion, where their names don't tell.
         count_tokens: Counts the tokens of a text; None estimates them, and the report says so.
         max_tokens: A row longer than this, prompt and completion together, is reported.
 
@@ -157,23 +161,23 @@ def check(
         NotFound: A named file or folder does not exist.
         DataError: A named file is a folder, or cannot be opened.
     """
-    examples, problems = scan(path)
-    num_rows = len(examples) + sum(p.severity == "error" and ":" in p.where for p in problems)
-    task = infer_task(examples) if examples else None
-    prompts, completions = _token_counts(examples, count_tokens)
-    tokens = [a + b for a, b in zip(prompts, completions, strict=True)]
-    counts, found = _check_rows(examples, task, tokens, max_tokens, path.name)
+    examples, problems, num_rows = scan(path, columns)
+    keys = keys_of(examples)
+    task = task_of(keys.counts, longest=keys.longest) if examples else None
+    labels = _labels(keys)
+    seen = survey(examples, count_tokens or estimated_tokens)
+    counts, found = _check_rows(examples, keys, seen, max_tokens=max_tokens, file=path.name)
     problems += found
-    splits, num_removed = _check_split(examples, task, test, path.name, problems)
-    labels = Counter(e.completion for e in examples) if task and task.kind == "classify" else Counter[str]()
+    tested = _Tested(test, _test_examples(test, columns, problems)) if test else None
+    splits, num_removed = _check_split(examples, tested, labels, path.name, problems)
     return DatasetReport(
         file=path.name,
         num_rows=num_rows,
         num_examples=len(examples),
         task=task.kind if task else None,
-        labels=dict(labels.most_common()),
-        prompt_tokens=_lengths(prompts),
-        completion_tokens=_lengths(completions),
+        labels=dict(sorted(labels.items(), key=lambda item: -item[1])),
+        prompt_tokens=_lengths(seen.prompt_tokens),
+        completion_tokens=_lengths(seen.completion_tokens),
         tokens_estimated=count_tokens is None,
         num_duplicates=counts[0],
         num_near_groups=counts[1],
@@ -186,87 +190,103 @@ def check(
 
 
 def _check_rows(
-    examples: list[Example], task: Task | None, tokens: list[int], max_tokens: int, file: str
+    examples: Sequence[Example], keys: Keys, seen: Survey, *, max_tokens: int, file: str
 ) -> tuple[tuple[int, int, int], list[Problem]]:
     """Repeated rows, groups of near-duplicates, contradicted prompts; and every problem of the rows."""
-    num_duplicates, repeated = checks.check_duplicates(examples, file)
+    num_duplicates, repeated = checks.check_duplicates(examples, keys, file)
     num_near, near = checks.check_near_duplicates(examples, file)
-    num_conflicts, conflicts = checks.check_conflicts(examples, file)
+    num_conflicts, conflicts = checks.check_conflicts(examples, keys, file)
     problems = [
         *checks.check_count(examples, file),
         *repeated,
         *conflicts,
         *near,
-        *checks.check_lengths(examples, tokens, max_tokens, file),
-        *checks.check_prompt_template(examples, file),
-        *checks.check_completion_ending(examples, file),
-        *checks.check_spaces(examples, file),
-        *(checks.check_labels(examples, task, file) if task else ()),
+        *checks.check_lengths(examples, seen, max_tokens, file),
+        *checks.check_prompt_template(seen.prompts, file),
+        *checks.check_completion_ending(seen.completions, file),
+        *checks.check_spaces(examples, seen, file),
+        *checks.check_preferences(seen, file),
+        *checks.check_labels(_labels(keys), file),
     ]
     return (num_duplicates, num_near, num_conflicts), problems
 
 
+def _labels(keys: Keys) -> dict[str, int]:
+    """How often each label comes; empty if the completions are no labels."""
+    return keys.counts if keys.counts and is_classification(keys.counts) else {}
+
+
+@dataclass(frozen=True)
+class _Tested:
+    """A test file of its own, and its examples."""
+
+    path: Path
+    examples: Sequence[Example]
+
+
 def _check_split(
-    examples: list[Example], task: Task | None, test: Path | None, file: str, problems: list[Problem]
+    examples: Sequence[Example],
+    test: _Tested | None,
+    labels: dict[str, int],
+    file: str,
+    problems: list[Problem],
 ) -> tuple[Splits | None, int]:
     """The split that would be made, and how many rows a test file of its own takes out of training."""
-    test_examples = _test_examples(test, problems)
-    splits = _try_split(examples, test_examples, file, problems)
-    if not (splits and task and test and test_examples):
+    splits = _try_split(examples, test.examples if test else None, file, problems)
+    if not (splits and test and test.examples):
         return splits, 0
-    problems += checks.check_test_labels([*splits.train, *splits.dev], test_examples, task, test.name)
-    removed = sum(r.reason in {"in_test", "near_test"} for r in splits.removed)
+    if labels:
+        learnt = {*(keys_of(splits.train).counts or ()), *(keys_of(splits.dev).counts or ())}
+        problems += checks.check_test_labels(learnt, keys_of(test.examples).counts or (), test.path.name)
+    removed = splits.num_removed["in_test"] + splits.num_removed["near_test"]
     if removed:
-        what = f"{plural(removed, 'row')} equal or nearly equal to one of {test.name}."
+        what = f"{plural(removed, 'row')} equal or nearly equal to one of {test.path.name}."
         fix = "Nothing to do: they are left out of training, or the score would lie."
         problems.append(Problem("warning", file, what, fix))
     return splits, removed
 
 
-def _test_examples(test: Path | None, problems: list[Problem]) -> list[Example] | None:
-    if test is None:
-        return None
-    examples, found = scan(test)
+def _test_examples(test: Path, columns: Columns | None, problems: list[Problem]) -> Sequence[Example]:
+    examples, found, _ = scan(test, columns)
     problems += found
-    return examples or None
+    return examples
 
 
 def _try_split(
-    examples: list[Example], test: list[Example] | None, file: str, problems: list[Problem]
+    examples: Sequence[Example], test: Sequence[Example] | None, file: str, problems: list[Problem]
 ) -> Splits | None:
     if not examples:
         return None
     try:
-        return split(examples, test_examples=test)
+        return split(examples, test_examples=test or None)
     except DataError as error:
         problems.append(Problem("error", file, str(error)))
         return None
 
 
 def _summary(splits: Splits) -> SplitSummary:
+    train, dev, test = map(len, (splits.train, splits.dev, splits.test))
+    return SplitSummary(train, dev, test, splits.fingerprint, _num_leaking(splits), splits.notes)
+
+
+def _num_leaking(splits: Splits) -> int:
+    """Examples that nearly equal one of another part; on disk those whose prompt equals one."""
     parts = (splits.train, splits.dev, splits.test)
-    part_of = [number for number, part in enumerate(parts) for _ in part]
-    groups = near_groups(comparable_texts([e for part in parts for e in part]))
-    leaking = sum(len(group) for group in groups if len({part_of[i] for i in group}) > 1)
-    train, dev, test = map(len, parts)
-    return SplitSummary(train, dev, test, splits.fingerprint, leaking, splits.notes)
-
-
-def _token_counts(
-    examples: Sequence[Example], count: Callable[[str], int] | None
-) -> tuple[list[int], list[int]]:
-    counter = count or (lambda text: math.ceil(len(text) / CHARS_PER_TOKEN))
-    prompts = [sum(counter(m.content) for m in e.messages) for e in examples]
-    return prompts, [counter(e.completion) for e in examples]
+    part_of = np.repeat(np.arange(3), [len(part) for part in parts])
+    if any(is_on_disk(part) for part in parts):
+        near = groups(numbered(np.concatenate([keys_of(part).texts for part in parts])))
+    else:
+        near = near_groups(comparable_texts([e for part in parts for e in part]))
+    return sum(len(group) for group in near if len(set(part_of[list(group)].tolist())) > 1)
 
 
 def _lengths(counts: Sequence[int]) -> Lengths | None:
     if not counts:
         return None
-    ordered = sorted(counts)
+    ordered = np.sort(np.asarray(counts))
     # nearest rank: a length that some row really has
-    at = [ordered[math.ceil(q * len(ordered)) - 1] for q in (0.5, 0.95)]
-    return Lengths(ordered[0], at[0], at[1], ordered[-1])
+    at = [int(ordered[math.ceil(q * len(ordered)) - 1]) for q in (0.5, 0.95)]
+    return Lengths(int(ordered[0]), at[0], at[1], int(ordered[-1]))
 
 
 def _task_line(task: TaskKind, labels: dict[str, int]) -> str:
@@ -311,11 +331,13 @@ def _unreadable_problem(item: Unreadable) -> Problem:
 def _unknown_documents(
     examples: Sequence[Example], known: set[str], folder: Path, file: str
 ) -> list[Problem]:
-    lost = [e for e in examples if e.document and e.document not in known]
-    if not lost:
+    num_lost, first = 0, None
+    for example in examples:
+        if example.document and example.document not in known:
+            num_lost, first = num_lost + 1, first or example
+    if first is None:
         return []
-    first = lost[0]
-    rows = plural(len(lost), "row")
+    rows = plural(num_lost, "row")
     what = f"{rows} with a document that is not in {folder.name} (first {quote(first.document)})."
     return [
         Problem(

@@ -7,41 +7,37 @@
 - *Deduplicated.* Of exact duplicates one is kept. Near-duplicates stay together in one part.
 - *Conflicts.* Examples with the same prompt and different completions stay, but only in train: a
   test that contradicts itself measures nothing. Their near-duplicates go with them.
+- *Whole rows.* The examples that one row of a file gave, a conversation's, stay together in one part.
+
+Examples are handled by their places and `Keys`, in arrays; those of a large file stay on disk.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter, defaultdict
-from collections.abc import Sequence
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
 
-from tailorbird.data.duplicates import comparable_texts, near_groups, near_matches, normalise, prompt_key
+import numpy as np
+import numpy.typing as npt
+
+from tailorbird.data.duplicates import Ints, comparable_texts, near_groups
+from tailorbird.data.keys import Keys, groups, is_on_disk, keys_of, numbered
+from tailorbird.data.leakage import matches_in
 from tailorbird.data.problems import plural
-from tailorbird.data.task import Data, Task, infer_task
+from tailorbird.data.removed import Reason, Removal, Removed, RemovedExamples
+from tailorbird.data.shares import Units, free_units, take
+from tailorbird.data.stored_examples import ExampleView
+from tailorbird.data.task import Data, Task, is_classification
 from tailorbird.errors import DataError
 from tailorbird.records import Example, content_hash
 
 MIN_EXAMPLES = 3
 """One for each part is the least that can be split."""
-
-Reason = Literal["duplicate", "in_test", "near_test", "over_limit"]
-
-
-@dataclass(frozen=True, slots=True)
-class Removed:
-    """An example that is in no part, and why.
-
-    `duplicate`: equal to the kept example `of`; `in_test` and `near_test`: equal or nearly equal to
-    the given test example `of`; `over_limit`: a given test example beyond `limit_test`.
-    """
-
-    example: Example
-    reason: Reason
-    of: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,32 +46,48 @@ class Splits:
 
     `near_groups` are groups of near-duplicates (ids) that were kept together in one part;
     `conflicts` are groups of examples (ids) with one prompt and different completions, all in train.
+    `not_searched` says which near-duplicates were not looked for, the set being too large.
     """
 
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...]
-    test: tuple[Example, ...]
-    removed: tuple[Removed, ...] = ()
+    train: Sequence[Example]
+    dev: Sequence[Example]
+    test: Sequence[Example]
+    removed: Sequence[Removed] = ()
     near_groups: tuple[tuple[str, ...], ...] = ()
     conflicts: tuple[tuple[str, ...], ...] = ()
     seed: int = 0
+    not_searched: tuple[str, ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
         """A hash of what is in each part, whatever the order."""
-        return content_hash([sorted(e.id for e in part) for part in (self.train, self.dev, self.test)])
+        digest = hashlib.blake2b(digest_size=32)
+        for number, part in enumerate((self.train, self.dev, self.test)):
+            digest.update(b"],[" if number else b"[[")
+            for i, name in enumerate(np.sort(keys_of(part).ids)):
+                text = json.dumps(name.decode(), ensure_ascii=False)
+                digest.update(f",{text}".encode() if i else text.encode())
+        digest.update(b"]]")
+        return digest.hexdigest()[:16]
+
+    @cached_property
+    def num_removed(self) -> Counter[Reason]:
+        """How many examples were removed for each reason."""
+        if isinstance(self.removed, RemovedExamples):
+            return self.removed.counts
+        return Counter(r.reason for r in self.removed)
 
     @property
     def notes(self) -> tuple[str, ...]:
         """What was done beside sharing out, one sentence each; empty if nothing was."""
-        counts = Counter(r.reason for r in self.removed)
-        sentences = {
+        counts = self.num_removed
+        sentences: dict[Reason, str] = {
             "duplicate": "{} of another row left out.",
             "in_test": "{} of the test file left out of training.",
             "near_test": "{} of the test file's examples left out of training.",
             "over_limit": "{} of the test file not used, to stay within the limit.",
         }
-        nouns = {
+        nouns: dict[Reason, str] = {
             "duplicate": "exact duplicate",
             "in_test": "example",
             "near_test": "near-duplicate",
@@ -89,25 +101,11 @@ class Splits:
         if self.conflicts:
             prompts = plural(len(self.conflicts), "prompt")
             notes.append(f"{prompts} with contradicting completions kept in train only.")
-        return tuple(notes)
+        return (*notes, *self.not_searched)
 
     def data(self, task: Task, documents: Path | None = None) -> Data:
         """The parts as what techniques learn from."""
         return Data(task, self.train, self.dev, self.test, documents)
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """Examples that must stay together: one, or a group of near-duplicates."""
-
-    examples: tuple[Example, ...]
-    key: str
-    stratum: str
-    train_only: bool
-
-    @property
-    def size(self) -> int:
-        return len(self.examples)
 
 
 def split(
@@ -139,28 +137,50 @@ def split(
         DataError: The shares make no sense, or too few distinct examples for all the parts.
     """
     _check_settings(dev, test, limit_dev, limit_test)
-    kept, removed = _without_duplicates(examples)
-    given: list[Example] | None = None
+    keys = keys_of(examples)
+    kept, twins, repeated = _without_duplicates(examples, keys)
+    removed = [repeated]
+    given: Sequence[Example] | None = None
     if test_examples is not None:
         given, out = _given_test(test_examples, seed, limit_test)
-        kept, leaking = _without_test(kept, test_examples)
-        removed += out + leaking
+        kept, leaking = _without_test(examples, keys, kept, test_examples)
+        removed += [*out, *leaking]
         test = 0.0
-    units, groups, conflicts = _units(kept, seed)
+    kept = kept[np.argsort(_order(keys, kept, seed), kind="stable")]
+    units, near, conflicts = _units(examples, keys, kept, twins)
     parts = 1 + (dev > 0) + (test > 0)
     if len(units) < parts:
-        raise _too_few(len(examples), kept, units, parts, given=given is not None)
-    train_units, test_units = _part(units, test, limit_test, "test")
-    train_units, dev_units = _part(train_units, dev, limit_dev, "dev", total=len(kept))
+        raise _too_few(len(examples), len(kept), len(units), parts, given=given is not None)
+    everything = np.arange(len(units))
+    train_units, test_units = _part(units, everything, test, limit_test, name="test")
+    train_units, dev_units = _part(units, train_units, dev, limit_dev, name="dev", total=len(kept))
     return Splits(
-        _flat(train_units, seed),
-        _flat(dev_units, seed),
-        _flat(test_units, seed) if given is None else tuple(given),
-        tuple(removed),
-        groups,
-        conflicts,
+        _chosen(examples, kept[units.members(train_units)]),
+        _chosen(examples, kept[units.members(dev_units)]),
+        _chosen(examples, kept[units.members(test_units)]) if given is None else given,
+        _listed(RemovedExamples(tuple(removed)), examples),
+        _ids(keys.at(kept), near),
+        _ids(keys.at(kept), conflicts),
         seed,
+        not_searched=tuple(_not_searched(examples, test_examples)),
     )
+
+
+def _listed(removed: RemovedExamples, examples: Sequence[Example]) -> Sequence[Removed]:
+    return removed if is_on_disk(examples) else tuple(removed)
+
+
+def _not_searched(examples: Sequence[Example], test: Sequence[Example] | None) -> Iterator[str]:
+    if is_on_disk(examples):
+        yield (
+            "Near-duplicates within the file were not looked for, because it is large: only equal prompts "
+            "are kept together, so an example of dev or test may nearly equal one of train."
+        )
+    if test is not None and is_on_disk(test):
+        yield (
+            "Near-duplicates of the test file were not looked for, because it is large: only examples with "
+            "a prompt of the test file are left out of training."
+        )
 
 
 def _check_settings(dev: float, test: float, limit_dev: int | None, limit_test: int | None) -> None:
@@ -173,199 +193,185 @@ def _check_settings(dev: float, test: float, limit_dev: int | None, limit_test: 
             raise DataError(f"{name}={limit} leaves nothing; expected at least 1, or None for no limit.")
 
 
-def _too_few(
-    given_rows: int, kept: list[Example], units: list[_Unit], parts: int, *, given: bool
-) -> DataError:
-    if not given_rows:
+def _too_few(num_rows: int, num_kept: int, num_units: int, parts: int, *, given: bool) -> DataError:
+    if not num_rows:
         return DataError("There are no examples to split. Add at least 3; 50 or more give a useful verdict.")
-    what = f"{plural(len(units), 'example')} cannot be split into {parts} parts: each needs at least one"
-    if len(units) < len(kept):
+    what = f"{plural(num_units, 'example')} cannot be split into {parts} parts: each needs at least one"
+    if num_units < num_kept:
         what += " group of near-duplicates"
-    lost = given_rows - len(units)
+    lost = num_rows - num_units
     if lost:
         other = "another or the test file" if given else "another"
-        what += f" ({plural(given_rows, 'row')}, of which {lost} repeat {other})"
+        what += f" ({plural(num_rows, 'row')}, of which {lost} repeat {other})"
     return DataError(
-        f"{what}. Add at least {parts - len(units)} more that differ; 50 or more give a useful verdict."
+        f"{what}. Add at least {parts - num_units} more that differ; 50 or more give a useful verdict."
     )
 
 
 # --- what is kept
 
 
-def _without_duplicates(examples: Sequence[Example]) -> tuple[list[Example], list[Removed]]:
-    """One of each set of equal examples: the one whose id comes first, so that row order plays no part."""
-    best: dict[object, Example] = {}
-    removed: list[Removed] = []
-    keys = [(prompt_key(e), normalise(e.completion)) for e in examples]
-    ranked = sorted(zip(examples, keys, strict=True), key=lambda pair: (pair[0].id, pair[0].document or ""))
-    for example, key in ranked:
-        if key in best:
-            removed.append(Removed(example, "duplicate", best[key].id))
-        else:
-            best[key] = example
-    return list(best.values()), removed
+def _chosen(examples: Sequence[Example], places: Ints) -> Sequence[Example]:
+    """The examples at these places: on disk if they are, else a tuple."""
+    return ExampleView(examples, places) if is_on_disk(examples) else tuple(examples[int(i)] for i in places)
+
+
+def _order(keys: Keys, places: Ints, seed: int) -> npt.NDArray[np.uint64]:
+    """The frozen order: a hash of each example's id and the seed."""
+    hashes = (content_hash([keys.id(int(i)), seed]) for i in places)
+    return np.fromiter((int(text, 16) for text in hashes), dtype=np.uint64, count=len(places))
+
+
+def _without_duplicates(examples: Sequence[Example], keys: Keys) -> tuple[Ints, Ints, Removal]:
+    """One of each set of equal examples: the one whose id comes first, so that row order plays no part.
+
+    Also, for every example, the place of the one that was kept for it.
+    """
+    ranked = _by_id(examples, keys)
+    same = numbered(keys.prompts[ranked], keys.answers[ranked])
+    _, first = np.unique(same, return_index=True)
+    twins = np.empty_like(ranked)
+    twins[ranked] = ranked[first[same]]
+    repeats = ranked[np.setdiff1d(np.arange(len(ranked)), first)]
+    return ranked[first], twins, Removal(examples, repeats, "duplicate", keys.ids[twins[repeats]])
+
+
+def _by_id(examples: Sequence[Example], keys: Keys) -> Ints:
+    """Places in the order of the ids; of equal ones the document decides."""
+    ranked = np.argsort(keys.ids, kind="stable")
+    number = numbered(keys.ids[ranked])
+    for group in groups(number):
+        ranked[group] = sorted(ranked[group], key=lambda i: examples[int(i)].document or "")
+    return ranked
 
 
 def _given_test(
     examples: Sequence[Example], seed: int, limit: int | None
-) -> tuple[list[Example], list[Removed]]:
+) -> tuple[Sequence[Example], list[Removal]]:
     """The given test set in frozen order, without repeated rows, cut to the limit by stratum."""
-    once = {e.id: e for e in reversed(examples)}
-    seen: set[str] = set()
-    removed: list[Removed] = []
-    for example in examples:
-        if example.id in seen:
-            removed.append(Removed(example, "duplicate", example.id))
-        seen.add(example.id)
-    if not once:
+    keys = keys_of(examples)
+    if not len(keys):
         raise DataError("The test file has no examples; expected at least one.")
-    units = _singles(list(once.values()), seed)
-    chosen = units if limit is None else _take(units, limit)
-    keys = {u.key for u in chosen}
-    removed += [Removed(u.examples[0], "over_limit") for u in units if u.key not in keys]
-    return list(_flat(chosen, seed)), removed
+    _, first, same = np.unique(keys.ids, return_index=True, return_inverse=True)
+    repeats = np.setdiff1d(np.arange(len(keys)), first)
+    order = np.argsort(_order(keys, first, seed), kind="stable")
+    units = Units.singles(_strata(keys.at(first[order])))
+    chosen = everything = np.arange(len(units))
+    if limit is not None:
+        # in the order in which such files have always been cut: by the last row of each example, backwards
+        last = np.zeros(len(first), dtype=np.int64)
+        last[same] = np.arange(len(keys))
+        chosen = take(units, np.argsort(-last[order], kind="stable"), limit)
+    beyond = np.setdiff1d(everything, chosen)
+    removed = [
+        Removal(examples, repeats, "duplicate", keys.ids[repeats]),
+        Removal(examples, first[order][beyond], "over_limit"),
+    ]
+    return _chosen(examples, first[order][chosen]), removed
 
 
-def _without_test(examples: list[Example], test: Sequence[Example]) -> tuple[list[Example], list[Removed]]:
+def _without_test(
+    examples: Sequence[Example], keys: Keys, kept: Ints, test: Sequence[Example]
+) -> tuple[Ints, list[Removal]]:
     """The examples that are no near-duplicate of any given test example, limited or not."""
-    texts = comparable_texts([*examples, *test])
-    matches = near_matches(texts[: len(examples)], texts[len(examples) :])
-    kept: list[Example] = []
-    removed: list[Removed] = []
-    for i, example in enumerate(examples):
-        if i in matches:
-            twin = test[matches[i]]
-            equal = prompt_key(example) == prompt_key(twin)
-            removed.append(Removed(example, "in_test" if equal else "near_test", twin.id))
-        else:
-            kept.append(example)
-    return kept, removed
+    found = matches_in(_chosen(examples, kept), test)
+    mine = np.array(sorted(found), dtype=np.int64)
+    theirs = np.array([found[i] for i in mine.tolist()], dtype=np.int64)
+    others = keys_of(test)
+    equal = keys.prompts[kept[mine]] == others.prompts[theirs]
+    removed = [
+        Removal(examples, kept[mine[equal]], "in_test", others.ids[theirs[equal]]),
+        Removal(examples, kept[mine[~equal]], "near_test", others.ids[theirs[~equal]]),
+    ]
+    return np.delete(kept, mine), removed
 
 
 # --- units
 
 
-def _key(example: Example, seed: int) -> str:
-    return content_hash([example.id, seed], length=32)
-
-
-def _singles(examples: Sequence[Example], seed: int) -> list[_Unit]:
-    kind = infer_task(examples).kind
-    return [
-        _Unit((e,), _key(e, seed), e.completion if kind == "classify" else "", train_only=False)
-        for e in examples
-    ]
-
-
 def _units(
-    examples: list[Example], seed: int
-) -> tuple[list[_Unit], tuple[tuple[str, ...], ...], tuple[tuple[str, ...], ...]]:
-    """What must stay together, the groups of near-duplicates and the conflicts, as ids."""
-    examples = sorted(examples, key=lambda e: _key(e, seed))
-    conflicts = conflict_groups(examples)
-    conflicting = {i for group in conflicts for i in group}
-    groups = near_groups(comparable_texts(examples))
-    grouped = {i for group in groups for i in group}
-    singles = _singles(examples, seed)
-    units = [u for i, u in enumerate(singles) if i not in grouped]
-    for group in groups:
-        members = [singles[i] for i in group]
-        stratum = min(Counter(u.stratum for u in members).items(), key=lambda item: (-item[1], item[0]))[0]
-        units.append(
-            _Unit(
-                tuple(examples[i] for i in group),
-                members[0].key,
-                stratum,
-                any(i in conflicting for i in group),
-            )
-        )
-    return sorted(units, key=lambda u: u.key), _ids(examples, groups), _ids(examples, conflicts)
+    examples: Sequence[Example], keys: Keys, kept: Ints, twins: Ints
+) -> tuple[Units, list[Ints], list[Ints]]:
+    """What must stay together, the groups of near-duplicates and the conflicts, as places in `kept`."""
+    mine = keys.at(kept)
+    conflicts = conflict_groups(mine)
+    if is_on_disk(examples):
+        near = groups(numbered(mine.texts))
+    else:
+        near = [np.array(g) for g in near_groups(comparable_texts(_chosen(examples, kept)))]
+    train_only = np.zeros(len(kept), dtype=bool)
+    for group in conflicts:
+        train_only[group] = True
+    together = joined(len(kept), [*near, *_rows(keys, kept, twins)])
+    return Units.joined(together, _strata(mine), train_only), near, conflicts
 
 
-def conflict_groups(examples: Sequence[Example]) -> list[tuple[int, ...]]:
-    """Positions of examples whose prompts are equal (normalised) and whose completions are not."""
-    places: dict[object, list[int]] = defaultdict(list)
-    for i, example in enumerate(examples):
-        places[prompt_key(example)].append(i)
+def _rows(keys: Keys, kept: Ints, twins: Ints) -> Iterator[Ints]:
+    """Examples of one row, each in the form in which it was kept, as places in `kept`."""
+    place = np.full(len(keys), -1)
+    place[kept] = np.arange(len(kept))
+    named = np.flatnonzero(keys.rows)
+    for group in groups(numbered(keys.rows[named])):
+        members = place[twins[named[group]]]
+        yield members[members >= 0]
+
+
+def joined(count: int, together: Sequence[Ints]) -> Ints:
+    """For each of `count` places the first place that it must stay with, directly or through others."""
+    first = np.arange(count)
+    for group in together:
+        roots = sorted({_root(first, int(i)) for i in group})
+        first[roots] = roots[:1]
+    for i in range(count):  # ascending: the first of each is settled before the others
+        first[i] = first[first[i]]
+    return first
+
+
+def _root(first: Ints, place: int) -> int:
+    while first[place] != place:
+        place = int(first[place])
+    return place
+
+
+def _strata(keys: Keys) -> Ints:
+    """The number of each example's label, in alphabetical order; all the same where there are none."""
+    if keys.names is None or keys.counts is None or not is_classification(keys.counts):
+        return np.zeros(len(keys), dtype=np.int64)
+    place = {name: i for i, name in enumerate(sorted(keys.names))}
+    return np.array([place[name] for name in keys.names])[keys.labels]
+
+
+def conflict_groups(keys: Keys) -> list[Ints]:
+    """Places of examples whose prompts are equal (normalised) and whose completions are not."""
     return [
-        tuple(group)
-        for group in places.values()
-        if len({normalise(examples[i].completion) for i in group}) > 1
+        group for group in groups(numbered(keys.prompts)) if len(set(keys.completions[group].tolist())) > 1
     ]
 
 
-def _ids(examples: Sequence[Example], groups: list[tuple[int, ...]]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(examples[i].id for i in group) for group in groups)
-
-
-def _flat(units: Sequence[_Unit], seed: int) -> tuple[Example, ...]:
-    return tuple(sorted((e for u in units for e in u.examples), key=lambda e: _key(e, seed)))
+def _ids(keys: Keys, found: list[Ints]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(keys.id(int(i)) for i in group) for group in found)
 
 
 # --- sharing out
 
 
 def _part(
-    units: list[_Unit], share: float, limit: int | None, name: str, total: int | None = None
-) -> tuple[list[_Unit], list[_Unit]]:
+    units: Units, left: Ints, share: float, limit: int | None, *, name: str, total: int | None = None
+) -> tuple[Ints, Ints]:
     """What is left and what was taken: `share` of `total` examples, no more than `limit`."""
+    nothing = left[:0]
     if share == 0:
-        return units, []
-    total = sum(u.size for u in units) if total is None else total
-    free = _free(units)
-    chosen = _take(free, max(1, round(share * total))) or sorted(free, key=lambda u: (u.size, u.key))[:1]
-    if not chosen:
+        return left, nothing
+    total = int(units.sizes[left].sum()) if total is None else total
+    free = free_units(units, left)
+    chosen = take(units, free, max(1, round(share * total)))
+    chosen = chosen if len(chosen) else units.smallest(free)
+    if not len(chosen):
         raise DataError(
             f"No example is left for {name}: all prompts contradict or nearly repeat one another. "
             "Give each prompt one completion, or add examples that differ."
         )
-    if limit is not None and sum(u.size for u in chosen) > limit:
-        chosen = _take(chosen, limit) or sorted(chosen, key=lambda u: (u.size, u.key))[:1]
-    keys = {u.key for u in chosen}
-    return [u for u in units if u.key not in keys], chosen
-
-
-def _free(units: list[_Unit]) -> list[_Unit]:
-    """What may leave train: of each stratum all units but one, which stays for training.
-
-    If that leaves nothing, because no stratum has two, then any but the first and largest.
-    """
-    strata: dict[str, list[_Unit]] = defaultdict(list)
-    for unit in units:
-        strata[unit.stratum].append(unit)
-    free: list[_Unit] = []
-    for members in strata.values():
-        movable = [u for u in members if not u.train_only]
-        has_train = len(movable) < len(members)
-        # the largest stays: an enormous group of near-duplicates is no measure of anything
-        stays = None if has_train or not movable else max(movable, key=lambda u: (u.size, u.key))
-        free += [u for u in movable if u is not stays]
-    if not free:
-        movable = sorted((u for u in units if not u.train_only), key=lambda u: (u.size, u.key))
-        free = movable if len(movable) < len(units) else movable[:-1]
-    return sorted(free, key=lambda u: u.key)
-
-
-def _take(units: Sequence[_Unit], count: int) -> list[_Unit]:
-    """Units of `count` examples together, or slightly fewer, each stratum in proportion.
-
-    Largest remainders get the seats that proportions leave over; ties go by the frozen order.
-    """
-    strata: dict[str, list[_Unit]] = defaultdict(list)
-    for unit in units:
-        strata[unit.stratum].append(unit)
-    sizes = {name: sum(u.size for u in members) for name, members in strata.items()}
-    share = min(1.0, count / max(1, sum(sizes.values())))
-    seats = {name: math.floor(share * size + 1e-9) for name, size in sizes.items()}
-    by_remainder = sorted(strata, key=lambda name: (seats[name] - share * sizes[name], strata[name][0].key))
-    for name in by_remainder[: max(0, min(count, sum(sizes.values())) - sum(seats.values()))]:
-        seats[name] += 1
-    taken: list[_Unit] = []
-    for name, members in strata.items():
-        left = seats[name]
-        for unit in members:
-            if unit.size <= left:
-                taken.append(unit)
-                left -= unit.size
-    return sorted(taken, key=lambda u: u.key)
+    if limit is not None and units.sizes[chosen].sum() > limit:
+        fewer = take(units, chosen, limit)
+        chosen = fewer if len(fewer) else units.smallest(chosen)
+    return np.setdiff1d(left, chosen), chosen

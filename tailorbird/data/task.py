@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from tailorbird.records import Example, Message, Request, Sampling
 
 TaskKind = Literal["classify", "answer"]
 
+MAX_LABELS = 300
 LISTED_LABELS = 30
 """Up to this many labels are named in the instruction; more would crowd out the message itself."""
 
@@ -47,13 +48,14 @@ class Data:
     """Everything a technique may learn from, and the examples kept apart to judge it.
 
     `train` fits, `dev` chooses, `test` confirms once; the three share no example. Techniques never
-    read `test`. `documents` is a folder or None.
+    read `test`. `documents` is a folder or None. The parts of a large file stay on disk, and an
+    example is read when asked for.
     """
 
     task: Task
-    train: tuple[Example, ...]
-    dev: tuple[Example, ...] = ()
-    test: tuple[Example, ...] = ()
+    train: Sequence[Example]
+    dev: Sequence[Example] = ()
+    test: Sequence[Example] = ()
     documents: Path | None = None
 
 
@@ -63,16 +65,19 @@ def infer_task(examples: Sequence[Example], instruction: str | None = None) -> T
     The rule: at most 300 distinct completions, each at most 60 characters, on average at least
     three examples each, and single-example labels in at most a tenth of the examples.
     """
-    counts = Counter(e.completion for e in examples)
-    singles = sum(1 for n in counts.values() if n == 1)
-    classify = (
-        2 <= len(counts) <= 300
-        and max(map(len, counts)) <= 60
-        and len(examples) >= 3 * len(counts)
-        and singles <= len(examples) / 10
-    )
-    if not classify:
-        longest = max((len(e.completion) for e in examples), default=80)
+    return task_of(Counter(e.completion for e in examples), instruction)
+
+
+def task_of(counts: Mapping[str, int] | None, instruction: str | None = None, *, longest: int = 0) -> Task:
+    """The task of completions that come so many times each.
+
+    Args:
+        counts: completions and how often each comes; None where they are too many to be labels.
+        instruction: what the model is told; None makes one.
+        longest: characters of the longest completion, for where `counts` is None.
+    """
+    if counts is None or not is_classification(counts):
+        longest = max(map(len, counts), default=80) if counts is not None else longest
         return Task(
             "answer",
             instruction or "Answer the question briefly.",
@@ -80,6 +85,18 @@ def infer_task(examples: Sequence[Example], instruction: str | None = None) -> T
         )
     labels = tuple(sorted(counts))
     return Task("classify", instruction or _label_instruction(labels), labels)
+
+
+def is_classification(counts: Mapping[str, int]) -> bool:
+    """The rule of `infer_task`."""
+    singles = sum(1 for n in counts.values() if n == 1)
+    total = sum(counts.values())
+    return (
+        2 <= len(counts) <= MAX_LABELS
+        and max(map(len, counts)) <= 60
+        and total >= 3 * len(counts)
+        and singles <= total / 10
+    )
 
 
 def _label_instruction(labels: Sequence[str]) -> str:

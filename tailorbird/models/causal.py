@@ -95,16 +95,24 @@ class TransformersNetwork:
 
 
 def usable_context(model: Any) -> int:
-    """Tokens over which a model attends to all that came before.
-
-    Labels and answers are computed with masks over the whole past, so a sliding window ends the context.
+    """Tokens over which a model attends to all that came before: see `context_of`.
 
     Raises:
         Unsupported: some layers keep a state instead of attending; no mask can hide padding from them.
     """
-    config = model.config
+    return context_of(model.config, stateful=getattr(model, "_is_stateful", False))
+
+
+def context_of(config: Any, *, stateful: bool = False) -> int:
+    """Tokens over which a model of this configuration attends to all that came before.
+
+    Labels and answers are computed with masks over the whole past, so a sliding window ends the context.
+
+    Raises:
+        Unsupported: the model is `stateful`, or some of its layers do not attend.
+    """
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if getattr(model, "_is_stateful", False) or not kinds <= {"full_attention", "sliding_attention"}:
+    if stateful or not kinds <= {"full_attention", "sliding_attention"}:
         raise Unsupported(
             f"model type {config.model_type!r}: it has layers other than attention "
             f"({', '.join(sorted(kinds))}), which "

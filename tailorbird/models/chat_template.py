@@ -102,6 +102,10 @@ class ChatTemplate:
         """Tokens back to text, control tokens left out."""
         return self._control.decode(list(ids), skip_special_tokens=True)
 
+    def token_text(self, token_id: int) -> str:
+        """One token as it would be read; control tokens by their names."""
+        return self._control.decode([token_id], skip_special_tokens=False)
+
     def _encode_turns(self, messages: tuple[Message, ...]) -> list[int]:
         messages = self._roles_as_known(messages)
         ids: list[int] = []

@@ -8,7 +8,9 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from tailorbird.errors import NotFound
+from tailorbird.errors import InputError, NotFound
+from tailorbird.models.causal import context_of
+from tailorbird.models.chat_template import ChatTemplate
 from tailorbird.models.engine import Engine
 from tailorbird.models.gguf_file import converted, starter_file
 from tailorbird.models.model import Pieces
@@ -67,6 +69,27 @@ def open_local(reference: str) -> LocalWeights:
     folder = _folder_of(reference)
     name = reference if reference == STARTER or reference.startswith("hf:") else Path(reference).stem
     return LocalWeights(name, _engine(folder, _stamp(folder)), reference)
+
+
+def open_local_template(reference: str) -> ChatTemplate:
+    """The chat template that the model of this reference is trained and served with, without its weights.
+
+    Raises:
+        NotFound: there is no such file, folder or hub model.
+        InputError: it is there but its tokenizer cannot be loaded.
+    """
+    from transformers import AutoConfig, AutoTokenizer
+
+    folder = _folder_of(reference)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except (OSError, ValueError, KeyError) as error:
+        raise InputError(
+            f"{folder}: transformers cannot load this model's tokenizer ({error}). "
+            "Check that config.json and tokenizer.json are there and belong together."
+        ) from error
+    return ChatTemplate(tokenizer, context_of(config))
 
 
 @lru_cache(maxsize=4)

@@ -146,7 +146,7 @@ class FewShot:
             )
         if self.select == "nearest":
             finder = NearestFinder([e.prompt for e in data.train], default_embedder())
-            return Wrapped(model, Metaprompt(data.train, self.k, "nearest", self.instruction, finder))
+            return Wrapped(model, Metaprompt(tuple(data.train), self.k, "nearest", self.instruction, finder))
         # One more than shown, so that a training request loses itself and still gets k.
         chosen = data.train if self.select == "fixed" else balanced(data.train, self.seed)
         return Wrapped(model, Metaprompt(tuple(chosen[: self.k + 1]), self.k, self.select, self.instruction))

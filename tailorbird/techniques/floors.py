@@ -27,7 +27,7 @@ class MajorityFloor:
 
     def apply(self, model: Model, data: Data) -> Model:
         _need_examples("majority", data)
-        return on_weights(model, lambda _: Majority(data.train))
+        return on_weights(model, lambda _: Majority(tuple(data.train)))
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class TfidfFloor:
                 "floor 'tfidf_linear': the task is to answer freely, and a classifier only knows labels. "
                 "Leave this arm out, or give examples whose completions are few labels."
             )
-        floor = TfidfLinear(data.train)
+        floor = TfidfLinear(tuple(data.train))
         _ = floor.pipeline  # fit now: building is what is timed as training
         return on_weights(model, lambda _: floor)
 
@@ -58,7 +58,7 @@ class NearestFloor:
             sentence = NearestSentence(index, default_embedder(), fit_threshold(index, data.train, 3))
             return on_weights(model, lambda _: sentence)
         _need_examples("nearest", data)
-        floor = NearestExample(data.train, default_embedder())
+        floor = NearestExample(tuple(data.train), default_embedder())
         _ = floor.vectors
         return on_weights(model, lambda _: floor)
 

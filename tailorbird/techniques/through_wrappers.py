@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from tailorbird.data.task import Data
@@ -13,6 +13,7 @@ from tailorbird.models.model import Model, as_seen_by_weights, on_weights
 from tailorbird.records import Example
 
 if TYPE_CHECKING:
+    from tailorbird.models.chat_template import ChatTemplate
     from tailorbird.network.sequences import TokenSequence
     from tailorbird.network.settings import StepReport
 
@@ -25,11 +26,25 @@ def to_sequences(
 ) -> list[TokenSequence]:
     """The examples as tokens, each as the weights see it beneath `model`'s wrappers.
 
+    Raises:
+        DataError: an example is too long; or nothing could be learnt, see `refuse_unlearnable`.
+    """
+    template = weights.engine.template
+    sequences = as_sequences(template, model, data, examples)
+    refuse_unlearnable(template, sequences, len(examples))
+    return sequences
+
+
+def as_sequences(
+    template: ChatTemplate, model: Model, data: Data, examples: Iterable[Example]
+) -> list[TokenSequence]:
+    """What `to_sequences` gives, whether or not something can be learnt from it.
+
     An example that a wrapper leaves one choice never reaches the weights and is not trained on.
     """
     from tailorbird.network.sequences import TokenSequence
 
-    template, sequences = weights.engine.template, []
+    sequences: list[TokenSequence] = []
     for example in examples:
         request = as_seen_by_weights(model, data.task.ask(example))
         if request.choices is not None and len(request.choices) == 1:
@@ -38,17 +53,43 @@ def to_sequences(
         try:
             prompt = template.prompt(request).ids
         except ContextTooLong as error:
-            raise DataError(f"{_place(example)}: too long to train on: {error}") from error
+            raise DataError(f"{place_of(example)}: too long to train on: {error}") from error
         if len(prompt) + len(completion) > template.context:
             raise DataError(
-                f"{_place(example)}: {len(prompt)} tokens of prompt and {len(completion)} of completion, but the model "
-                f"takes {template.context} together. Shorten the example or leave it out."
+                f"{place_of(example)}: {len(prompt)} tokens of prompt and {len(completion)} of completion, but the "
+                f"model takes {template.context} together. Shorten the example or leave it out."
             )
-        sequences.append(TokenSequence(prompt, completion))
+        sequences.append(TokenSequence(prompt, completion, example.weight))
     return sequences
 
 
-def _place(example: Example) -> str:
+def refuse_unlearnable(template: ChatTemplate, sequences: Sequence[TokenSequence], num_examples: int) -> None:
+    """Training on these must teach something, and among it to stop.
+
+    Raises:
+        DataError: no token carries loss, or nowhere does the stop token.
+    """
+    if not any(s.num_labels for s in sequences):
+        reached = f"{len(sequences)} of {num_examples} examples reach the weights"
+        raise DataError(
+            f"training set: no token carries loss ({reached}, all with weight 0 or an empty completion); expected "
+            "at least one completion with a weight above 0. Give the answers that are to be learnt a weight of 1."
+        )
+    if not any(stop_carries_loss(template, s) for s in sequences):
+        raise DataError(
+            f"training set: none of {len(sequences)} completions ends with the stop token "
+            f"{template.token_text(template.stop_id)!r} as a token that carries loss, so the model would never learn "
+            "to stop. Mend the tokenizer's chat template so that an assistant's message ends with it."
+        )
+
+
+def stop_carries_loss(template: ChatTemplate, sequence: TokenSequence) -> bool:
+    """Whether training on this sequence teaches where an answer ends."""
+    return sequence.num_labels > 0 and sequence.completion[-1:] == (template.stop_id,)
+
+
+def place_of(example: Example) -> str:
+    """Where an example was read, or its id."""
     return f"{example.file}:{example.line}" if example.file else f"example {example.id}"
 
 

@@ -228,3 +228,77 @@ def test_a_folder_that_cannot_be_written_is_no_defect(compared, capsys):
     ]
     assert run(options) == 2
     assert "Error: tickets.jsonl: " in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory):
+    """A tiny model in a folder of transformers' format."""
+    from tailorbird.testing.tiny import tiny_model, tiny_tokenizer
+
+    folder = tmp_path_factory.mktemp("tiny")
+    tiny_model().engine.model.save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def test_check_shows_the_mask_in_marks_where_there_is_no_terminal(tickets, tiny_folder, capsys):
+    assert run(["check", "tickets.jsonl", "--mask", "--rows", "2", "--base", tiny_folder]) == 0
+    out = capsys.readouterr().out
+    assert "estimated" not in out
+    assert out.count("  no loss  <|im_start|>│") == 2
+    marked = [line for line in out.splitlines() if line.startswith("  loss     ")]
+    assert len(marked) == 2
+    assert all(line.endswith("│<|im_end|>") for line in marked)
+    assert out.splitlines()[-1].startswith("The model will learn to stop: the stop token '<|im_end|>' ends")
+
+
+def test_check_gives_the_mask_as_json(tickets, tiny_folder, capsys):
+    report = printed_json(capsys, "check", "tickets.jsonl", "--mask", "--base", tiny_folder)
+    assert report["trainable"] is True
+    assert len(report["mask"]["examples"]) == 3
+    assert report["mask"]["learns_to_stop"] is True
+    (example, *_) = report["mask"]["examples"]
+    assert len(example["tokens"]) == example["num_prompt_tokens"] + example["num_completion_tokens"]
+    assert sum(token["loss"] for token in example["tokens"]) == example["num_completion_tokens"]
+
+
+def test_the_mask_of_what_cannot_be_trained_on_is_not_shown(here, capsys):
+    (here / "bad.jsonl").write_text('{"prompt": "x"}\n')
+    assert printed_json(capsys, "check", "bad.jsonl", "--mask", code=1)["mask"] is None
+
+
+def test_the_tokens_on_a_terminal_are_coloured_by_their_loss(monkeypatch, capsys):
+    from tailorbird.cli import masks
+    from tailorbird.techniques.mask import MaskedToken
+
+    monkeypatch.setattr(masks, "is_terminal", lambda _: True)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    masks._show_tokens((MaskedToken(1, "a\n", loss=False), MaskedToken(2, "b", loss=True)))
+    out = capsys.readouterr().out
+    assert "\x1b[2ma\\n" in out
+    assert "42mb\x1b[0m" in out
+
+
+def test_columns_are_named_on_every_command_that_reads_examples(tickets, capsys):
+    rows = [json.loads(line) for line in (tickets / "tickets.jsonl").read_text().splitlines()]
+    lines = [
+        "Body;Kind;Other",
+        *(f'"{row["prompt"].replace(chr(34), chr(39))}";{row["completion"]};x' for row in rows),
+    ]
+    (tickets / "tickets.csv").write_text("\n".join(lines) + "\n")
+    assert run(["check", "tickets.csv"]) == 1
+    assert "Say it: --prompt-column NAME --completion-column NAME." in capsys.readouterr().out
+    columns = ["--prompt-column", "Body", "--completion-column", "Kind"]
+    assert printed_json(capsys, "check", "tickets.csv", *columns)["num_examples"] == len(rows)
+    plan = printed_json(capsys, "compare", "--examples", "tickets.csv", "--plan", *columns)
+    assert plan["task"]["labels"] == sorted({row["completion"] for row in rows})
+    (tickets / "tailor.toml").write_text(
+        'examples = "tickets.csv"\nprompt_column = "Body"\ncompletion_column = "Kind"\n'
+    )
+    assert printed_json(capsys, "compare", "--plan")["num_train"] == plan["num_train"]
+    made = printed_json(
+        capsys, "customize", "--name", "m", "--steps", "majority", "--examples", "tickets.csv", *columns
+    )
+    assert made["id"] == "m"

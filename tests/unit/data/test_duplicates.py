@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from tailorbird.data.duplicates import (
     comparable_texts,
-    exact_groups,
     near_groups,
     near_matches,
     normalise,
@@ -102,10 +101,6 @@ def test_a_chain_through_others_of_the_same_set_is_no_match():
     assert similarity(near, far) >= 0.8
     assert similarity(base, far) < 0.8 + 0.02
     assert set(near_matches([base + "ABCDEFGHIJK", near], [base])) == {1}
-
-
-def test_exact_groups_come_in_order_of_appearance():
-    assert exact_groups(["b", "a", "b", "c", "a", "b"]) == [(0, 2, 5), (1, 4)]
 
 
 def test_empty_and_tiny_texts_are_compared_whole():

@@ -83,11 +83,11 @@ def test_all_bad_rows_are_listed_and_stop_training(report_on):
     assert "Cannot be trained on until the errors are fixed." in report.to_text()
 
 
-@pytest.mark.parametrize("content", ["", "[1]", "a,b\n1,2\n"])
-def test_a_file_of_another_kind_still_gives_a_report(report_on, content):
+@pytest.mark.parametrize(("content", "num_rows"), [("", 0), ("[1]", 1), ("a,b\n1,2\n", 0), ("%PDF-1.4", 0)])
+def test_a_file_that_gives_no_example_still_gives_a_report(report_on, content, num_rows):
     report = report_on(content)
     assert not report.trainable
-    assert (report.num_rows, report.task, report.split, report.prompt_tokens) == (0, None, None, None)
+    assert (report.num_rows, report.task, report.split, report.prompt_tokens) == (num_rows, None, None, None)
     assert report.to_text()
 
 

@@ -1,17 +1,21 @@
 """The split: frozen, stratified, without leaks."""
 
+import itertools
 import random
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailorbird.data.duplicates import comparable_texts, near_matches, normalise
+from tailorbird.data.formats import read_examples
+from tailorbird.data.row_shapes import examples_of
 from tailorbird.data.splits import split
 from tailorbird.data.task import Task
 from tailorbird.errors import DataError
-from tailorbird.records import Example
+from tailorbird.records import Example, content_hash
 
 TOPICS = """apples bridges candles dragons engines forests glaciers harbours islands jungles""".split()  # noqa: SIM905
 VERBS = ["paint", "sell", "count", "describe", "borrow", "polish", "measure"]
@@ -209,3 +213,83 @@ def test_splits_become_data(tmp_path):
     splits = split(classified())
     data = splits.data(Task("classify", "Say.", ("yes",)), tmp_path)
     assert (data.train, data.dev, data.test, data.documents) == (*parts(splits), tmp_path)
+
+
+SAMPLE = Path(__file__).resolve().parents[3] / "sample"
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "fingerprint", "order"),
+    [
+        ("tickets", {}, "0c8a581099fc1502", "b7e748be5d44887b"),
+        ("tickets", {"seed": 3, "limit_test": 60}, "3311b12b5425e118", "5bc41abf22225fde"),
+        ("questions", {}, "c4cc97dcad420cb2", "108deafe91cbb9da"),
+        ("questions", {"seed": 3, "limit_test": 60}, "9e1e6dcda6983489", "87d4679680e18940"),
+    ],
+)
+def test_the_sample_files_are_split_as_ever(name, settings, fingerprint, order):
+    # the hashes were taken before splits were made from places in a file
+    splits = split(read_examples(SAMPLE / f"{name}.jsonl"), **settings)
+    assert splits.fingerprint == fingerprint
+    assert content_hash([ids(part) for part in parts(splits)]) == order
+
+
+def conversation(line, *turns):
+    """The examples of a row whose every answer is learnt; turns alternate between the user and the assistant."""
+    messages = [
+        {"role": role, "content": text, **({"weight": 1} if role == "assistant" else {})}
+        for role, text in zip(itertools.cycle(["user", "assistant"]), turns, strict=False)
+    ]
+    return examples_of({"messages": messages}, "x.jsonl", line)
+
+
+def test_all_examples_of_a_row_stay_in_one_part():
+    rng = random.Random(1)
+    rows = [
+        conversation(line, *(f"{rng.getrandbits(90):x} {rng.getrandbits(90):x}" for _ in range(6)))
+        for line in range(1, 31)
+    ]
+    for seed in range(5):
+        splits = split([example for row in rows for example in row], seed=seed)
+        homes = {}
+        for name, part in zip("abc", parts(splits), strict=True):
+            for example in part:
+                homes.setdefault(example.line, set()).add(name)
+        assert len(homes) == 30
+        assert all(len(home) == 1 for home in homes.values())
+        assert all(parts(splits))
+
+
+def test_rows_that_share_an_example_stay_together_in_any_order():
+    rng = random.Random(2)
+    a, b, c, d, e, f = (f"{rng.getrandbits(99):x} {rng.getrandbits(99):x}" for _ in range(6))
+    first, second = conversation(1, a, b, c, d), conversation(2, a, b, e, f)
+    assert first[0].id == second[0].id
+    rest = classified()
+    for seed in range(10):
+        for examples in ([*first, *second, *rest], [*rest, *second, *first]):
+            splits = split(examples, seed=seed)
+            mine = {first[1].id, second[1].id, first[0].id}
+            assert [n for n in (len(mine & set(ids(part))) for part in parts(splits)) if n] == [3]
+
+
+def test_a_weight_or_a_rejected_answer_makes_another_example_and_the_usual_ones_keep_their_id():
+    plain = Example.pair("p", "c")
+    assert plain.id == content_hash([[["user", "p"]], "c"])
+    assert Example.pair("p", "c", weight=1).id == plain.id
+    others = [
+        Example.pair("p", "c", weight=0.5),
+        Example.pair("p", "c", weight=0),
+        Example.pair("p", "c", rejected="d"),
+        Example.pair("p", "c", rejected="e"),
+    ]
+    assert len({plain.id, *(e.id for e in others)}) == 5
+
+
+def test_of_preferences_with_one_better_answer_each_worse_one_is_kept():
+    rows = [
+        Example.pair("one prompt of many words", "good", rejected=worse) for worse in ("bad", "worse", "bad ")
+    ]
+    splits = split([*classified(), *rows])
+    assert {e.rejected for part in parts(splits) for e in part} == {None, "bad", "worse"}
+    assert [r.reason for r in splits.removed] == ["duplicate"]
