@@ -6,7 +6,8 @@ First `tailor compare` runs undisturbed: eight arms over a tiny random model, re
 documents. Then, `--trials` times, in a fresh project: the same command is killed (SIGKILL, the whole
 process group) at a moment drawn uniformly from the time in which the undisturbed run worked on its arms,
 and run again to its end. The second run must end with the same answers, adapters, weights, scores and
-verdict, and must not have repeated a finished arm. Training writes a checkpoint every half second here instead of every twenty, so
+verdict, and must not have repeated a finished arm. Training writes a checkpoint every half second here
+instead of every twenty, so
 that runs this short are cut after checkpoints too.
 
 Writes benchmarks/results/kill_compare.json and .md; works in build/bench/kill_compare.
