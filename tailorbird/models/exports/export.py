@@ -7,14 +7,14 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, cast
+from typing import TYPE_CHECKING, Literal
 
 from tailorbird.data.storage import atomic_folder, write_atomic
 from tailorbird.errors import InputError, Unsupported
 from tailorbird.models.exports import gguf_export, vllm_export
 from tailorbird.models.exports.llama_process import ask_gguf, engine_name
 from tailorbird.models.exports.merged import DTYPES, dtype_name, write_merged
-from tailorbird.models.exports.modelfile import shown_before_all, write_modelfile
+from tailorbird.models.exports.modelfile import write_modelfile
 from tailorbird.models.exports.plain_transformers import PlainFolder
 from tailorbird.models.exports.replay import Replay, prompts_of, replay
 from tailorbird.models.local import LocalWeights
@@ -78,7 +78,7 @@ def export_model(
         gguf_export.check_exportable(weights)
         engine_name()
     prompts = prompts_of(weights, model, task, examples)
-    notes = [*_wrapper_notes(model, task)]
+    notes = [note for note in [_wrapper_note(model)] if note]
     with atomic_folder(out, replace=True) as building:
         if form == "gguf":
             found = _gguf(weights, prompts, building, name, dtype)
@@ -114,20 +114,24 @@ def _local(model: Model) -> LocalWeights:
 def _form(form: str) -> Form:
     if form not in FORMS:
         raise InputError(f"export: --to {form!r} is no format. Expected one of {', '.join(FORMS)}.")
-    return cast("Form", form)
+    return form
 
 
 def _dtype(form: str, dtype: str | None, weights: LocalWeights) -> str:
     known = tuple(gguf_export.TYPES if form == "gguf" else DTYPES)
     chosen = dtype or (DEFAULT_GGUF if form == "gguf" else dtype_name(weights))
     if chosen not in known:
-        raise InputError(f"export: --dtype {dtype!r} is none of {form}'s. Expected one of {', '.join(known)}.")
+        raise InputError(
+            f"export: --dtype {dtype!r} is none of {form}'s. Expected one of {', '.join(known)}."
+        )
     return chosen
 
 
 def _check_folder(out: Path, *, replace_old: bool) -> None:
     if out.suffix == ".gguf":
-        raise InputError(f"{out}: OUT is a folder; the .gguf file is put in it. Give, for example, {out.with_suffix('')}.")
+        raise InputError(
+            f"{out}: OUT is a folder; the .gguf file is put in it. Give, for example, {out.with_suffix('')}."
+        )
     if not out.exists():
         return
     if not out.is_dir():
@@ -135,24 +139,22 @@ def _check_folder(out: Path, *, replace_old: bool) -> None:
     if not any(out.iterdir()):
         return
     if not replace_old:
-        raise InputError(f"{out}: the folder is not empty. Give another one, or --replace for an earlier export.")
+        raise InputError(
+            f"{out}: the folder is not empty. Give another one, or --replace for an earlier export."
+        )
     if not (out / REPLAY).is_file():
-        raise InputError(f"{out}: it holds no {REPLAY}, so it is no earlier export and is not replaced. Give another.")
+        raise InputError(
+            f"{out}: it holds no {REPLAY}, so it is no earlier export and is not replaced. Give another."
+        )
 
 
-def _wrapper_notes(model: Model, task: Task) -> list[str]:
-    """What of the model is not in the artefact."""
-    kinds = [rewrite.kind for rewrite in rewrites_of(model)]
-    if not kinds:
-        return []
-    always = len(shown_before_all(model, task)) > 1
-    return [
-        f"The weights beneath {' and '.join(reversed(kinds))} are exported. What {'those put' if len(kinds) > 1 else 'that puts'} "
-        "before a request is not part of them"
-        + ("." if not always else ", except in a Modelfile.")
-        + " The replay asked with it in place; whoever asks the export must put it there, or the scores of the "
-        "comparison don't hold."
-    ]
+def _wrapper_note(model: Model) -> str:
+    """What of the model is not in the artefact; '' if all is."""
+    kinds = " and ".join(rewrite.kind for rewrite in reversed(rewrites_of(model)))
+    return kinds and (
+        f"The weights beneath {kinds} are exported, not what is put before each request. The replay asked with that in "
+        "place; who asks the export must put it there too, or the scores that were measured don't hold."
+    )
 
 
 def _safetensors(weights: LocalWeights, prompts: Sequence[Prompt], folder: Path, dtype: str) -> Replay:
@@ -167,7 +169,9 @@ def _gguf(weights: LocalWeights, prompts: Sequence[Prompt], folder: Path, name: 
         gguf_export.write_gguf(weights, Path(scratch), path, dtype, name=name)
     longest = max(len(p.ids) + p.request.sampling.max_tokens for p in prompts) + 64
     context = min(weights.engine.template.context, longest)
-    return replay(weights, prompts, lambda asked: ask_gguf(path, context, asked), engine=engine_name(), dtype=dtype)
+    return replay(
+        weights, prompts, lambda asked: ask_gguf(path, context, asked), engine=engine_name(), dtype=dtype
+    )
 
 
 def _vllm(  # noqa: PLR0917 - one call

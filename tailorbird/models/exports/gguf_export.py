@@ -123,7 +123,10 @@ def _head_width(config: Any) -> int:
 
 def _rope(config: Any) -> dict[str, Any]:
     rope: dict[str, Any] = {"rope_type": "default", **(getattr(config, "rope_parameters", None) or {})}
-    if rope["rope_type"] not in ("default", "linear", "llama3") or rope.get("partial_rotary_factor", 1.0) != 1.0:
+    if (
+        rope["rope_type"] not in ("default", "linear", "llama3")
+        or rope.get("partial_rotary_factor", 1.0) != 1.0
+    ):
         raise Unsupported(
             f"rotary embedding {rope}: Tailorbird writes the types default, linear and llama3 to GGUF. Export to "
             "safetensors instead."
@@ -167,7 +170,9 @@ def _as_llama_cpp_has_it(key: str, tensor: np.ndarray, config: Any) -> np.ndarra
     """Rotated pairs stand side by side in llama.cpp's Llama, half a head apart in transformers'."""
     if ARCHITECTURES[config.model_type] != "llama":
         return tensor
-    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(key.split(".")[-2])
+    heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(
+        key.split(".")[-2]
+    )
     if heads is None:
         return tensor
     return tensor.reshape(heads, 2, -1, *tensor.shape[1:]).swapaxes(1, 2).reshape(tensor.shape)

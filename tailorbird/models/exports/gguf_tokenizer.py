@@ -43,7 +43,9 @@ def write_tokenizer(writer: GGUFWriter, tokenizer: Any, template: ChatTemplate, 
     writer.add_tokenizer_pre(pre)
     writer.add_token_list([tokens.get(i, f"[PAD{i}]") for i in range(vocab_size)])
     writer.add_token_types([types.get(i, gguf.TokenType.UNUSED) for i in range(vocab_size)])
-    writer.add_token_merges([merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]])
+    writer.add_token_merges(
+        [merge if isinstance(merge, str) else " ".join(merge) for merge in model["merges"]]
+    )
     _write_special(writer, tokenizer, template)
     writer.add_chat_template(tokenizer.chat_template or PLAIN_TEMPLATE)
 

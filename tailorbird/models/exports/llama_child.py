@@ -13,6 +13,7 @@ import json
 import math
 import sys
 import urllib.request
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,7 @@ class LlamaFile:
     """
 
     def __init__(self, path: str, context: int, threads: int, end: str) -> None:
-        import xllamacpp
+        xllamacpp: Any = import_module("xllamacpp")  # a native module without types
 
         params = xllamacpp.CommonParams()
         params.model.path = path
@@ -121,7 +122,9 @@ class LlamaFile:
 
     def _post(self, path: str, body: dict[str, Any]) -> Any:
         request = urllib.request.Request(  # noqa: S310 - our own socket
-            self.server.listening_address + path, json.dumps(body).encode(), {"Content-Type": "application/json"}
+            self.server.listening_address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
         )
         with self._opener.open(request) as answer:
             return json.load(answer)

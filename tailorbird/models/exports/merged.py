@@ -71,7 +71,9 @@ def write_merged(weights: LocalWeights, folder: Path, dtype: str) -> None:
 def describe_tokenizer(weights: LocalWeights, folder: Path) -> None:
     """Makes the tokenizer's files say what older readers look for, and the template that we use."""
     config = folder / "tokenizer_config.json"
-    kept = {k: v for k, v in json.loads(config.read_text()).items() if k not in ("is_local", "local_files_only")}
+    kept = {
+        k: v for k, v in json.loads(config.read_text()).items() if k not in ("is_local", "local_files_only")
+    }
     if kept.get("tokenizer_class") == "TokenizersBackend":  # unknown before transformers 5
         kept["tokenizer_class"] = "PreTrainedTokenizerFast"
     config.write_text(json.dumps(kept, indent=2, ensure_ascii=False), encoding="utf-8")
@@ -145,4 +147,6 @@ def _write_generation_config(weights: LocalWeights, folder: Path) -> None:
 
 
 def _edit_json(path: Path, changed: dict[str, Any]) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changed}, indent=2) + "\n", encoding="utf-8")
+    path.write_text(
+        json.dumps({**json.loads(path.read_text()), **changed}, indent=2) + "\n", encoding="utf-8"
+    )

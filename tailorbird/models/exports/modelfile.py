@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from tailorbird.errors import InputError
 from tailorbird.models.model import Model, as_seen_by_weights
-from tailorbird.records import Message, Request
+from tailorbird.records import Message, Request, Role
 
 if TYPE_CHECKING:
     from tailorbird.data.task import Task
@@ -16,14 +16,21 @@ if TYPE_CHECKING:
 
 START, END = "<|im_start|>", "<|im_end|>\n"
 ANSWER = f"{START}assistant\n"
-ROLES = (("user",), ("system", "user"), ("user", "assistant", "user"), ("system", "user", "assistant", "user"))
+ROLES: tuple[tuple[Role, ...], ...] = (
+    ("user",),
+    ("system", "user"),
+    ("user", "assistant", "user"),
+    ("system", "user", "assistant", "user"),
+)
 """Conversations that tell whether a template is ChatML."""
 PROBES = ("a parcel", "something quite different")
 """Two requests: what a wrapper puts before both alike, it puts before every request."""
 QUOTES = '"""'
 
 
-def write_modelfile(weights: LocalWeights, model: Model, task: Task | None, gguf: str) -> tuple[str | None, str]:
+def write_modelfile(
+    weights: LocalWeights, model: Model, task: Task | None, gguf: str
+) -> tuple[str | None, str]:
     """The Modelfile's text, or None, and a sentence about it.
 
     None where the chat template is not of the ChatML family: a template is never guessed.
@@ -37,13 +44,16 @@ def write_modelfile(weights: LocalWeights, model: Model, task: Task | None, gguf
         )
     before = shown_before_all(model, task)
     if any(QUOTES in text for text in (system, *(m.content for m in before))) or "{{" in system:
-        return None, f"There is no Modelfile: a text that it would hold contains {QUOTES} or {{{{, which it cannot."
+        return (
+            None,
+            f"There is no Modelfile: a text that it would hold contains {QUOTES} or {{{{, which it cannot.",
+        )
     settings = ["temperature 0", "repeat_penalty 1", f"num_ctx {template.context}"]
     if task is not None and task.kind == "answer":
         settings.append(f"num_predict {task.max_tokens}")
     tokens = weights.engine.tokenizer.convert_ids_to_tokens(sorted(template.stop_ids))
     lines = [
-        f"# ollama create NAME -f Modelfile",
+        "# ollama create NAME -f Modelfile",
         f"FROM ./{gguf}",
         f"TEMPLATE {QUOTES}{go_template(system)}{QUOTES}",
         *(f'PARAMETER stop "{token}"' for token in tokens),
@@ -53,7 +63,9 @@ def write_modelfile(weights: LocalWeights, model: Model, task: Task | None, gguf
     ]
     sentence = "The Modelfile carries the chat template, stop tokens and the task's instruction."
     if len(before) > 1:
-        sentence = f"The Modelfile also carries the {(len(before) - 1) // 2} examples that precede every request."
+        sentence = (
+            f"The Modelfile also carries the {(len(before) - 1) // 2} examples that precede every request."
+        )
     return "\n".join(lines) + "\n", sentence
 
 

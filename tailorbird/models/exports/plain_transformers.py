@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,10 @@ class PlainFolder:
         if adapter is not None:
             import peft
 
-            loaded = peft.PeftModel.from_pretrained(loaded, str(adapter))
+            with warnings.catch_warnings():
+                # PEFT asks transformers by a name that transformers has meanwhile renamed.
+                warnings.filterwarnings("ignore", "`is_gradient_checkpointing` is deprecated", FutureWarning)
+                loaded = peft.PeftModel.from_pretrained(loaded, str(adapter))
         self.model = loaded.eval()
 
     @torch.inference_mode()
@@ -71,7 +75,9 @@ class PlainFolder:
         rest_LTV = self.model(input_ids=padded_LT, past_key_values=past).logits
         logits_LTV = torch.cat([start.logits[:, -1:].expand(len(labels), -1, -1), rest_LTV[:, :-1]], dim=1)
         log_p_LT = logits_LTV.double().log_softmax(-1).gather(-1, padded_LT.unsqueeze(-1)).squeeze(-1)
-        log_p_L = torch.stack([row_T[: len(label)].sum() for row_T, label in zip(log_p_LT, labels, strict=True)])
+        log_p_L = torch.stack(
+            [row_T[: len(label)].sum() for row_T, label in zip(log_p_LT, labels, strict=True)]
+        )
         p_L = log_p_L.softmax(-1).tolist()
         best = max(range(len(labels)), key=p_L.__getitem__)
         chances = dict(zip(asked.choices, p_L, strict=True))

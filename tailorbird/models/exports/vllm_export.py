@@ -27,7 +27,10 @@ def write_adapter(weights: LocalWeights, folder: Path) -> None:
     weights.engine.save_adapter(weights.adapter, folder)
     weights.engine.tokenizer.save_pretrained(folder)
     config = folder / "adapter_config.json"
-    named = {**json.loads(config.read_text()), "base_model_name_or_path": weights.reference.removeprefix("hf:")}
+    named = {
+        **json.loads(config.read_text()),
+        "base_model_name_or_path": weights.reference.removeprefix("hf:"),
+    }
     config.write_text(json.dumps(named, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
@@ -57,7 +60,9 @@ def write_serving(folder: Path, command: list[str], name: str, instruction: str)
     script.write_text(f'#!/bin/sh\ncd "$(dirname "$0")" && exec {line} "$@"\n', encoding="utf-8")
     script.chmod(0o755)
     turns = [{"role": "system", "content": instruction}] if instruction else []
-    body = json.dumps({"model": name, "messages": [*turns, {"role": "user", "content": "…"}]}, ensure_ascii=False)
+    body = json.dumps(
+        {"model": name, "messages": [*turns, {"role": "user", "content": "…"}]}, ensure_ascii=False
+    )
     (folder / "README.md").write_text(_README.format(line=line, body=shlex.quote(body)), encoding="utf-8")
 
 
