@@ -366,7 +366,7 @@ class Workbench:
         opened = self.open(reference)
         replayed = tuple(read_examples(examples)) if examples else opened.replay
         task = opened.task or infer_task(replayed)
-        name = reference if NAME.fullmatch(reference) else Path(reference).stem
+        name = reference if NAME.fullmatch(reference) else Path(reference).resolve().stem
         return export_model(
             opened.model, task, replayed, out, form=to, name=name, dtype=dtype, replace_old=replace
         )

@@ -61,14 +61,7 @@ def ask_gguf(path: Path, context: int, asked: Sequence[Asked]) -> list[Answered]
             "asked": [asdict(one) for one in asked],
         }
         job.write_text(json.dumps(work), encoding="utf-8")
-        ran = subprocess.run(  # noqa: S603 - our own file, by our own interpreter
-            [sys.executable, str(CHILD), str(job), str(answers)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=LONGEST_S,
-            check=False,
-        )
+        ran = _run(job, answers)
         if ran.returncode != 0 or not answers.is_file():
             said = ran.stdout.decode("utf-8", "replace").strip().splitlines()
             raise ReplayMismatch(
@@ -77,6 +70,23 @@ def ask_gguf(path: Path, context: int, asked: Sequence[Asked]) -> list[Answered]
             )
         found = json.loads(answers.read_text(encoding="utf-8"))
     return [_answered(one, answer) for one, answer in zip(asked, found, strict=True)]
+
+
+def _run(job: Path, answers: Path) -> subprocess.CompletedProcess[bytes]:
+    try:
+        return subprocess.run(  # noqa: S603 - our own file, by our own interpreter
+            [sys.executable, str(CHILD), str(job), str(answers)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=LONGEST_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ReplayMismatch(
+            f"export to gguf: llama.cpp did not answer within {LONGEST_S:.0f} s. Nothing was written. Replay fewer "
+            "examples, with --examples FILE."
+        ) from None
 
 
 def _answered(asked: Asked, answer: dict[str, Any]) -> Answered:

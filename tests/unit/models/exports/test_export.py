@@ -167,6 +167,13 @@ def test_a_file_that_llama_cpp_cannot_load_is_blocked(tuned, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_file_that_llama_cpp_never_answers_from_is_blocked(tuned, tmp_path, monkeypatch):
+    monkeypatch.setattr(llama_process, "LONGEST_S", 0.01)
+    with pytest.raises(ReplayMismatch, match=r"llama\.cpp did not answer within 0 s\. Nothing was written"):
+        exported(tuned, tmp_path / "out", "gguf", "f16")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_without_llama_cpp_a_gguf_file_is_not_written(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr(llama_process, "find_spec", lambda name: None)
     with pytest.raises(Unsupported, match=r"'xllamacpp' is not installed.*pip install 'tailorbird\[gguf\]'"):
