@@ -15,9 +15,7 @@ from tailorbird.models.local import open_local
 from tailorbird.techniques.fine_tune import FineTune
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
-EACH = [
-    ("safetensors", "f32"), ("safetensors", "bf16"), ("gguf", "f16"), ("gguf", "q8_0"), ("gguf", "q4"), ("vllm", "f32"),
-]  # fmt: skip
+EACH = [("safetensors", "f32"), ("safetensors", "bf16"), ("gguf", "f16"), ("gguf", "q8_0"), ("vllm", "f32")]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +48,20 @@ def _says_what_the_starters_own_file_says(path):
     for name in shape:
         assert written.fields[name].contents() == own.fields[name].contents(), name
     assert {t.name: list(t.shape) for t in written.tensors} == {t.name: list(t.shape) for t in own.tensors}
+
+
+def test_the_starter_itself_goes_back_to_the_4_bits_it_came_from(data, tmp_path):
+    found = export_model(
+        open_local("starter"), data.task, data.dev, tmp_path / "out", form="gguf", name="starter", dtype="q4"
+    )
+    assert found.replay.alike == 24
+    _says_what_the_starters_own_file_says(tmp_path / "out" / "starter.gguf")
+
+
+def test_four_bits_that_cost_a_fine_tuned_starter_its_labels_are_blocked(sorter, data, tmp_path):
+    with pytest.raises(ReplayMismatch, match=r"export as q4.* Choose a finer --dtype: q8_0 or f16"):
+        export_model(sorter, data.task, data.dev, tmp_path / "out", form="gguf", name="sorter", dtype="q4")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_free_answers_of_the_starter_survive_16_bits(data, tmp_path):
