@@ -12,6 +12,7 @@ _HOMES = {
     "check": "verbs",
     "compare": "verbs",
     "customize": "verbs",
+    "export": "verbs",
     "open_model": "verbs",
     "Workbench": "workbench",
     "TailorbirdError": "errors",

@@ -10,6 +10,7 @@
     ├── NotFound (LookupError)             a model, a file, an arm that is not there
     ├── Unsupported (TypeError)            the model cannot do this (training a remote model)
     ├── IntegrityError (RuntimeError)      stored bytes are not the bytes that were written
+    ├── ReplayMismatch (RuntimeError)      an exported model answers otherwise than the one it was made from
     └── EndpointError (ConnectionError)    a remote endpoint failed or answered nonsense
 
 A message says what is wrong, where, what was got, what was expected and what to do next.
@@ -57,6 +58,10 @@ class Unsupported(TailorbirdError, TypeError):
 
 class IntegrityError(TailorbirdError, RuntimeError):
     """Stored bytes differ from what was written."""
+
+
+class ReplayMismatch(TailorbirdError, RuntimeError):
+    """An exported model answers otherwise than the one it was made from."""
 
 
 class EndpointError(TailorbirdError, ConnectionError):

@@ -1,4 +1,4 @@
-"""The command line's verbs as functions: check, compare, customize, open_model, serve."""
+"""The command line's verbs as functions: check, compare, customize, export, open_model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from tailorbird.workbench import ModelInfo, OpenModel, Workbench
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
     from tailorbird.evaluation.comparison import Comparison
+    from tailorbird.workbench import Exported
 
 AnyPath = str | PathLike[str]
 
@@ -110,6 +111,26 @@ def customize(
         base=base,
         columns=Columns(prompt_column, completion_column),
         replace=overwrite,
+    )
+
+
+def export(
+    reference: str,
+    to: str,
+    out: AnyPath,
+    *,
+    dtype: str | None = None,
+    examples: AnyPath | None = None,
+    overwrite: bool = False,
+    project: AnyPath = ".",
+) -> Exported:
+    """Writes a model as `gguf`, `safetensors` or `vllm` into the folder `out`, if it answers there as it does here.
+
+    Raises:
+        ReplayMismatch: it does not; nothing is put in place.
+    """
+    return Workbench(Path(project)).export(
+        reference, to, Path(out), dtype=dtype, examples=_path(examples), replace=overwrite
     )
 
 

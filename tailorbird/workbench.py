@@ -23,7 +23,7 @@ from tailorbird import plugins
 from tailorbird.catalogue import ModelInfo, list_models, model_folder, package_time
 from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
-from tailorbird.data.task import Task
+from tailorbird.data.task import Task, infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.planning import (
     NAME,
@@ -37,18 +37,21 @@ from tailorbird.planning import (
     valid_name,
 )
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
-from tailorbird.records import Completion, Message, Request, Sampling, content_hash
+from tailorbird.records import Completion, Example, Message, Request, Sampling, content_hash
 from tailorbird.references import STARTER, is_reference, open_base, open_template
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
     from tailorbird.evaluation.arms import Arm
     from tailorbird.evaluation.comparison import Comparison
+    from tailorbird.models.exports.export import Exported
     from tailorbird.models.model import Model
     from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
 CONFIG = "tailor.toml"
 NAMED_AS_USUAL = Columns()
+REPLAYED = 32
+"""Held-out examples kept with a model, and asked again of every export of it."""
 
 INITIAL_CONFIG = """\
 # What `tailor compare` compares. Paths are relative to this file.
@@ -96,12 +99,13 @@ class Outcome:
 
 @dataclass(frozen=True)
 class OpenModel:
-    """A model ready to be asked, with the task it was made for."""
+    """A model ready to be asked, with the task it was made for and held-out examples to replay."""
 
     id: str
     model: Model
     task: Task | None = None
     created: int = 0
+    replay: tuple[Example, ...] = ()
 
     def request(
         self,
@@ -292,7 +296,8 @@ class Workbench:
                 spec, seed=plan.seed, checkpoint=checkpoint, on_step=_training_listener(spec.name, on_event)
             )
             model = recipe.apply(self._base_for(spec, plan), plan.data)
-            save_model(model, folder, task=plan.task, lineage=lineage, replace_old=True)
+            held_out = (plan.data.dev or plan.data.train)[:REPLAYED]
+            save_model(model, folder, task=plan.task, lineage=lineage, replay=held_out, replace_old=True)
             shutil.rmtree(checkpoint, ignore_errors=True)
         return load_model(folder, plugins.rewrite_loaders()).model
 
@@ -371,7 +376,8 @@ class Workbench:
             from tailorbird.models.folders import load_model
 
             saved = load_model(folder, plugins.rewrite_loaders())
-            return OpenModel(reference, saved.model, saved.task, int(saved.lineage.get("created", 0)))
+            created = int(saved.lineage.get("created", 0))
+            return OpenModel(reference, saved.model, saved.task, created, saved.replay)
         if not is_reference(reference):
             names = ", ".join(info.id for info in self.models())
             raise NotFound(
@@ -379,6 +385,37 @@ class Workbench:
                 f"There are: {names}. A MODEL may also be a .gguf file, hf:org/name or URL#model."
             )
         return OpenModel(reference, open_base(reference, key_env), created=package_time())
+
+    def export(
+        self,
+        reference: str,
+        to: str,
+        out: Path,
+        *,
+        dtype: str | None = None,
+        examples: Path | None = None,
+        replace: bool = False,
+    ) -> Exported:
+        """Writes a model as gguf, safetensors or vllm, and puts it in place only if it answers there as here.
+
+        What is replayed are `examples`, or the held-out ones that were kept with the model.
+
+        Raises:
+            InputError: the folder is in use, or there are no examples to replay.
+            Unsupported: the model cannot be exported in that format.
+            ReplayMismatch: the export answers otherwise; nothing is put in place.
+        """
+        from tailorbird.data.formats import read_examples
+        from tailorbird.models.exports.export import export_model
+
+        _set_threads()
+        opened = self.open(reference)
+        replayed = tuple(read_examples(examples)) if examples else opened.replay
+        task = opened.task or infer_task(replayed)
+        name = reference if NAME.fullmatch(reference) else Path(reference).resolve().stem
+        return export_model(
+            opened.model, task, replayed, out, form=to, name=name, dtype=dtype, replace_old=replace
+        )
 
     def models(self) -> list[ModelInfo]:
         """Everything that can be opened by name here, saved models first."""

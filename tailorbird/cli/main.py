@@ -18,7 +18,7 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from tailorbird.cli import asking, comparing, customizing, data, doctor, saved, serving
+from tailorbird.cli import asking, comparing, customizing, data, doctor, exporting, saved, serving
 from tailorbird.cli.output import remark, say
 from tailorbird.cli.project import Project
 from tailorbird.errors import TailorbirdError
@@ -42,6 +42,7 @@ app.command()(customizing.customize)
 app.command()(asking.ask)
 app.command()(asking.chat)
 app.add_typer(saved.models, name="models")
+app.command()(exporting.export)
 app.command()(serving.serve)
 app.command()(doctor.doctor)
 

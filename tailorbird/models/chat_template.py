@@ -77,7 +77,7 @@ class ChatTemplate:
         evidence, dropped = list(request.evidence), []
         while True:
             kept = request.with_evidence(tuple(evidence))
-            ids = self._encode_turns(with_evidence(kept))
+            ids = self._encode_turns(self.messages(kept))
             if len(ids) <= room:
                 return Prompt(tuple(ids), kept, tuple(reversed(dropped)))
             if not evidence:
@@ -87,6 +87,20 @@ class ChatTemplate:
                     f"(context {self.context}, answer {request.sampling.max_tokens}). Shorten the messages."
                 )
             dropped.append(f"evidence {evidence.pop().id}: context full")
+
+    def messages(self, request: Request) -> tuple[Message, ...]:
+        """The conversation as the template takes it: evidence put in, the system text where it has its place."""
+        return self._roles_as_known(with_evidence(request))
+
+    def text_of(self, messages: Sequence[Message]) -> str:
+        """The conversation as a text, control tokens and all, up to where the answer begins.
+
+        Raises:
+            InputError: the template refuses these roles.
+        """
+        roles = tuple(m.role for m in messages)
+        parts = _PLACEHOLDER.split(self._layout(roles))
+        return "".join(messages[int(part)].content if i % 2 else part for i, part in enumerate(parts))
 
     def completion(self, text: str) -> tuple[int, ...]:
         """The answer's tokens as trained: the text, then the stop token."""
@@ -107,7 +121,6 @@ class ChatTemplate:
         return self._control.decode([token_id], skip_special_tokens=False)
 
     def _encode_turns(self, messages: tuple[Message, ...]) -> list[int]:
-        messages = self._roles_as_known(messages)
         ids: list[int] = []
         for segment in self._segments(tuple(m.role for m in messages)):
             if isinstance(segment, int):
@@ -136,10 +149,18 @@ class ChatTemplate:
         self, roles: tuple[str, ...], answer_follows: bool = True
     ) -> tuple[int | tuple[int, ...], ...]:
         """The template for these roles: token ids, and the index of the content that goes between."""
+        parts = _PLACEHOLDER.split(self._layout(roles, answer_follows))
+        return tuple(
+            int(part) if i % 2 else tuple(self._control.encode(part, add_special_tokens=False).ids)
+            for i, part in enumerate(parts)
+        )
+
+    def _layout(self, roles: tuple[str, ...], answer_follows: bool = True) -> str:
+        """The template's text for these roles, with a placeholder where each content stands."""
         turns = [{"role": role, "content": f"\ue000{i}\ue001"} for i, role in enumerate(roles)]
         template = None if self.tokenizer.chat_template else PLAIN_TEMPLATE
         try:
-            text = self.tokenizer.apply_chat_template(
+            return self.tokenizer.apply_chat_template(
                 turns, tokenize=False, add_generation_prompt=answer_follows, chat_template=template
             )
         except Exception as error:
@@ -147,11 +168,6 @@ class ChatTemplate:
                 f"chat template: it refuses the roles {list(roles)} ({error}). "
                 "Alternate user and assistant messages and end with a user message."
             ) from error
-        parts = _PLACEHOLDER.split(text)
-        return tuple(
-            int(part) if i % 2 else tuple(self._control.encode(part, add_special_tokens=False).ids)
-            for i, part in enumerate(parts)
-        )
 
     def _find_stop(self) -> int:
         """The first control token that the template puts after an assistant's words."""

@@ -4,6 +4,7 @@
     adapter/ or weights/   the adapter in PEFT's format; whole weights as a transformers folder
     rewrites/0, 1, …       what each wrapper keeps
     examples.jsonl         what a fitted floor was fitted on
+    replay.jsonl           held-out examples, asked again of every export
 
 A folder is written whole or not at all, and nothing in it is ever executed or unpickled.
 """
@@ -14,7 +15,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ from tailorbird.sources.index import KnowledgeIndex
 
 FORMAT = 1
 MANIFEST = "model.json"
+REPLAY = "replay.jsonl"
 
 LoadRewrite = Callable[[Path, dict[str, Any]], Rewrite]
 """Makes a wrapper's rewrite from its folder and its settings in `model.json`."""
@@ -40,11 +42,12 @@ LoadRewrite = Callable[[Path, dict[str, Any]], Rewrite]
 
 @dataclass(frozen=True)
 class SavedModel:
-    """A model read back, with the task it was made for and where it came from."""
+    """A model read back, with the task it was made for, where it came from, and examples to replay."""
 
     model: Model
     task: Task | None
     lineage: Mapping[str, Any] = field(default_factory=dict)
+    replay: tuple[Example, ...] = ()
 
 
 def save_model(
@@ -53,9 +56,12 @@ def save_model(
     *,
     task: Task | None,
     lineage: Mapping[str, Any] | None = None,
+    replay: Sequence[Example] = (),
     replace_old: bool = False,
 ) -> Path:
     """Writes a model so that `load_model` gives one that answers alike.
+
+    `replay` are examples that it did not learn from, for proving an export.
 
     Raises:
         Unsupported: the weights are of a kind that cannot be saved.
@@ -74,6 +80,8 @@ def save_model(
             part = building / "rewrites" / str(number)
             part.mkdir(parents=True)
             record["rewrites"].append({"kind": rewrite.kind, "settings": rewrite.save(part)})
+        if replay:
+            write_examples(building / REPLAY, tuple(replay))
         record["sha256"] = {
             path.relative_to(building).as_posix(): _sha256(path)
             for path in sorted(building.rglob("*"))
@@ -105,7 +113,8 @@ def load_model(folder: Path, rewrites: Mapping[str, LoadRewrite]) -> SavedModel:
                 f"{sorted(rewrites)}. Install the plug-in that it was made with."
             )
         model = Wrapped(model, rewrites[part["kind"]](folder / "rewrites" / str(number), part["settings"]))
-    return SavedModel(model, _task(record["task"]), record["lineage"])
+    replay = read_back(folder / REPLAY) if REPLAY in record["sha256"] else ()
+    return SavedModel(model, _task(record["task"]), record["lineage"], replay)
 
 
 def _task(fields: dict[str, Any] | None) -> Task | None:

@@ -76,6 +76,16 @@ def test_a_saved_model_comes_back_and_answers_alike(make, base, data, tmp_path):
         assert [p.text for p in found.asked.evidence] == [p.text for p in expected.asked.evidence]
 
 
+def test_examples_to_replay_are_kept_with_a_model(base, data, tmp_path):
+    save_model(base, tmp_path / "saved", task=data.task, replay=data.dev)
+    assert [(e.id, e.prompt, e.completion) for e in load_model(tmp_path / "saved", {}).replay] == [
+        (e.id, e.prompt, e.completion) for e in data.dev
+    ]
+    assert "replay.jsonl" in json.loads((tmp_path / "saved" / "model.json").read_text())["sha256"]
+    save_model(base, tmp_path / "without", task=data.task)
+    assert load_model(tmp_path / "without", {}).replay == ()
+
+
 def test_remote_weights_are_saved_without_their_key(tmp_path, monkeypatch):
     monkeypatch.setenv("SOME_KEY", "secret")
     remote = RemoteWeights("http://127.0.0.1:1/v1", "m", key_env="SOME_KEY", labels="parse", concurrency=2)

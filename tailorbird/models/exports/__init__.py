@@ -1,0 +1,1 @@
+"""Models in the formats of other servers, each proven by replay before it is put in place."""
