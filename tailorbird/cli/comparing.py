@@ -24,8 +24,8 @@ from tailorbird.cli.options import (
 )
 from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
-from tailorbird.data.columns import Columns
 from tailorbird.errors import RecipeError
+from tailorbird.workbench import Columns
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.comparison import Comparison

@@ -20,7 +20,7 @@ from tailorbird.cli.options import (
 from tailorbird.cli.output import kept_for_json, print_json, remark, say, size_text
 from tailorbird.cli.project import project_of
 from tailorbird.cli.saved import info_json
-from tailorbird.data.columns import Columns
+from tailorbird.workbench import Columns
 
 INTERRUPTED = 130
 

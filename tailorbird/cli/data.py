@@ -11,7 +11,7 @@ from tailorbird.cli.masks import show_mask
 from tailorbird.cli.options import AsJson, CompletionColumn, Documents, PromptColumn, TestFile
 from tailorbird.cli.output import kept_for_json, print_json, say
 from tailorbird.cli.project import Project, project_of
-from tailorbird.data.columns import Columns
+from tailorbird.workbench import Columns
 
 
 def init(
