@@ -470,6 +470,7 @@ def _set_threads() -> None:
 
 
 __all__ = [
+    "Columns",
     "MaskPreview",
     "MaskedToken",
     "ModelInfo",

@@ -24,7 +24,6 @@ from tailorbird.cli.options import (
 )
 from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
-from tailorbird.data.columns import Columns
 from tailorbird.errors import RecipeError
 
 if TYPE_CHECKING:
@@ -69,6 +68,8 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Try several ways on one held-out test set and say which won. Stopped, it continues when run again."""
+    from tailorbird.workbench import Columns
+
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
     names = _arm_names(arms)
     workbench = project_of(context).workbench()

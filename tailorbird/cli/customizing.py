@@ -20,7 +20,6 @@ from tailorbird.cli.options import (
 from tailorbird.cli.output import kept_for_json, print_json, remark, say, size_text
 from tailorbird.cli.project import project_of
 from tailorbird.cli.saved import info_json
-from tailorbird.data.columns import Columns
 
 INTERRUPTED = 130
 
@@ -45,6 +44,8 @@ def customize(
     as_json: AsJson = False,
 ) -> None:
     """Make one model and keep it."""
+    from tailorbird.workbench import Columns
+
     words = None if steps is None else [word.strip() for word in steps.split(",") if word.strip()]
     workbench = project_of(context).workbench()
     with kept_for_json(as_json):

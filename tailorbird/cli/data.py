@@ -11,7 +11,6 @@ from tailorbird.cli.masks import show_mask
 from tailorbird.cli.options import AsJson, CompletionColumn, Documents, PromptColumn, TestFile
 from tailorbird.cli.output import kept_for_json, print_json, say
 from tailorbird.cli.project import Project, project_of
-from tailorbird.data.columns import Columns
 
 
 def init(
@@ -58,6 +57,8 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Report what is in a file of examples and what is wrong with it; exit 1 if it can't be trained on."""
+    from tailorbird.workbench import Columns
+
     with kept_for_json(as_json):
         workbench = project_of(context).workbench()
         columns = Columns(prompt_column, completion_column)
