@@ -82,14 +82,11 @@ def customize(
     project: AnyPath = ".",
 ) -> ModelInfo:
     """Applies techniques in order, such as `["knowledge", "fine_tune"]`, and saves the model under `name`."""
-    return Workbench(Path(project)).customize(
-        name=name,
-        steps=steps,
-        examples=_path(examples),
-        documents=_path(documents),
-        base=base,
-        replace=overwrite,
+    workbench = Workbench(Path(project))
+    plan = workbench.plan_one(
+        name=name, steps=steps, examples=_path(examples), documents=_path(documents), base=base
     )
+    return workbench.customize(plan, overwrite=overwrite)
 
 
 def open_model(reference: str, *, project: AnyPath = ".") -> OpenModel:

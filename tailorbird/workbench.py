@@ -28,55 +28,38 @@ from tailorbird.planning import (
     NAME,
     Flags,
     Plan,
-    build_recipe,
     described,
     make_plan,
     overlay,
     plan_single,
     valid_name,
 )
-from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
+from tailorbird.recipe_file import INITIAL_CONFIG, ArmSpec, RecipeFile, read_recipe_file, steps_of
 from tailorbird.records import Completion, Message, Request, Sampling, content_hash
 from tailorbird.references import is_reference, open_base
+from tailorbird.trainings import (
+    CHECKED,
+    UNCHECKED,
+    GeneralCheck,
+    TrainingEstimated,
+    TrainingProgress,
+    TrainingWatch,
+    apply_watched,
+    keep_trainings,
+    trackers_for,
+)
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
     from tailorbird.evaluation.arms import Arm
     from tailorbird.evaluation.comparison import Comparison
     from tailorbird.models.model import Model
+    from tailorbird.network.estimate import TrainingEstimate
 
 CONFIG = "tailor.toml"
 
-INITIAL_CONFIG = """\
-# What `tailor compare` compares. Paths are relative to this file.
-base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
-examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}
-# documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
-# test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
-# instruction = "…"              # what the model is told; without it one is made from the task
-# arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
-
-# Settings of a technique, in every arm that uses it:
-# [few_shot]
-# k = 5                          # examples shown, 3 to 5 are typical
-# select = "nearest"             # or "balanced", "fixed"
-# [fine_tune]
-# epochs = 4
-"""
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far the training inside an arm's build is; `loss` in nats a token."""
-
-    arm: str
-    step: int
-    total_steps: int
-    loss: float
-
-
 OnEvent = Callable[[Any], None]
-"""Gets `evaluation.arms.Event`s and `TrainingProgress`."""
+"""Gets `evaluation.arms.Event`s, `TrainingEstimated` and `TrainingProgress`."""
 
 
 @dataclass(frozen=True)
@@ -184,13 +167,24 @@ class Workbench:
         plan = make_plan(overlay(self._config(config, given=examples), flags))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
-    def compare(self, plan: Plan, *, out: Path | None = None, on_event: OnEvent | None = None) -> Outcome:
+    def compare(
+        self,
+        plan: Plan,
+        *,
+        out: Path | None = None,
+        on_event: OnEvent | None = None,
+        track: Sequence[str] = (),
+    ) -> Outcome:
         """Runs a plan; killed and run again it goes on, and repeats no finished arm.
 
         Args:
             plan: from `plan`.
             out: folder that gets report.html and comparison.json; default: the run's own.
             on_event: told about every step.
+            track: trackers that are told about every training step.
+
+        Raises:
+            NotFound: a tracker is unknown or not installed.
         """
         from tailorbird.evaluation.compare import compare
         from tailorbird.evaluation.metrics import default_metrics
@@ -200,9 +194,10 @@ class Workbench:
         metrics = default_metrics(plan.task)
         if plan.metric not in metrics:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
+        watches = {spec.name: self._watch(plan, spec, on_event, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
         result = compare(
-            [self._arm(plan, spec, on_event) for spec in plan.arms],
+            [self._arm(plan, spec, watches[spec.name]) for spec in plan.arms],
             plan.data,
             metrics,
             primary=plan.metric,
@@ -220,11 +215,17 @@ class Workbench:
         write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
         return Outcome(result, report, out / "comparison.json", plan.folder)
 
-    def _arm(self, plan: Plan, spec: ArmSpec, on_event: OnEvent | None) -> Arm:
+    def _watch(
+        self, plan: Plan, spec: ArmSpec, on_event: OnEvent | None, track: Sequence[str] = ()
+    ) -> TrainingWatch:
+        trackers = trackers_for(track, self.state / "tracking", f"{plan.name}-{spec.name}")
+        return TrainingWatch(spec.name, plan.metric, on_event, trackers)
+
+    def _arm(self, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
         from tailorbird.evaluation.arms import Arm
 
         def build() -> Model:
-            return self._build(plan, spec, plan.folder / "models" / spec.name, on_event)
+            return self._build(plan, spec, plan.folder / "models" / spec.name, watch)
 
         return Arm(
             spec.name,
@@ -233,7 +234,14 @@ class Workbench:
             spec.floor,
         )
 
-    def _build(self, plan: Plan, spec: ArmSpec, folder: Path, on_event: OnEvent | None) -> Model:
+    def _build(
+        self,
+        plan: Plan,
+        spec: ArmSpec,
+        folder: Path,
+        watch: TrainingWatch,
+        check: GeneralCheck = UNCHECKED,
+    ) -> Model:
         """The arm's model: made, saved, and read back, so that what is measured is what is served."""
         from tailorbird.evaluation.run_folder import data_fingerprint
         from tailorbird.models.folders import load_model, read_record, save_model
@@ -251,11 +259,18 @@ class Workbench:
                 "created": int(time.time()),
             }
             checkpoint = plan.folder / "checkpoints" / spec.name
-            recipe = build_recipe(
-                spec, seed=plan.seed, checkpoint=checkpoint, on_step=_training_listener(spec.name, on_event)
+            base = self._base_for(spec, plan)
+            model = apply_watched(spec, plan, base, watch, checkpoint)
+            save_model(
+                model,
+                folder,
+                task=plan.task,
+                lineage=lineage,
+                replace_old=True,
+                add_files=lambda building: keep_trainings(
+                    checkpoint, building, name=spec.name, base=base, model=model, check=check
+                ),
             )
-            model = recipe.apply(self._base_for(spec, plan), plan.data)
-            save_model(model, folder, task=plan.task, lineage=lineage, replace_old=True)
             shutil.rmtree(checkpoint, ignore_errors=True)
         return load_model(folder, plugins.rewrite_loaders()).model
 
@@ -274,7 +289,7 @@ class Workbench:
 
     # -- one model ----------------------------------------------------------------------------
 
-    def customize(
+    def plan_one(
         self,
         *,
         name: str,
@@ -284,19 +299,14 @@ class Workbench:
         documents: Path | None = None,
         base: str | None = None,
         key_env: str | None = None,
-        on_event: OnEvent | None = None,
-        replace: bool = False,
-    ) -> ModelInfo:
-        """Applies one recipe and saves the model under a name.
+    ) -> Plan:
+        """Resolves what `customize` makes: a plan of one arm.
 
         Raises:
-            InputError: the name is taken (and `replace` is False) or not usable.
+            InputError: the name is not usable.
             RecipeError: neither or both of `steps` and `recipe`, or a recipe file without steps.
         """
-        _set_threads()
-        folder = self.state / "models" / valid_name(name)
-        if folder.exists() and not replace:
-            raise InputError(f"model {name!r} exists already. Choose another name, or give --replace.")
+        folder = self.state / "models" / f".making-{valid_name(name)}"
         if (steps is None) == (recipe is None):
             raise RecipeError(
                 'customize: give either --steps "few_shot,fine_tune" or --recipe FILE, and not both.'
@@ -308,10 +318,53 @@ class Workbench:
             )
         file = overlay(file, Flags(examples=examples, documents=documents, base=base, key_env=key_env))
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
-        scratch = self.state / "models" / f".making-{name}"
-        self._build(_in_folder(plan_single(name, file, spec), scratch), spec, folder, on_event)
-        shutil.rmtree(scratch, ignore_errors=True)
-        return next(info for info in self.models() if info.id == name)
+        return replace(plan_single(name, file, spec), folder=folder)
+
+    def customize(
+        self,
+        plan: Plan,
+        *,
+        on_event: OnEvent | None = None,
+        overwrite: bool = False,
+        track: Sequence[str] = (),
+        check: GeneralCheck = CHECKED,
+    ) -> ModelInfo:
+        """Applies a plan's one recipe and saves the model under its name.
+
+        Args:
+            plan: from `plan_one`.
+            on_event: told about every step.
+            overwrite: replace the model of this name.
+            track: trackers that are told about every training step.
+            check: whether to look at what training made the model forget.
+
+        Raises:
+            InputError: the name is taken and `overwrite` is False.
+            NotFound: a tracker is unknown or not installed, or the general text is not there.
+        """
+        _set_threads()
+        folder = self.state / "models" / plan.name
+        if folder.exists() and not overwrite:
+            raise InputError(f"model {plan.name!r} exists already. Choose another name, or give --replace.")
+        if check.text:
+            check.read()  # before, not after an hour of training
+        spec = plan.arms[0]
+        self._build(plan, spec, folder, self._watch(plan, spec, on_event, track), check)
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        return next(info for info in self.models() if info.id == plan.name)
+
+    def estimates(self, plan: Plan) -> dict[str, list[TrainingEstimate]]:
+        """What the trainings of every arm will take, by arm; probed by some of their steps, none is trained.
+
+        Raises:
+            OutOfMemory: one needs more memory than is free.
+        """
+        _set_threads()
+        watches = [TrainingWatch(spec.name, estimate_only=True) for spec in plan.arms]
+        for spec, watch in zip(plan.arms, watches, strict=True):
+            if any(hasattr(step.build(), "on_estimate") for step in spec.steps):
+                apply_watched(spec, plan, self._base_for(spec, plan), watch)
+        return {watch.arm: watch.estimates for watch in watches}
 
     def open(self, reference: str, key_env: str | None = None) -> OpenModel:
         """A model by saved name, arm of the last comparison, `winner`, or any MODEL reference.
@@ -363,10 +416,6 @@ class Workbench:
         return read_recipe_file(path) if given is None and path.is_file() else RecipeFile()
 
 
-def _in_folder(plan: Plan, folder: Path) -> Plan:
-    return replace(plan, folder=folder)
-
-
 def _token_counter(base: str) -> Callable[[str], int]:
     model = open_base(base, None)
     engine = getattr(model, "engine", None)
@@ -375,12 +424,6 @@ def _token_counter(base: str) -> Callable[[str], int]:
             f"base {base!r}: an endpoint's tokenizer is not at hand. Leave --base out for estimates."
         )
     return lambda text: len(engine.template.text(text))
-
-
-def _training_listener(arm: str, on_event: OnEvent | None) -> Callable[[Any], None] | None:
-    if on_event is None:
-        return None
-    return lambda step: on_event(TrainingProgress(arm, step.step, step.total_steps, step.loss))
 
 
 def _set_threads() -> None:
@@ -392,12 +435,15 @@ def _set_threads() -> None:
 
 
 __all__ = [
+    "INITIAL_CONFIG",
+    "GeneralCheck",
     "ModelInfo",
     "OnEvent",
     "OpenModel",
     "Outcome",
     "Plan",
     "TailorbirdError",
+    "TrainingEstimated",
     "TrainingProgress",
     "Workbench",
 ]

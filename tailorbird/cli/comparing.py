@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
-from tailorbird.cli.options import AsJson, BaseModel, Documents, Examples, KeyEnv, TestFile
+from tailorbird.cli.interruption import terminating_interrupts
+from tailorbird.cli.options import (
+    AsJson,
+    BaseModel,
+    Documents,
+    Examples,
+    KeyEnv,
+    TestFile,
+    Track,
+    tracker_names,
+)
 from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
 from tailorbird.errors import RecipeError
@@ -52,6 +62,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
     ] = None,
+    track: Track = None,
     key_env: KeyEnv = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done and stop.")] = False,
     as_json: AsJson = False,
@@ -76,7 +87,7 @@ def compare(
         )
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)
-        outcome = None if plan_only else _run(workbench, plan, out)
+        outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
     if outcome is None:
         if as_json:
             print_json(plan_json(plan))
@@ -102,13 +113,14 @@ def _arm_names(arms: str | None) -> list[str] | None:
     return names
 
 
-def _run(workbench: Workbench, plan: Plan, out: Path | None) -> Outcome:
+def _run(workbench: Workbench, plan: Plan, out: Path | None, track: list[str]) -> Outcome:
     from tailorbird.cli.progress import progress_on
 
     try:
         # stdout here is stderr where JSON is wanted.
-        with progress_on(sys.stdout, [arm.name for arm in plan.arms]) as show:
-            return workbench.compare(plan, out=out, on_event=show)
+        names = [arm.name for arm in plan.arms]
+        with terminating_interrupts(), progress_on(sys.stdout, names) as show:
+            return workbench.compare(plan, out=out, on_event=show, track=track)
     except KeyboardInterrupt:
         remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
         raise typer.Exit(INTERRUPTED) from None

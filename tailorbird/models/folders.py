@@ -4,6 +4,7 @@
     adapter/ or weights/   the adapter in PEFT's format; whole weights as a transformers folder
     rewrites/0, 1, …       what each wrapper keeps
     examples.jsonl         what a fitted floor was fitted on
+    training.json, training.html, training/   how weights were trained: measured, as a page, every step
 
 A folder is written whole or not at all, and nothing in it is ever executed or unpickled.
 """
@@ -54,8 +55,11 @@ def save_model(
     task: Task | None,
     lineage: Mapping[str, Any] | None = None,
     replace_old: bool = False,
+    add_files: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes a model so that `load_model` gives one that answers alike.
+
+    `add_files` may write into the folder what else is to be kept with the model.
 
     Raises:
         Unsupported: the weights are of a kind that cannot be saved.
@@ -74,6 +78,8 @@ def save_model(
             part = building / "rewrites" / str(number)
             part.mkdir(parents=True)
             record["rewrites"].append({"kind": rewrite.kind, "settings": rewrite.save(part)})
+        if add_files:
+            add_files(building)
         record["sha256"] = {
             path.relative_to(building).as_posix(): _sha256(path)
             for path in sorted(building.rglob("*"))

@@ -11,7 +11,7 @@ backward pass costs as much again, and once more where the weights themselves ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,9 @@ MOST_STEPS = 2_000
 """Longer runs are counted by so many of their steps, evenly spread."""
 LOW_RANK = 64
 """Matrices of at most this rank are updates of others, whose inputs and outputs are counted there."""
+
+BETWEEN = 1.8
+"""Bytes that a training step takes a token, over those of the linear layers' inputs and outputs."""
 
 
 @dataclass(frozen=True)
@@ -139,14 +142,15 @@ class Sizes:
     def of(cls, network: Network) -> Sizes:
         """Read from the shapes of the weights.
 
-        Every linear layer's input and output is taken to be saved for the backward pass.
+        Every linear layer's input and output is taken to be saved for the backward pass, and as much
+        again for what stands between them.
         """
         module: nn.Module = network if isinstance(network, nn.Module) else getattr(network, "model")  # noqa: B009
         named = list(module.named_parameters())
         matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
         lookups = [p for name, p in named if p.ndim == 2 and not is_matrix(name, p)]
         head = max(lookups, key=Tensor.numel, default=None)
-        saved = sum((p.shape[0] + p.shape[1]) * 4 for p in matrices if min(p.shape) > LOW_RANK)
+        saved = BETWEEN * sum((p.shape[0] + p.shape[1]) * 4 for p in matrices if min(p.shape) > LOW_RANK)
         return cls(
             sum(map(Tensor.numel, matrices)),
             head.numel() if head is not None else 0,

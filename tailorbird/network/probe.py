@@ -159,3 +159,9 @@ def _optimizer_seconds(run: Run) -> float:
             torch.cuda.synchronize(run.device)
         seconds = time.perf_counter() - started
     return seconds * total / max(1, probed)
+
+
+def unprobed(planned: PlannedSteps) -> Probed:
+    """What is known without computing: no times, and memory by the shapes of the weights."""
+    run = planned.run
+    return Probed(0.0, Sizes.of(run.network), used_bytes(run.device))

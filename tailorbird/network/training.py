@@ -87,7 +87,8 @@ def train(
                     keeper.take_up()
                 for report in run.steps():
                     if keeper:
-                        keeper.keep_if_due(report)
+                        keeper.metrics.add(report)
+                        keeper.keep_if_due()
                     if on_step:
                         on_step(report)
                     if keeper and asked_to_stop():
@@ -99,7 +100,7 @@ def train(
         finally:
             set_mode(network, training=False)
             if keeper:
-                keeper.close()
+                keeper.metrics.close()
     run.put_back_best()
     return run.result()
 
@@ -296,9 +297,8 @@ class Keeper:
         self.last_step = 0
         self.last_time = time.perf_counter()
 
-    def keep_if_due(self, report: StepReport) -> None:
+    def keep_if_due(self) -> None:
         """Write a checkpoint if the settings ask for one now, and always when the run has ended."""
-        self.metrics.add(report)
         settings, progress = self.run.settings, self.run.progress
         every = settings.checkpoint_every_steps
         late = time.perf_counter() - self.last_time >= settings.checkpoint_every_s
@@ -328,10 +328,6 @@ class Keeper:
         if found is not None:
             self._restore(*found)
         self.metrics.take_up(self.run.progress.step)
-
-    def close(self) -> None:
-        """The run has ended, or goes on another time."""
-        self.metrics.close()
 
     def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         run = self.run

@@ -17,7 +17,7 @@ from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
-from tailorbird.techniques.through_wrappers import OnStep, dev_score, to_sequences
+from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
 if TYPE_CHECKING:
     from tailorbird.network.settings import TrainSettings
@@ -39,12 +39,15 @@ class FineTune:
         max_examples: examples to train on, at most; None is all of them.
         patience: evaluations on dev without a better score before it stops.
         max_dev: dev examples that early stopping looks at, at most.
+        max_batch_tokens: tokens computed at once, at most; fewer take less memory and give the same result.
         seed: of the order of examples and the fresh layers.
         checkpoint: folder for checkpoints, so that a killed training goes on; None keeps none.
         on_step: told about every step.
+        on_estimate: told what it will take before it starts; if it gives False, nothing is trained.
 
     Raises:
         RecipeError: a setting out of its range.
+        OutOfMemory: it would need more memory than there is.
         Unsupported: the model's weights can't be trained here (a remote endpoint, a floor).
     """
 
@@ -56,9 +59,11 @@ class FineTune:
     max_examples: int | None = None
     patience: int = 3
     max_dev: int = 64
+    max_batch_tokens: int = 16_384
     seed: int = 0
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
+    on_estimate: OnEstimate | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
@@ -81,7 +86,7 @@ class FineTune:
             raise DataError(
                 "fine_tune: there are no training examples. Give prompt/completion lines with --examples."
             )
-        from tailorbird.network.training import train
+        from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
         engine, adapter = weights.engine, new_adapter_name()
         with engine.lock:
@@ -92,7 +97,13 @@ class FineTune:
                 dev = data.dev[: self.max_dev]
                 # The adapter's name differs from run to run and must not keep one from being taken up.
                 parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
-                train(
+                train_measured(
+                    Watch(
+                        "fine_tune",
+                        on_estimate=self.on_estimate,
+                        dev_seconds=(lambda: dev_seconds(trained, model, data, dev)) if dev else None,
+                        dial=("rank", self.rank, 1),
+                    ),
                     engine.network,
                     parameters,
                     sequences,
@@ -131,6 +142,7 @@ class FineTune:
             learning_rate=self.learning_rate,
             epochs=epochs_for(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
+            max_batch_tokens=self.max_batch_tokens,
             patience=self.patience,
             seed=self.seed,
             checkpoint_every_s=20.0,

@@ -13,11 +13,14 @@ from tailorbird.models.model import Model, as_seen_by_weights, on_weights
 from tailorbird.records import Example
 
 if TYPE_CHECKING:
+    from tailorbird.network.estimate import TrainingEstimate
     from tailorbird.network.sequences import TokenSequence
     from tailorbird.network.settings import StepReport
 
 OnStep = Callable[["StepReport"], None]
 """Told about every training step, for progress."""
+OnEstimate = Callable[["TrainingEstimate"], bool]
+"""Told what a training will take before it starts; gives back whether it is to start."""
 
 
 def to_sequences(
