@@ -29,8 +29,8 @@ from tailorbird.network.training import Run
 
 MOST_STEPS = 2_000
 """Longer runs are counted by so many of their steps, evenly spread."""
-LOW_RANK = 64
-"""Matrices of at most this rank are updates of others, whose inputs and outputs are counted there."""
+LOW_RANK = 8
+"""Matrices so many times longer than wide are updates of others, whose inputs and outputs count already."""
 
 BETWEEN = 1.8
 """Bytes that a training step takes a token, over those of the linear layers' inputs and outputs."""
@@ -150,7 +150,9 @@ class Sizes:
         matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
         lookups = [p for name, p in named if p.ndim == 2 and not is_matrix(name, p)]
         head = max(lookups, key=Tensor.numel, default=None)
-        saved = BETWEEN * sum((p.shape[0] + p.shape[1]) * 4 for p in matrices if min(p.shape) > LOW_RANK)
+        saved = BETWEEN * sum(
+            (p.shape[0] + p.shape[1]) * 4 for p in matrices if LOW_RANK * min(p.shape) > max(p.shape)
+        )
         return cls(
             sum(map(Tensor.numel, matrices)),
             head.numel() if head is not None else 0,
