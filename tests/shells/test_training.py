@@ -12,7 +12,7 @@ from command_line import environment, start, tailor, write_tickets
 
 RECIPE = """
 base = "tiny"
-steps = [{ technique = "fine_tune", epochs = 30, patience = 99, max_dev = 8, rank = 4 }]
+steps = [{ technique = "fine_tune", epochs = 10, patience = 99, max_dev = 8, rank = 4 }]
 """
 CUSTOMIZE = ("customize", "--recipe", "recipe.toml", "--examples", "tickets.jsonl", "--name")
 
@@ -76,7 +76,7 @@ def test_a_plan_says_what_training_would_take_and_makes_nothing(folder):
     assert out.startswith("planned: fine_tune takes about ")
     assert not model(folder, "planned").exists()
     code, out, err = tailor(*CUSTOMIZE, "planned", "--plan", "--json", folder=folder)
-    assert json.loads(out)["planned"][0]["steps"] == 120
+    assert json.loads(out)["planned"][0]["steps"] == 40
     assert "planned: fine_tune takes about " in err
     plan = (
         "customize",
@@ -111,7 +111,7 @@ def test_an_interrupted_training_goes_on_and_ends_the_same(folder, undisturbed, 
     assert "Stopped. The same command continues where this one stopped." in err
     assert "Traceback" not in err
     done = len(metrics.read_text().splitlines()) - 1
-    assert 4 <= done < 120
+    assert 4 <= done < 40
     assert not model(folder, name).exists()
     [kept] = {path.name.split("-")[1] for path in metrics.parent.glob("*-*")}
     assert int(kept) == done
