@@ -11,11 +11,15 @@ from tailorbird.planning import NAME
 from tailorbird.references import STARTER
 
 WINNER = "winner"
+TRAINING_REPORT = "training.html"
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a model without loading it. `score` is its test score where it was compared."""
+    """What is known of a model without loading it.
+
+    `score` is its test score where it was compared, `report` the page on its training where it was trained.
+    """
 
     id: str
     origin: Literal["built in", "saved", "comparison"]
@@ -25,6 +29,7 @@ class ModelInfo:
     size_bytes: int = 0
     folder: Path | None = None
     score: float | None = None
+    report: Path | None = None
 
 
 def list_models(state: Path) -> list[ModelInfo]:
@@ -75,7 +80,17 @@ def _info(folder: Path, name: str, origin: Literal["saved", "comparison"]) -> Mo
     lineage = json.loads((folder / "model.json").read_text())["lineage"]
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     steps = "+".join(step["technique"] for step in lineage.get("steps", ())) or "base"
-    return ModelInfo(name, origin, lineage.get("base", ""), steps, lineage.get("created", 0), size, folder)
+    page = folder / TRAINING_REPORT
+    return ModelInfo(
+        name,
+        origin,
+        lineage.get("base", ""),
+        steps,
+        lineage.get("created", 0),
+        size,
+        folder,
+        report=page if page.is_file() else None,
+    )
 
 
 def _scores(run: Path) -> tuple[dict[str, float], str | None]:

@@ -9,6 +9,7 @@
     │       └── ContextTooLong             does not fit the model's context, even without evidence
     ├── NotFound (LookupError)             a model, a file, an arm that is not there
     ├── Unsupported (TypeError)            the model cannot do this (training a remote model)
+    ├── OutOfMemory (MemoryError)          it would need more memory than there is
     ├── IntegrityError (RuntimeError)      stored bytes are not the bytes that were written
     ├── ReplayMismatch (RuntimeError)      an exported model answers otherwise than the one it was made from
     └── EndpointError (ConnectionError)    a remote endpoint failed or answered nonsense
@@ -54,6 +55,10 @@ class NotFound(TailorbirdError, LookupError):
 
 class Unsupported(TailorbirdError, TypeError):
     """The model or part cannot do what was asked of it."""
+
+
+class OutOfMemory(TailorbirdError, MemoryError):
+    """What was asked for would need more memory than this machine, or its device, has left."""
 
 
 class IntegrityError(TailorbirdError, RuntimeError):

@@ -170,8 +170,9 @@ def build_recipe(
     seed: int = 0,
     checkpoint: Path | None = None,
     on_step: Callable[[Any], None] | None = None,
+    on_estimate: Callable[[Any], bool] | None = None,
 ) -> Recipe:
-    """The techniques of an arm; those that train get the seed, a folder for checkpoints and a listener."""
+    """The techniques of an arm; those that train get the seed, a folder for checkpoints and listeners."""
     from tailorbird.techniques.technique import Recipe
 
     techniques = []
@@ -185,6 +186,8 @@ def build_recipe(
             extra["checkpoint"] = checkpoint / str(number)
         if "on_step" in known and on_step is not None:
             extra["on_step"] = on_step
+        if "on_estimate" in known and on_estimate is not None:
+            extra["on_estimate"] = on_estimate
         techniques.append(replace(technique, **extra) if extra else technique)
     return Recipe(tuple(techniques))
 

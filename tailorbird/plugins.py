@@ -5,6 +5,7 @@ A package adds a part by an entry point in one of these groups; its name is the 
     tailorbird.techniques   a frozen dataclass with `apply(model, data)`
     tailorbird.wrappers     a function (folder, settings) -> rewrite, for saved models
     tailorbird.metrics      a function (example, completion) -> float in [0, 1]
+    tailorbird.trackers     a function (folder, name) -> tracker, told of every training step
 """
 
 from __future__ import annotations
@@ -37,6 +38,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "tailorbird.wrappers": {
         "knowledge": "tailorbird.techniques.knowledge:load_lookup",
         "few_shot": "tailorbird.techniques.few_shot:load_metaprompt",
+    },
+    "tailorbird.trackers": {
+        "tensorboard": "tailorbird.trackers:tensorboard",
+        "wandb": "tailorbird.trackers:wandb",
+        "mlflow": "tailorbird.trackers:mlflow",
     },
 }
 FLOORS = ("blank", "majority", "tfidf_linear", "nearest")

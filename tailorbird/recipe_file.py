@@ -29,8 +29,28 @@ from tailorbird.plugins import FLOORS, names, part
 
 TECHNIQUES = "tailorbird.techniques"
 BASE_ARM = "base"
-NOT_SETTINGS = frozenset({"checkpoint", "on_step", "source"})
+NOT_SETTINGS = frozenset({"checkpoint", "on_step", "on_estimate", "source"})
 """Fields of techniques that a program gives, not a file."""
+
+INITIAL_CONFIG = """\
+# What `tailor compare` compares. Paths are relative to this file.
+base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
+examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}, chats, CSV, Parquet, …
+# prompt_column = "text"         # which columns hold them, where their names don't tell
+# completion_column = "label"
+# documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
+# test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
+# instruction = "…"              # what the model is told; without it one is made from the task
+# arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
+
+# Settings of a technique, in every arm that uses it:
+# [few_shot]
+# k = 5                          # examples shown, 3 to 5 are typical
+# select = "nearest"             # or "balanced", "fixed"
+# [fine_tune]
+# epochs = 4
+"""
+"""What `tailor init` writes."""
 
 
 @dataclass(frozen=True)

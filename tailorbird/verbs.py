@@ -103,15 +103,16 @@ def customize(
     project: AnyPath = ".",
 ) -> ModelInfo:
     """Applies techniques in order, such as `["knowledge", "fine_tune"]`, and saves the model under `name`."""
-    return Workbench(Path(project)).customize(
+    workbench = Workbench(Path(project))
+    plan = workbench.plan_one(
         name=name,
         steps=steps,
         examples=_path(examples),
         documents=_path(documents),
         base=base,
         columns=Columns(prompt_column, completion_column),
-        replace=overwrite,
     )
+    return workbench.customize(plan, overwrite=overwrite)
 
 
 def export(

@@ -11,34 +11,42 @@ $TAILORBIRD_HOME takes the place of `.tailorbird`. torch is imported only when a
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
-from tailorbird.catalogue import ModelInfo, list_models, model_folder, package_time
+from tailorbird.catalogue import ModelInfo, list_models
 from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
-from tailorbird.data.task import Task, infer_task
+from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
+from tailorbird.making import base_for, base_identity, made_model
+from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
     Flags,
     Plan,
-    build_recipe,
     described,
     make_plan,
     overlay,
     plan_single,
     valid_name,
 )
-from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file, steps_of
-from tailorbird.records import Completion, Example, Message, Request, Sampling, content_hash
-from tailorbird.references import STARTER, is_reference, open_base, open_template
+from tailorbird.recipe_file import INITIAL_CONFIG, ArmSpec, RecipeFile, read_recipe_file, steps_of
+from tailorbird.records import content_hash
+from tailorbird.references import STARTER, open_template
+from tailorbird.trainings import (
+    CHECKED,
+    GeneralCheck,
+    TrainingEstimated,
+    TrainingProgress,
+    TrainingWatch,
+    apply_watched,
+    trackers_for,
+)
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
@@ -46,45 +54,14 @@ if TYPE_CHECKING:
     from tailorbird.evaluation.comparison import Comparison
     from tailorbird.models.exports.export import Exported
     from tailorbird.models.model import Model
+    from tailorbird.network.estimate import TrainingEstimate
     from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
 CONFIG = "tailor.toml"
 NAMED_AS_USUAL = Columns()
-REPLAYED = 32
-"""Held-out examples kept with a model, and asked again of every export of it."""
-
-INITIAL_CONFIG = """\
-# What `tailor compare` compares. Paths are relative to this file.
-base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
-examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}, chats, CSV, Parquet, …
-# prompt_column = "text"         # which columns hold them, where their names don't tell
-# completion_column = "label"
-# documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
-# test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
-# instruction = "…"              # what the model is told; without it one is made from the task
-# arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
-
-# Settings of a technique, in every arm that uses it:
-# [few_shot]
-# k = 5                          # examples shown, 3 to 5 are typical
-# select = "nearest"             # or "balanced", "fixed"
-# [fine_tune]
-# epochs = 4
-"""
-
-
-@dataclass(frozen=True)
-class TrainingProgress:
-    """How far the training inside an arm's build is; `loss` in nats a token."""
-
-    arm: str
-    step: int
-    total_steps: int
-    loss: float
-
 
 OnEvent = Callable[[Any], None]
-"""Gets `evaluation.arms.Event`s and `TrainingProgress`."""
+"""Gets `evaluation.arms.Event`s, `TrainingEstimated` and `TrainingProgress`."""
 
 
 @dataclass(frozen=True)
@@ -95,34 +72,6 @@ class Outcome:
     report: Path
     json: Path
     folder: Path
-
-
-@dataclass(frozen=True)
-class OpenModel:
-    """A model ready to be asked, with the task it was made for and held-out examples to replay."""
-
-    id: str
-    model: Model
-    task: Task | None = None
-    created: int = 0
-    replay: tuple[Example, ...] = ()
-
-    def request(
-        self,
-        messages: Sequence[Message],
-        *,
-        sampling: Sampling | None = None,
-        choices: tuple[str, ...] | None = None,
-    ) -> Request:
-        """The request that the model was measured with; what the caller gives takes its place."""
-        request = self.task.request(messages) if self.task else Request(tuple(messages))
-        if sampling is not None:
-            request = replace(request, sampling=sampling)
-        return replace(request, choices=choices) if choices is not None else request
-
-    def ask(self, text: str, *, sampling: Sampling | None = None) -> Completion:
-        """Answers one message."""
-        return self.model.answer([self.request([Message("user", text)], sampling=sampling)])[0]
 
 
 class Workbench:
@@ -225,25 +174,37 @@ class Workbench:
         plan = make_plan(overlay(self._config(config, given=examples), flags))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
-    def compare(self, plan: Plan, *, out: Path | None = None, on_event: OnEvent | None = None) -> Outcome:
+    def compare(
+        self,
+        plan: Plan,
+        *,
+        out: Path | None = None,
+        on_event: OnEvent | None = None,
+        track: Sequence[str] = (),
+    ) -> Outcome:
         """Runs a plan; killed and run again it goes on, and repeats no finished arm.
 
         Args:
             plan: from `plan`.
             out: folder that gets report.html and comparison.json; default: the run's own.
             on_event: told about every step.
+            track: trackers that are told about every training step.
+
+        Raises:
+            NotFound: a tracker is unknown or not installed.
         """
         from tailorbird.evaluation.compare import compare
         from tailorbird.evaluation.metrics import default_metrics
         from tailorbird.evaluation.report import write_report
 
-        _set_threads()
+        set_threads()
         metrics = default_metrics(plan.task)
         if plan.metric not in metrics:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
+        watches = {spec.name: self._watch(plan, spec, on_event, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
         result = compare(
-            [self._arm(plan, spec, on_event) for spec in plan.arms],
+            [self._arm(plan, spec, watches[spec.name]) for spec in plan.arms],
             plan.data,
             metrics,
             primary=plan.metric,
@@ -261,62 +222,28 @@ class Workbench:
         write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
         return Outcome(result, report, out / "comparison.json", plan.folder)
 
-    def _arm(self, plan: Plan, spec: ArmSpec, on_event: OnEvent | None) -> Arm:
+    def _watch(
+        self, plan: Plan, spec: ArmSpec, on_event: OnEvent | None, track: Sequence[str] = ()
+    ) -> TrainingWatch:
+        trackers = trackers_for(track, self.state / "tracking", f"{plan.name}-{spec.name}")
+        return TrainingWatch(spec.name, plan.metric, on_event, trackers)
+
+    def _arm(self, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
         from tailorbird.evaluation.arms import Arm
 
         def build() -> Model:
-            return self._build(plan, spec, plan.folder / "models" / spec.name, on_event)
+            return made_model(self.state, plan, spec, plan.folder / "models" / spec.name, watch)
 
         return Arm(
             spec.name,
             build,
-            content_hash([self._base_identity(plan.base), described(spec, plan.seed)]),
+            content_hash([base_identity(self.state, plan.base), described(spec, plan.seed)]),
             spec.floor,
         )
 
-    def _build(self, plan: Plan, spec: ArmSpec, folder: Path, on_event: OnEvent | None) -> Model:
-        """The arm's model: made, saved, and read back, so that what is measured is what is served."""
-        from tailorbird.evaluation.run_folder import data_fingerprint
-        from tailorbird.models.folders import load_model, read_record, save_model
-
-        key = content_hash(
-            [self._base_identity(plan.base), described(spec, plan.seed), data_fingerprint(plan.data)]
-        )
-        if not (folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
-            lineage = {
-                "key": key,
-                "base": plan.base,
-                "recipe": spec.name,
-                "steps": described(spec, plan.seed),
-                "project": plan.name,
-                "created": int(time.time()),
-            }
-            checkpoint = plan.folder / "checkpoints" / spec.name
-            recipe = build_recipe(
-                spec, seed=plan.seed, checkpoint=checkpoint, on_step=_training_listener(spec.name, on_event)
-            )
-            model = recipe.apply(self._base_for(spec, plan), plan.data)
-            held_out = (plan.data.dev or plan.data.train)[:REPLAYED]
-            save_model(model, folder, task=plan.task, lineage=lineage, replay=held_out, replace_old=True)
-            shutil.rmtree(checkpoint, ignore_errors=True)
-        return load_model(folder, plugins.rewrite_loaders()).model
-
-    def _base_for(self, spec: ArmSpec, plan: Plan) -> Model:
-        """What the recipe starts from; where its first step brings weights of its own, none are loaded."""
-        if spec.steps and spec.steps[0].technique in (*plugins.FLOORS, "from_scratch"):
-            from tailorbird.models.blank import Blank
-
-            return Blank()
-        return self.open(plan.base, plan.key_env).model
-
-    def _base_identity(self, base: str) -> str:
-        """What tells bases apart: the reference, and for a saved model what is in it."""
-        folder = model_folder(self.state, base)
-        return base if folder is None else content_hash([base, (folder / "model.json").read_text()])
-
     # -- one model ----------------------------------------------------------------------------
 
-    def customize(
+    def plan_one(
         self,
         *,
         name: str,
@@ -327,19 +254,14 @@ class Workbench:
         base: str | None = None,
         key_env: str | None = None,
         columns: Columns = NAMED_AS_USUAL,
-        on_event: OnEvent | None = None,
-        replace: bool = False,
-    ) -> ModelInfo:
-        """Applies one recipe and saves the model under a name.
+    ) -> Plan:
+        """Resolves what `customize` makes: a plan of one arm.
 
         Raises:
-            InputError: the name is taken (and `replace` is False) or not usable.
+            InputError: the name is not usable.
             RecipeError: neither or both of `steps` and `recipe`, or a recipe file without steps.
         """
-        _set_threads()
-        folder = self.state / "models" / valid_name(name)
-        if folder.exists() and not replace:
-            raise InputError(f"model {name!r} exists already. Choose another name, or give --replace.")
+        folder = self.state / "models" / f".making-{valid_name(name)}"
         if (steps is None) == (recipe is None):
             raise RecipeError(
                 'customize: give either --steps "few_shot,fine_tune" or --recipe FILE, and not both.'
@@ -359,10 +281,53 @@ class Workbench:
         )
         file = overlay(file, flags)
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
-        scratch = self.state / "models" / f".making-{name}"
-        self._build(_in_folder(plan_single(name, file, spec), scratch), spec, folder, on_event)
-        shutil.rmtree(scratch, ignore_errors=True)
-        return next(info for info in self.models() if info.id == name)
+        return replace(plan_single(name, file, spec), folder=folder)
+
+    def customize(
+        self,
+        plan: Plan,
+        *,
+        on_event: OnEvent | None = None,
+        overwrite: bool = False,
+        track: Sequence[str] = (),
+        check: GeneralCheck = CHECKED,
+    ) -> ModelInfo:
+        """Applies a plan's one recipe and saves the model under its name.
+
+        Args:
+            plan: from `plan_one`.
+            on_event: told about every step.
+            overwrite: replace the model of this name.
+            track: trackers that are told about every training step.
+            check: whether to look at what training made the model forget.
+
+        Raises:
+            InputError: the name is taken and `overwrite` is False.
+            NotFound: a tracker is unknown or not installed, or the general text is not there.
+        """
+        set_threads()
+        folder = self.state / "models" / plan.name
+        if folder.exists() and not overwrite:
+            raise InputError(f"model {plan.name!r} exists already. Choose another name, or give --replace.")
+        if check.text:
+            check.read()  # before, not after an hour of training
+        spec = plan.arms[0]
+        made_model(self.state, plan, spec, folder, self._watch(plan, spec, on_event, track), check)
+        shutil.rmtree(plan.folder, ignore_errors=True)
+        return next(info for info in self.models() if info.id == plan.name)
+
+    def estimates(self, plan: Plan) -> dict[str, list[TrainingEstimate]]:
+        """What the trainings of every arm will take, by arm; probed by some of their steps, none is trained.
+
+        Raises:
+            OutOfMemory: one needs more memory than is free.
+        """
+        set_threads()
+        watches = [TrainingWatch(spec.name, estimate_only=True) for spec in plan.arms]
+        for spec, watch in zip(plan.arms, watches, strict=True):
+            if any(hasattr(step.build(), "on_estimate") for step in spec.steps):
+                apply_watched(spec, plan, base_for(self.state, spec, plan), watch)
+        return {watch.arm: watch.estimates for watch in watches}
 
     def open(self, reference: str, key_env: str | None = None) -> OpenModel:
         """A model by saved name, arm of the last comparison, `winner`, or any MODEL reference.
@@ -370,21 +335,7 @@ class Workbench:
         Raises:
             NotFound: nothing of that name; the message lists what there is.
         """
-        folder = model_folder(self.state, reference)
-        if folder is not None:
-            _set_threads()
-            from tailorbird.models.folders import load_model
-
-            saved = load_model(folder, plugins.rewrite_loaders())
-            created = int(saved.lineage.get("created", 0))
-            return OpenModel(reference, saved.model, saved.task, created, saved.replay)
-        if not is_reference(reference):
-            names = ", ".join(info.id for info in self.models())
-            raise NotFound(
-                f"model {reference!r}: no saved model, arm of the last comparison, folder or file of that name. "
-                f"There are: {names}. A MODEL may also be a .gguf file, hf:org/name or URL#model."
-            )
-        return OpenModel(reference, open_base(reference, key_env), created=package_time())
+        return open_reference(self.state, reference, key_env)
 
     def export(
         self,
@@ -408,7 +359,7 @@ class Workbench:
         from tailorbird.data.formats import read_examples
         from tailorbird.models.exports.export import export_model
 
-        _set_threads()
+        set_threads()
         opened = self.open(reference)
         replayed = tuple(read_examples(examples)) if examples else opened.replay
         task = opened.task or infer_task(replayed)
@@ -446,31 +397,15 @@ class Workbench:
         return read_recipe_file(path) if given is None and path.is_file() else RecipeFile()
 
 
-def _in_folder(plan: Plan, folder: Path) -> Plan:
-    return replace(plan, folder=folder)
-
-
 def _token_counter(base: str) -> Callable[[str], int]:
     template = open_template(base)
     return lambda text: len(template.text(text))
 
 
-def _training_listener(arm: str, on_event: OnEvent | None) -> Callable[[Any], None] | None:
-    if on_event is None:
-        return None
-    return lambda step: on_event(TrainingProgress(arm, step.step, step.total_steps, step.loss))
-
-
-def _set_threads() -> None:
-    """As many threads as OMP_NUM_THREADS says, else as there are cores this process may use."""
-    import torch
-
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores))
-
-
 __all__ = [
+    "INITIAL_CONFIG",
     "Columns",
+    "GeneralCheck",
     "MaskPreview",
     "MaskedToken",
     "ModelInfo",
@@ -479,6 +414,7 @@ __all__ = [
     "Outcome",
     "Plan",
     "TailorbirdError",
+    "TrainingEstimated",
     "TrainingProgress",
     "Workbench",
 ]

@@ -2,7 +2,7 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench catalogue planning recipe_file plugins references
+    5  workbench making opening catalogue planning recipe_file plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -45,9 +45,22 @@ MAY_IMPORT = {
     "plugins": {"models", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
     "recipe_file": {"plugins", *BELOW_DATA},
+    "trackers": {"network", *BELOW_DATA},
+    "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
-    "workbench": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
+    "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
+    "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
+    "workbench": {
+        "making",
+        "opening",
+        "trainings",
+        "techniques",
+        "evaluation",
+        "models",
+        *BELOW_MODELS,
+        *SETTING_UP,
+    },
     "cli": {"workbench", *BELOW_DATA},
     "server": {"workbench", *BELOW_DATA},
     "verbs": {"workbench", "data", "evaluation", *BELOW_DATA},
@@ -59,6 +72,7 @@ TOLD_TO_SHELLS = {
     "tailorbird.evaluation.arms",  # the events that tell how far a comparison is
     "tailorbird.evaluation.comparison",  # its result, and that as a table
     "tailorbird.data.storage",  # where the cache is, for `tailor doctor`
+    "tailorbird.network.estimate",  # what a training will take
 }
 """What the command line needs beside the workbench's own records."""
 
@@ -73,10 +87,10 @@ TORCH_PLACES = (
     "tailorbird.techniques.from_scratch",  # fresh weights
     "tailorbird.testing.tiny",  # a tiny random model
 )
-SETS_THREADS = ("tailorbird.workbench", "_set_threads")
+SETS_THREADS = ("tailorbird.opening", "set_threads")
 """The one function above that touches torch: how many threads it may use is the process's affair."""
 
-SHARED_BY_TECHNIQUES = {"technique", "through_wrappers"}
+SHARED_BY_TECHNIQUES = {"technique", "through_wrappers", "measured_training"}
 SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking

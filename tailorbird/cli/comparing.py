@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
+from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
     BaseModel,
@@ -21,6 +22,8 @@ from tailorbird.cli.options import (
     KeyEnv,
     PromptColumn,
     TestFile,
+    Track,
+    tracker_names,
 )
 from tailorbird.cli.output import kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
@@ -63,6 +66,7 @@ def compare(
     ] = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
+    track: Track = None,
     key_env: KeyEnv = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done and stop.")] = False,
     as_json: AsJson = False,
@@ -90,7 +94,7 @@ def compare(
         )
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)
-        outcome = None if plan_only else _run(workbench, plan, out)
+        outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
     if outcome is None:
         if as_json:
             print_json(plan_json(plan))
@@ -116,13 +120,14 @@ def _arm_names(arms: str | None) -> list[str] | None:
     return names
 
 
-def _run(workbench: Workbench, plan: Plan, out: Path | None) -> Outcome:
+def _run(workbench: Workbench, plan: Plan, out: Path | None, track: list[str]) -> Outcome:
     from tailorbird.cli.progress import progress_on
 
     try:
         # stdout here is stderr where JSON is wanted.
-        with progress_on(sys.stdout, [arm.name for arm in plan.arms]) as show:
-            return workbench.compare(plan, out=out, on_event=show)
+        names = [arm.name for arm in plan.arms]
+        with terminating_interrupts(), progress_on(sys.stdout, names) as show:
+            return workbench.compare(plan, out=out, on_event=show, track=track)
     except KeyboardInterrupt:
         remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
         raise typer.Exit(INTERRUPTED) from None

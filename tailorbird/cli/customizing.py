@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tailorbird.cli.estimating import estimates_json, show_estimates
+from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
     BaseModel,
@@ -16,10 +18,15 @@ from tailorbird.cli.options import (
     Examples,
     KeyEnv,
     PromptColumn,
+    Track,
+    tracker_names,
 )
 from tailorbird.cli.output import kept_for_json, print_json, remark, say, size_text
 from tailorbird.cli.project import project_of
 from tailorbird.cli.saved import info_json
+
+if TYPE_CHECKING:
+    from tailorbird.workbench import ModelInfo, Plan, Workbench
 
 INTERRUPTED = 130
 
@@ -40,36 +47,78 @@ def customize(
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
     replace: Annotated[bool, typer.Option("--replace", help="Replace the model of this name.")] = False,
+    general_text: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A plain text on which to measure what training made it forget."),
+    ] = None,
+    general_check: Annotated[
+        bool, typer.Option(help="Measure, after training, what the model forgot; takes seconds.")
+    ] = True,
+    track: Track = None,
     key_env: KeyEnv = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="Print what training would take, probed, and stop.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Make one model and keep it."""
+    """Make one model and keep it. Stopped, it continues when run again."""
     from tailorbird.workbench import Columns
 
     words = None if steps is None else [word.strip() for word in steps.split(",") if word.strip()]
     workbench = project_of(context).workbench()
-    with kept_for_json(as_json):
-        from tailorbird.cli.progress import progress_on
-
-        try:
-            with progress_on(sys.stdout, [name]) as show:
-                info = workbench.customize(
-                    name=name,
-                    steps=words,
-                    recipe=recipe,
-                    examples=examples,
-                    documents=documents,
-                    base=base,
-                    key_env=key_env,
-                    columns=Columns(prompt_column, completion_column),
-                    on_event=show,
-                    replace=replace,
-                )
-        except KeyboardInterrupt:
-            remark("Stopped. The next run continues where this one stopped.")
-            raise typer.Exit(INTERRUPTED) from None
+    with kept_for_json(as_json), terminating_interrupts():
+        plan = workbench.plan_one(
+            name=name,
+            steps=words,
+            recipe=recipe,
+            examples=examples,
+            documents=documents,
+            base=base,
+            key_env=key_env,
+            columns=Columns(prompt_column, completion_column),
+        )
+        if plan_only:
+            found = workbench.estimates(plan)
+            show_estimates(found)
+            shown: object = estimates_json(found)
+        else:
+            info = _run(
+                workbench, plan, tracker_names(track), general_text, checked=general_check, overwrite=replace
+            )
+            shown = info_json(info)
+            _show(info)
     if as_json:
-        print_json(info_json(info))
-        return
+        print_json(shown)
+
+
+def _run(
+    workbench: Workbench,
+    plan: Plan,
+    track: list[str],
+    general_text: Path | None,
+    *,
+    checked: bool,
+    overwrite: bool,
+) -> ModelInfo:
+    from tailorbird.cli.progress import progress_on
+    from tailorbird.workbench import GeneralCheck
+
+    try:
+        with progress_on(sys.stdout, [plan.name]) as show:
+            return workbench.customize(
+                plan,
+                on_event=show,
+                overwrite=overwrite,
+                track=track,
+                check=GeneralCheck(wanted=checked, text=general_text if checked else None),
+            )
+    except KeyboardInterrupt:
+        remark("Stopped. The same command continues where this one stopped.")
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def _show(info: ModelInfo) -> None:
     say(f"Made {info.id}: {info.recipe} on {info.base} ({size_text(info.size_bytes)}), kept in {info.folder}")
+    if info.report:
+        say(f"How it was trained: {info.report}")
     say(f'Ask it: tailor ask {info.id} "…"', dim=True)

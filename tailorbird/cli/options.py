@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from tailorbird.errors import InputError
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output and nothing else there.")]
 Examples = Annotated[
     Path | None,
@@ -46,3 +48,21 @@ ModelArgument = Annotated[
         metavar="MODEL", help="A saved name, winner, an arm, starter, a folder, hf:org/name or URL#model."
     ),
 ]
+Track = Annotated[
+    str | None,
+    typer.Option(
+        "--track", metavar="A,B", help="Send training's curves to tensorboard, wandb or mlflow as well."
+    ),
+]
+
+
+def tracker_names(track: str | None) -> list[str]:
+    """The names in `--track`.
+
+    Raises:
+        InputError: there is none in it.
+    """
+    names = [word.strip() for word in (track or "").split(",") if word.strip()]
+    if track is not None and not names:
+        raise InputError(f"--track {track!r} names no tracker. Give one, as in --track tensorboard.")
+    return names

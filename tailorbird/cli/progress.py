@@ -9,9 +9,10 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 
 from tailorbird.cli.durations import clock_time
+from tailorbird.cli.estimating import estimate_text
 from tailorbird.cli.output import is_terminal, printable
 from tailorbird.evaluation.arms import ArmFinished, ArmStarted, StageProgress, VerdictSoFar
-from tailorbird.workbench import TrainingProgress
+from tailorbird.workbench import TrainingEstimated, TrainingProgress
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -32,7 +33,7 @@ class ArmLine:
     stage: str = "build"
     done: int = 0
     total: int = 0
-    loss: float | None = None
+    training: TrainingProgress | None = None
     score: str = ""
     message: str = ""
     reused: bool = False
@@ -72,10 +73,12 @@ class Board:
                 self.line(arm)
             case StageProgress(arm=arm, stage=stage, done=done, total=total):
                 line = self.line(arm)
-                line.stage, line.done, line.total, line.loss = stage, done, total, None
-            case TrainingProgress(arm=arm, step=step, total_steps=total, loss=loss):
+                line.stage, line.done, line.total, line.training = stage, done, total, None
+            case TrainingEstimated(arm=arm):
+                self.line(arm)
+            case TrainingProgress(arm=arm, step=step, total_steps=total):
                 line = self.line(arm)
-                line.stage, line.done, line.total, line.loss = "train", step, total, loss
+                line.stage, line.done, line.total, line.training = "train", step, total, event
             case ArmFinished():
                 self._finish(event)
             case VerdictSoFar(verdict=verdict, num_finished=finished, num_arms=num_arms):
@@ -100,10 +103,18 @@ def score_text(score: float, low: float | None, high: float | None) -> str:
 
 
 def step_text(line: ArmLine) -> str:
-    """What an arm is doing, such as `training 12 of 640, loss 0.412`."""
+    """What an arm is doing, such as `training 12 of 640, loss 0.412, 310 tokens/s, 2 min 05 s left`."""
     counted = f" {line.done} of {line.total}" if line.total > 1 else ""
-    loss = f", loss {line.loss:.3f}" if line.loss is not None else ""
-    return f"{WORDS.get(line.stage, line.stage)}{counted}{loss}"
+    told = [f"{WORDS.get(line.stage, line.stage)}{counted}"]
+    if training := line.training:
+        told.append(f"loss {training.loss:.3f}")
+        if training.score is not None:
+            told.append(f"dev score {training.score:.3f} ({training.metric})")
+        if training.tokens_per_s is not None:
+            told.append(f"{training.tokens_per_s:,.0f} tokens/s")
+        if training.left_s is not None:
+            told.append(f"{clock_time(training.left_s)} left")
+    return ", ".join(told)
 
 
 class Progress(Protocol):
@@ -154,6 +165,8 @@ class PlainProgress:
                 if self._is_news(line):
                     self._say(arm, step_text(line))
                     self._said_stage[arm] = line.stage
+            case TrainingEstimated(arm=arm, estimate=estimate):
+                self._say(arm, f"{estimate.stage} takes {estimate_text(estimate)}")
             case ArmFinished(arm=arm):
                 self._say(arm, finished_text(self._board.line(arm), self._clock()))
             case _:
@@ -211,8 +224,11 @@ class LiveProgress:
         self._live.__exit__(kind, error, trace)
 
     def __call__(self, event: Any) -> None:
-        """Takes the event in; the next drawing shows it."""
+        """Takes the event in; the next drawing shows it. What training will take stays on the screen."""
         self._board.apply(event)
+        if isinstance(event, TrainingEstimated):
+            told = f"{event.arm}: {event.estimate.stage} takes {estimate_text(event.estimate)}"
+            self._live.console.print(printable(told), style="dim", markup=False)
 
     def _draw(self) -> Group:
         from rich.console import Group

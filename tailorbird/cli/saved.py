@@ -47,6 +47,8 @@ def show(context: typer.Context, name: Name, as_json: AsJson = False) -> None:
             say(f"{label:<8}{value}")
     if info.folder:
         say(f"{'folder':<8}{info.folder}")
+    if info.report:
+        say(f"{'training':<8} {info.report}")
 
 
 @models.command()
@@ -70,7 +72,8 @@ def remove(
 
 def info_json(info: ModelInfo) -> dict[str, Any]:
     """What `tailor models list --json` says of one model."""
-    return {**asdict(info), "folder": str(info.folder) if info.folder else None}
+    paths = {"folder": info.folder, "report": info.report}
+    return {**asdict(info), **{key: str(path) if path else None for key, path in paths.items()}}
 
 
 def _find(workbench: Workbench, name: str) -> ModelInfo:

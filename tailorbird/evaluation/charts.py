@@ -39,7 +39,7 @@ def intervals_plot(arms: Sequence[ArmResult], use: str | None) -> str:
     ticks = _share_ticks(min(low for _, _, low, _ in drawn), max(high for *_, high in drawn))
     x = Scale(ticks[0], ticks[-1], left, WIDTH - 54)
     bottom = 14 + 30 * len(drawn)
-    parts = [_vertical(x(t), bottom, f"{t * 100:g} %") for t in ticks]
+    parts = [vertical(x(t), bottom, f"{t * 100:g} %") for t in ticks]
     for row, (arm, score, low, high) in enumerate(drawn):
         y, mark, bold = 26 + 30 * row, " use" if arm.name == use else "", _strong(arm.name == use)
         parts += [
@@ -48,7 +48,7 @@ def intervals_plot(arms: Sequence[ArmResult], use: str | None) -> str:
             f'<circle class="dot{mark}" cx="{x(score):.1f}" cy="{y}" r="5"/>',
             f'<text x="{WIDTH}" y="{y + 4}" text-anchor="end"{bold}>{percent(score)}</text>',
         ]
-    return _svg(bottom + 26, "Score of every arm with its 95 % interval", parts)
+    return svg(bottom + 26, "Score of every arm with its 95 % interval", parts)
 
 
 def latency_plot(arms: Sequence[ArmResult], use: str | None) -> str:
@@ -61,8 +61,8 @@ def latency_plot(arms: Sequence[ArmResult], use: str | None) -> str:
     x = Scale(math.floor(min(logs)), max(math.ceil(max(logs)), math.floor(min(logs)) + 1), left, WIDTH - 20)
     ticks = _share_ticks(min(s for _, s, _ in drawn), max(s for _, s, _ in drawn))
     y = Scale(ticks[0], ticks[-1], height - 34, 14)
-    parts = [_horizontal(y(t), left, f"{t * 100:g} %") for t in ticks]
-    parts += [_vertical(x(e), height - 34, seconds(10.0**e)) for e in range(int(x.low), int(x.high) + 1)]
+    parts = [horizontal(y(t), left, f"{t * 100:g} %") for t in ticks]
+    parts += [vertical(x(e), height - 34, seconds(10.0**e)) for e in range(int(x.low), int(x.high) + 1)]
     places = [(x(math.log10(latency)), y(score)) for _, score, latency in drawn]
     front = pareto_front([(latency, score) for _, score, latency in drawn])
     parts.append(_edge([places[i] for i in front]))
@@ -72,7 +72,7 @@ def latency_plot(arms: Sequence[ArmResult], use: str | None) -> str:
         style = "front" if index in front else f"hollow{' use' if arm.name == use else ''}"
         parts.append(f'<circle class="{style}" cx="{px:.1f}" cy="{py:.1f}" r="5"/>')
         parts.append(labels.place(arm.name, px, py, strong=arm.name == use))
-    return _svg(height, "Score against the median latency of one answer", parts)
+    return svg(height, "Score against the median latency of one answer", parts)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[int]:
@@ -137,12 +137,14 @@ def _edge(places: Sequence[tuple[float, float]]) -> str:
     return '<polyline class="edge" points="' + " ".join(f"{px:.1f},{py:.1f}" for px, py in places) + '"/>'
 
 
-def _vertical(x: float, bottom: float, text: str) -> str:
+def vertical(x: float, bottom: float, text: str) -> str:
+    """A line of the grid at one value of the horizontal axis."""
     line = f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="8" y2="{bottom}"/>'
     return f'{line}<text class="quiet" x="{x:.1f}" y="{bottom + 17}" text-anchor="middle">{text}</text>'
 
 
-def _horizontal(y: float, left: float, text: str) -> str:
+def horizontal(y: float, left: float, text: str) -> str:
+    """A line of the grid at one value of the vertical axis."""
     line = f'<line class="grid" x1="{left}" x2="{WIDTH - 20}" y1="{y:.1f}" y2="{y:.1f}"/>'
     return f'{line}<text class="quiet" x="{left - 8}" y="{y + 4:.1f}" text-anchor="end">{text}</text>'
 
@@ -155,6 +157,7 @@ def _short(name: str, letters: int) -> str:
     return name if len(name) <= letters else name[: letters - 1] + "…"
 
 
-def _svg(height: float, title: str, parts: Sequence[str]) -> str:
+def svg(height: float, title: str, parts: Sequence[str]) -> str:
+    """The whole drawing."""
     head = f'<svg viewBox="0 0 {WIDTH} {height:g}" role="img" aria-label="{escape(title)}">'
     return head + f"<title>{escape(title)}</title>" + "".join(parts) + "</svg>"

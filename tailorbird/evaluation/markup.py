@@ -5,7 +5,9 @@ from __future__ import annotations
 import html
 import re
 from collections.abc import Iterable, Sequence
+from importlib.resources import files
 
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")
 
 
@@ -50,3 +52,23 @@ def details(summary: str, body: str) -> str:
 def tag(text: str, style: str = "") -> str:
     """A small label."""
     return f'<span class="tag{" " + style if style else ""}">{escape(text)}</span>'
+
+
+def figure(title: str, svg: str, caption: str) -> str:
+    """A drawing with a heading and a caption."""
+    return (
+        f'<figure><h3>{escape(title)}</h3><div class="scroll">{svg}</div>'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
+
+
+def page(title: str, body: str) -> str:
+    """A whole page that loads nothing; `body` is HTML already."""
+    style = files("tailorbird.evaluation").joinpath("report.css").read_text(encoding="utf-8")
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(title)} · Tailorbird</title><style>{style}</style></head>"
+        f"<body>{body}</body></html>\n"
+    )

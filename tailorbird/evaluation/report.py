@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,11 @@ from tailorbird.data.storage import write_atomic
 from tailorbird.evaluation.charts import intervals_plot, latency_plot
 from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_value, percent, points, seconds
 from tailorbird.evaluation.evaluate import Evaluation
-from tailorbird.evaluation.markup import details, escape, row, section, table, tag
+from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
 from tailorbird.evaluation.verdict import Verdict
 
 _KINDS = {"winner": "Clear winner", "tie": "Tie: use the cheapest", "undecided": "Undecided"}
-_POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
 def write_report(
@@ -37,9 +35,9 @@ def write_report(
         title: The page's heading.
         data_notes: Sentences for the data section, such as the leakage report's.
     """
-    page = render_report(comparison, evaluations, title=title, data_notes=data_notes)
+    content = render_report(comparison, evaluations, title=title, data_notes=data_notes)
     path = folder / "report.html"
-    write_atomic(path, page.encode("utf-8"))
+    write_atomic(path, content.encode("utf-8"))
     return path
 
 
@@ -52,7 +50,6 @@ def render_report(
 ) -> str:
     """The page as text; the same comparison gives the same page."""
     answers = comparison.evaluations if evaluations is None else evaluations
-    style = files("tailorbird.evaluation").joinpath("report.css").read_text(encoding="utf-8")
     body = "".join(
         [
             _top(comparison, title),
@@ -66,13 +63,7 @@ def render_report(
             _reproduce(comparison),
         ]
     )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{escape(title)} · Tailorbird</title><style>{style}</style></head>"
-        f"<body>{body}</body></html>\n"
-    )
+    return page(title, body)
 
 
 def _top(comparison: Comparison, title: str) -> str:
@@ -157,25 +148,18 @@ def _charts(comparison: Comparison) -> str:
     if not any(arm.ran for arm in comparison.arms):
         return ""
     use = comparison.verdict.arm
-    forest = _figure(
+    forest = figure(
         "Score and 95 % interval",
         intervals_plot(comparison.arms, use),
         "Overlapping intervals do not mean equal: the paired differences in the table decide.",
     )
     plot = latency_plot(comparison.arms, use)
-    scatter = _figure(
+    scatter = figure(
         "Quality against latency",
         plot,
         "Median seconds of one answer, log scale. Filled and joined: no arm is both faster and better.",
     )
     return section("At a glance", f'<div class="charts">{forest}{scatter if plot else ""}</div>')
-
-
-def _figure(title: str, svg: str, caption: str) -> str:
-    return (
-        f'<figure><h3>{escape(title)}</h3><div class="scroll">{svg}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
 
 
 def _data(comparison: Comparison, data_notes: Sequence[str]) -> str:

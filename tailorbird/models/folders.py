@@ -5,6 +5,7 @@
     rewrites/0, 1, …       what each wrapper keeps
     examples.jsonl         what a fitted floor was fitted on
     replay.jsonl           held-out examples, asked again of every export
+    training.json, training.html, training/   how weights were trained: measured, as a page, every step
 
 A folder is written whole or not at all, and nothing in it is ever executed or unpickled.
 """
@@ -58,10 +59,12 @@ def save_model(
     lineage: Mapping[str, Any] | None = None,
     replay: Sequence[Example] = (),
     replace_old: bool = False,
+    add_files: Callable[[Path], None] | None = None,
 ) -> Path:
     """Writes a model so that `load_model` gives one that answers alike.
 
-    `replay` are examples that it did not learn from, for proving an export.
+    `replay` are examples that it did not learn from, for proving an export. `add_files` may write into the
+    folder what else is to be kept with the model.
 
     Raises:
         Unsupported: the weights are of a kind that cannot be saved.
@@ -82,6 +85,8 @@ def save_model(
             record["rewrites"].append({"kind": rewrite.kind, "settings": rewrite.save(part)})
         if replay:
             write_examples(building / REPLAY, tuple(replay))
+        if add_files:
+            add_files(building)
         record["sha256"] = {
             path.relative_to(building).as_posix(): _sha256(path)
             for path in sorted(building.rglob("*"))

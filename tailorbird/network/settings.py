@@ -81,8 +81,9 @@ class StepReport:
     """One step of training, as told to `on_step`.
 
     `loss` is the mean negative log-likelihood of a labelled token, in nats, before the step;
-    `gradient_norm` is the norm before clipping; `tokens` and `seconds` count from the run's beginning;
-    `score` is set where `dev_score` was asked after this step.
+    `gradient_norm` is the norm before clipping; `tokens`, those of them that were `shared_tokens` and not
+    computed, and `seconds` count from the run's beginning; `score` is set where `dev_score` was asked
+    after this step; `epoch` is how many passes over the sequences are done.
     """
 
     step: int
@@ -93,6 +94,8 @@ class StepReport:
     tokens: int
     seconds: float
     score: float | None = None
+    shared_tokens: int = 0
+    epoch: float = 0.0
 
 
 @dataclass(frozen=True)

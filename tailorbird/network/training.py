@@ -14,6 +14,7 @@ import contextlib
 import hashlib
 import json
 import math
+import signal
 import time
 from array import array
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -27,7 +28,9 @@ from torch import Tensor, nn
 from tailorbird.errors import DataError, RecipeError
 from tailorbird.network.batches import plan_epoch, split
 from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
+from tailorbird.network.interruption import postponed_signals
 from tailorbird.network.loss import completion_loss, shared_prefix
+from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile
 from tailorbird.network.network import Network
 from tailorbird.network.optimizer import clip_gradients, make_optimizers, set_learning_rate
 from tailorbird.network.schedule import schedule_factor
@@ -58,7 +61,8 @@ def train(
         settings: How the run goes.
         dev_score: The task's metric on held-out examples, higher is better. With it, the parameters
             with the best score are put back at the end; without it, the last ones stay.
-        checkpoint: A folder for checkpoints. A run that is already in it is taken up. Delete it when done.
+        checkpoint: A folder for checkpoints and `metrics.jsonl`. A run that is already in it is taken up.
+            Ctrl-C and SIGTERM then wait for the step under way to be kept. Delete it when done.
         identity: Names what else the run depends on, such as the hash of frozen weights.
         on_step: Told about every step. If it raises, training ends there.
 
@@ -75,17 +79,28 @@ def train(
     learnt = sequences if len(learnable) == len(sequences) else [sequences[n] for n in learnable]
     run = Run(network, dict(parameters), learnt, settings, dev_score)
     keeper = Keeper(checkpoint, run, identity) if checkpoint else None
+    postponed = postponed_signals() if keeper else contextlib.nullcontext(lambda: None)
     with own_randomness(run.device, settings.seed):
-        if keeper:
-            keeper.take_up()
         try:
-            for report in run.steps():
+            with postponed as asked_to_stop:
                 if keeper:
-                    keeper.keep_if_due()
-                if on_step:
-                    on_step(report)
+                    keeper.take_up()
+                for report in run.steps():
+                    if keeper:
+                        keeper.metrics.add(report)
+                        keeper.keep_if_due()
+                    if on_step:
+                        on_step(report)
+                    if keeper and asked_to_stop():
+                        keeper.keep()
+                        break
+            if stop := asked_to_stop():
+                signal.raise_signal(stop)
+                raise KeyboardInterrupt  # whoever handles the signal may not end the process
         finally:
             set_mode(network, training=False)
+            if keeper:
+                keeper.metrics.close()
     run.put_back_best()
     return run.result()
 
@@ -152,7 +167,13 @@ class Run:
             report = self.take_step()
             score = self.evaluate() if self.evaluation_is_due() else None
             self.progress.seconds += time.perf_counter() - started
-            yield replace(report, score=score, seconds=self.progress.seconds)
+            yield replace(
+                report,
+                score=score,
+                seconds=self.progress.seconds,
+                shared_tokens=self.progress.shared_tokens,
+                epoch=self.progress.step / self.steps_per_epoch,
+            )
 
     def take_step(self) -> StepReport:
         """One optimizer step on the next sequences."""
@@ -272,6 +293,7 @@ class Keeper:
         self.folder = folder
         self.run = run
         self.identity = identity_of(run, identity)
+        self.metrics = MetricsFile(folder / METRICS_FILE, facts_of(run, self.identity))
         self.last_step = 0
         self.last_time = time.perf_counter()
 
@@ -285,8 +307,11 @@ class Keeper:
             self.keep()
 
     def keep(self) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint, if the last one is of an earlier step."""
         run = self.run
+        if self.last_step == run.progress.step:
+            return
+        self.metrics.sync()
         tensors = {f"parameter.{name}": tensor for name, tensor in run.parameters.items()}
         tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
         for number, optimizer in enumerate(run.optimizers):
@@ -300,9 +325,11 @@ class Keeper:
     def take_up(self) -> None:
         """Put the run where its newest whole checkpoint left it, if there is one."""
         found = latest_checkpoint(self.folder, self.identity)
-        if found is None:
-            return
-        tensors, facts = found
+        if found is not None:
+            self._restore(*found)
+        self.metrics.take_up(self.run.progress.step)
+
+    def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         run = self.run
         run.progress = Progress(**facts)
         run.best = {name: tensor.to(run.device) for name, tensor in part(tensors, "best.").items()}
@@ -322,6 +349,20 @@ class Keeper:
 def part(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
     """Those tensors whose names begin with `start`, by the rest of their names."""
     return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
+
+
+def facts_of(run: Run, identity: str) -> dict[str, Any]:
+    """What a run is, for the first line of its `metrics.jsonl`."""
+    return {
+        "run": identity,
+        "total_steps": run.total_steps,
+        "steps_per_epoch": run.steps_per_epoch,
+        "num_sequences": len(run.sequences),
+        "num_trained": sum(parameter.numel() for parameter in run.parameters.values()),
+        "settings": {
+            key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY
+        },
+    }
 
 
 def identity_of(run: Run, identity: str) -> str:

@@ -20,7 +20,7 @@ from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
-from tailorbird.techniques.through_wrappers import OnStep, dev_score, to_sequences
+from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
@@ -47,12 +47,15 @@ class FineTune:
         max_dev: dev examples that early stopping looks at, at most.
         precision: what matrix products are computed in: "float32", "bfloat16", or "auto", which measures
             what is faster here. The layers themselves stay in float32.
+        max_batch_tokens: tokens computed at once, at most; fewer take less memory and give the same result.
         seed: of the order of examples and the fresh layers.
         checkpoint: folder for checkpoints, so that a killed training goes on; None keeps none.
         on_step: told about every step.
+        on_estimate: told what it will take before it starts; if it gives False, nothing is trained.
 
     Raises:
         RecipeError: a setting out of its range.
+        OutOfMemory: it would need more memory than there is.
         Unsupported: the model's weights can't be trained here (a remote endpoint, a floor).
     """
 
@@ -65,9 +68,11 @@ class FineTune:
     patience: int = 3
     max_dev: int = 64
     precision: Precision = "auto"
+    max_batch_tokens: int = 16_384
     seed: int = 0
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
+    on_estimate: OnEstimate | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
@@ -91,7 +96,7 @@ class FineTune:
             raise DataError(
                 "fine_tune: there are no training examples. Give prompt/completion lines with --examples."
             )
-        from tailorbird.network.training import train
+        from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
         engine, adapter = weights.engine, new_adapter_name()
         with engine.lock:
@@ -104,7 +109,13 @@ class FineTune:
                 parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
                 with engine.training(adapter, self._compute_type(engine)) as network:
                     log.info("Training runs %s.", network.path)
-                    train(
+                    train_measured(
+                        Watch(
+                            "fine_tune",
+                            on_estimate=self.on_estimate,
+                            dev_seconds=(lambda: dev_seconds(trained, model, data, dev)) if dev else None,
+                            dial=("rank", self.rank, 1),
+                        ),
                         network,
                         parameters,
                         sequences,
@@ -154,6 +165,7 @@ class FineTune:
             learning_rate=self.learning_rate,
             epochs=epochs_for(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
+            max_batch_tokens=self.max_batch_tokens,
             patience=self.patience,
             seed=self.seed,
             checkpoint_every_s=20.0,

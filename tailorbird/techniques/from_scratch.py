@@ -24,7 +24,7 @@ from tailorbird.models.engine import Engine
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, on_weights
 from tailorbird.records import Document
-from tailorbird.techniques.through_wrappers import OnStep, dev_score, to_sequences
+from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
 CHAT_TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
@@ -52,13 +52,16 @@ class FromScratch:
         learning_rate: peak rate of both stages.
         patience: evaluations on dev without a better score before the second stage stops.
         max_dev: dev examples that early stopping looks at, at most.
+        max_batch_tokens: tokens computed at once, at most; fewer take less memory and give the same result.
         seed: of fresh weights and of all orders.
         checkpoint: folder for checkpoints; None keeps none.
         on_step: told about every step.
+        on_estimate: told what each stage will take before it starts; if it gives False, it is left out.
 
     Raises:
         RecipeError: an unknown architecture or a setting out of range.
         DataError: no training example.
+        OutOfMemory: it would need more memory than there is.
     """
 
     depth: int = 4
@@ -70,9 +73,11 @@ class FromScratch:
     learning_rate: float = 1e-3
     patience: int = 3
     max_dev: int = 64
+    max_batch_tokens: int = 16_384
     seed: int = 0
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
+    on_estimate: OnEstimate | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.depth <= 48:
@@ -112,7 +117,7 @@ class FromScratch:
         """Stage one: every document and prompt, each closed by the end-of-text token, as one long text."""
         from tailorbird.network.sequences import blocks
         from tailorbird.network.settings import TrainSettings
-        from tailorbird.network.training import train
+        from tailorbird.techniques.measured_training import Watch, train_measured
 
         end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
         backend = tokenizer.backend_tokenizer
@@ -121,12 +126,14 @@ class FromScratch:
             learning_rate=self.learning_rate,
             epochs=self.text_epochs,
             batch_size=16,
+            max_batch_tokens=self.max_batch_tokens,
             weight_decay=0.1,
             warmup_fraction=0.05,
             seed=self.seed,
             checkpoint_every_s=20.0,
         )
-        train(
+        train_measured(
+            Watch("from_scratch, text", on_estimate=self.on_estimate, dial=("depth", self.depth, 3)),
             network,
             parameters,
             blocks(ids, min(256, self.context)),
@@ -139,7 +146,7 @@ class FromScratch:
     def _learn_examples(self, weights: LocalWeights, model: Model, data: Data) -> None:
         """Stage two: the examples, as the wrappers show them; the best weights on dev are kept."""
         from tailorbird.network.settings import TrainSettings
-        from tailorbird.network.training import train
+        from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
         dev = data.dev[: self.max_dev]
         parameters = dict(weights.engine.model.named_parameters())
@@ -149,13 +156,20 @@ class FromScratch:
             learning_rate=self.learning_rate,
             epochs=self.epochs,
             batch_size=16,
+            max_batch_tokens=self.max_batch_tokens,
             weight_decay=0.1,
             patience=self.patience,
             seed=self.seed,
             checkpoint_every_s=20.0,
         )
         with weights.engine.lock:
-            train(
+            train_measured(
+                Watch(
+                    "from_scratch, examples",
+                    on_estimate=self.on_estimate,
+                    dev_seconds=(lambda: dev_seconds(weights, model, data, dev)) if dev else None,
+                    dial=("depth", self.depth, 3),
+                ),
                 weights.engine.network,
                 parameters,
                 to_sequences(weights, model, data, data.train),

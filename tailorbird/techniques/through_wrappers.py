@@ -14,11 +14,14 @@ from tailorbird.records import Example
 
 if TYPE_CHECKING:
     from tailorbird.models.chat_template import ChatTemplate
+    from tailorbird.network.estimate import TrainingEstimate
     from tailorbird.network.sequences import TokenSequence
     from tailorbird.network.settings import StepReport
 
 OnStep = Callable[["StepReport"], None]
 """Told about every training step, for progress."""
+OnEstimate = Callable[["TrainingEstimate"], bool]
+"""Told what a training will take before it starts; gives back whether it is to start."""
 
 
 def to_sequences(

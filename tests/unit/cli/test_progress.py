@@ -3,10 +3,12 @@ import re
 
 import pytest
 
-from tailorbird.cli.progress import Board, LiveProgress, PlainProgress, progress_on, score_text
+from tailorbird.cli.estimating import show_estimates
+from tailorbird.cli.progress import Board, LiveProgress, PlainProgress, progress_on, score_text, step_text
 from tailorbird.evaluation.arms import ArmFinished, ArmStarted, StageProgress, VerdictSoFar
 from tailorbird.evaluation.verdict import Verdict
-from tailorbird.workbench import TrainingProgress
+from tailorbird.network.estimate import TrainingEstimate
+from tailorbird.workbench import TrainingEstimated, TrainingProgress
 
 ARMS = ["base", "fine_tune", "few_shot"]
 
@@ -97,9 +99,61 @@ def test_an_event_of_an_unknown_kind_is_passed_over(plain):
 def test_loss_is_shown_only_while_training(clock):
     board = Board(ARMS, clock)
     board.apply(TrainingProgress("base", 3, 9, 0.25))
-    assert (board.lines["base"].stage, board.lines["base"].loss) == ("train", 0.25)
+    assert step_text(board.lines["base"]) == "training 3 of 9, loss 0.250"
     board.apply(StageProgress("base", "dev", 0, 8))
-    assert board.lines["base"].loss is None
+    assert step_text(board.lines["base"]) == "choosing 0 of 8"
+
+
+def test_training_tells_the_score_its_metric_the_speed_and_what_is_left(plain, clock):
+    clock.now += 20
+    plain(TrainingProgress("fine_tune", 12, 640, 0.4123, 0.8234, "accuracy", 1310.4, 125.0))
+    told = "training 12 of 640, loss 0.412, dev score 0.823 (accuracy), 1,310 tokens/s, 2 min 05 s left"
+    assert step_text(plain._board.lines["fine_tune"]) == told
+
+
+ESTIMATE = TrainingEstimate(
+    stage="fine_tune",
+    device="cpu",
+    steps=96,
+    evaluations=4,
+    tokens=46_080,
+    shared_tokens=15_000,
+    flops=1e12,
+    step_s=2.5,
+    evaluation_s=2.5,
+    held_bytes=1_000_000_000,
+    state_bytes=100_000_000,
+    activation_bytes=900_000_000,
+    available_bytes=16_000_000_000,
+    largest_batch_tokens=900,
+    longest=150,
+    num_trained=4_884_480,
+)
+TOLD = (
+    "fine_tune takes about 4 min 10 s for 96 steps over 46,080 tokens (33% of them shared and computed once), "
+    "4 evaluations on dev of 2.5 s, fewer if it stops early; "
+    "up to 2.0 GB of memory, 1.0 GB more than now, 16.0 GB free"
+)
+
+
+def test_what_training_will_take_is_told_before_it_starts(plain):
+    plain(TrainingEstimated("fine_tune", ESTIMATE))
+    assert lines(plain) == [f"[2/3] fine_tune: {TOLD}"]
+
+
+def test_on_a_terminal_the_estimate_stays_above_the_moving_lines():
+    stream = Terminal()
+    with LiveProgress(stream, ["fine_tune"]) as show:
+        show(TrainingEstimated("fine_tune", ESTIMATE))
+    shown = " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stream.getvalue()).split())
+    assert f"fine_tune: {TOLD}" in shown
+
+
+def test_estimates_of_several_trainings_are_summed_up(capsys):
+    show_estimates({"a": [ESTIMATE, ESTIMATE]})
+    assert capsys.readouterr().out.splitlines()[-1] == "Together about 8 min 20 s of training."
+    show_estimates({"base": []})
+    assert capsys.readouterr().out == "Nothing would be trained.\n"
 
 
 def test_the_time_of_an_arm_runs_from_its_first_event_to_its_last(clock):
