@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,13 +41,17 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill
+bench: bench-main bench-kill bench-fine-tune
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
 
 bench-kill: install
 	$(BIN)/python benchmarks/kill_compare.py
+
+# Installs its peers into an environment of their own.
+bench-fine-tune: install
+	$(BIN)/python benchmarks/fine_tune.py
 
 clean:
 	rm -rf $(VENV) demo-output .tailorbird
