@@ -165,7 +165,7 @@ def score_labels(  # noqa: PLR0917 - six things, all of one batch
     return LabelScores(log_p_BL, (len(trie.tokens),) * len(last_BC))
 
 
-class _Search:
+class Search:
     """One prompt's way through the trie: which nodes are reached, how likely they are, what comes next."""
 
     def __init__(self, trie: Trie) -> None:
@@ -220,7 +220,7 @@ def _in_rounds(  # noqa: PLR0917 - as score_labels
     network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
 ) -> LabelScores:
     """Follow the likely nodes of all prompts together, in each round as many as a prompt has on average."""
-    searches = [_Search(trie) for _ in range(len(last_BC))]
+    searches = [Search(trie) for _ in range(len(last_BC))]
     columns: list[list[int]] = [[] for _ in searches]  # the node in each column that a round has added
     _take_in(network, last_BC.unsqueeze(1), searches, [[0]] * len(searches))
     while True:
@@ -270,7 +270,7 @@ def _forward(  # noqa: PLR0917 - as score_labels
     )
 
 
-def _take_in(network: Network, hidden_BTC: Tensor, searches: list[_Search], taken: list[list[int]]) -> None:
+def _take_in(network: Network, hidden_BTC: Tensor, searches: list[Search], taken: list[list[int]]) -> None:
     """Tells every search how likely the tokens after its nodes are."""
     places = [(row, column) for row, nodes in enumerate(taken) for column in range(len(nodes))]
     for start in range(0, len(places), HEAD_ROWS):

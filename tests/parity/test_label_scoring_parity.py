@@ -27,8 +27,6 @@ WORDS = (
     "how long does it take",
 )
 
-LIKELY_FIRST = ("order", "repair", "payment", "wheel", "brake", "parcel")
-
 label = st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("_".join)
 texts = st.text(st.characters(codec="utf-8"), min_size=1, max_size=8).filter(str.strip)
 closed_sets = st.lists(label | texts, min_size=2, max_size=60, unique=True)
@@ -99,20 +97,6 @@ def test_leaving_out_the_negligible_keeps_the_label_and_changes_no_probability_b
         assert expected[answer.text] == pytest.approx(max(expected.values()), abs=1e-4)
         assert answer.probabilities == pytest.approx(expected, abs=label_scoring.NEGLIGIBLE + 1e-4)
         assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-9)
-
-
-def test_a_sure_model_scores_many_labels_in_few_passes():
-    labels = tuple(f"{first} {second}" for first in LIKELY_FIRST for second in WORDS)
-    request = Request((Message("user", "x"),), choices=labels)
-    engine = tiny_model().engine
-    with torch.no_grad():
-        engine.model.lm_head.weight.mul_(20)
-    trie = engine._trie(labels)
-    assert len(trie.tokens) > label_scoring.SMALL_TRIE
-    answer = engine.answer([request], None)[0]
-    assert answer.usage.output_tokens - 1 < len(trie.tokens) / 2
-    expected = dict(zip(labels, brute_force(engine, request), strict=True))
-    assert max(expected, key=expected.get) == answer.text
 
 
 def test_a_label_that_another_continues_is_closed_by_the_stop_token():

@@ -188,3 +188,14 @@ def test_a_long_curve_is_drawn_by_means():
     assert len(drawn) == MOST_POINTS
     assert {y for _, y in drawn} == {0.5}
     assert curves_plot("t", [Curve([])], str, 1) == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high"),
+    [(0.0, 0.0), (0.3, 0.3), (0.25, 0.25 + 1e-15), (1e-14, 2e-14), (-2.0, -2.0 + 1e-12)],
+)
+def test_ticks_differ_however_near_the_values_are(low, high):
+    ticks = round_ticks(low, high)
+    assert len(set(ticks)) == len(ticks) > 1
+    assert ticks[0] <= low + 1e-9 * abs(low)
+    assert ticks[-1] >= high - 1e-9 * abs(high)

@@ -1,9 +1,11 @@
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tailorbird.errors import RequestError
-from tailorbird.models.label_scoring import build_trie
+from tailorbird.models.label_scoring import NEGLIGIBLE, Search, build_trie
 
 STOP = 0
 paths = st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple)
@@ -44,3 +46,36 @@ def test_labels_of_one_token_need_no_node():
 def test_labels_that_look_alike_or_are_empty_are_refused(labels):
     with pytest.raises(RequestError, match=r"must be non-empty and differ.*Rename the labels"):
         build_trie(labels, STOP)
+
+
+def searched(trie, likely):
+    """A search to its end; each edge of the likely label has 0.9999, the others share the rest."""
+    search = Search(trie)
+    path = set(trie.paths[likely])
+    while nodes := search.next_nodes():
+        for node in nodes:
+            edges = trie.edges[node]
+            one = any(edge in path for edge in edges)
+            rest = (0.0001 if one else 0.5) / max(1, len(edges) - one)
+            search.expand(node, [math.log(0.9999 if edge in path else rest) for edge in edges])
+    return search
+
+
+def test_a_sure_model_is_asked_along_the_likely_label_and_little_else():
+    labels = [(a, b, c) for a in range(1, 9) for b in range(1, 9) for c in range(1, 9)]
+    trie = build_trie(labels, STOP)
+    search = searched(trie, 100)
+    scores = search.scores()
+    assert max(range(len(labels)), key=scores.__getitem__) == 100
+    assert search.num_nodes < len(trie.tokens) / 3
+    assert sum(map(math.exp, scores)) == pytest.approx(1, abs=0.02)
+
+
+@given(st.lists(paths, min_size=2, max_size=30, unique=True), st.data())
+def test_what_is_left_out_holds_less_than_the_negligible_part(labels, data):
+    trie = build_trie(labels, STOP)
+    search = searched(trie, data.draw(st.integers(0, len(labels) - 1)))
+    left = sum(math.exp(log_p) for log_p in search.frontier.values())
+    found = sum(math.exp(log_p) for log_p in search.labels.values())
+    assert left <= NEGLIGIBLE * found * (1 + 1e-9)
+    assert not search.frontier or max(search.frontier.values()) < max(search.labels.values())
