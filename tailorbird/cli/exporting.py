@@ -65,8 +65,12 @@ def _proof(exported: Exported) -> str:
 
 
 def _next(exported: Exported) -> str:
+    files = sorted((name for name in exported.files if name.endswith(".gguf")), reverse=True)
+    if len(files) == 2:
+        base, adapter = files
+        return f"llama-server --model {base} --lora {adapter} --jinja"
     if exported.form == "gguf" and "Modelfile" not in exported.files:
-        return "llama-server --model FILE.gguf --jinja"
+        return f"llama-server --model {files[0]} --jinja"
     return NEXT[exported.form].format(folder=exported.folder)
 
 

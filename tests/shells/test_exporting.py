@@ -1,6 +1,7 @@
 """`tailor export`, from a saved model to a folder that another server loads."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from transformers import AutoModelForCausalLM
@@ -42,6 +43,24 @@ def test_a_saved_model_is_exported_with_the_examples_that_were_kept_with_it(tune
         "Modelfile",
         "replay.json",
         "sorter.gguf",
+    ]
+
+
+def test_four_bits_are_two_files_and_the_command_says_why_and_how_to_load_them(tuned_project, capsys):
+    capsys.readouterr()
+    assert run(["export", "sorter", "--to", "gguf", "out", "--dtype", "q4"]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[2].startswith("There are two files, since steps of four bits swallow what was trained: ")
+    assert "sorter-base.gguf is the model before fine-tuning" in lines[2]
+    assert "The first alone answers as if never fine-tuned" in lines[2]
+    assert lines[-1] == "Next: llama-server --model sorter-base.gguf --lora sorter-adapter.gguf --jinja"
+    assert sorted(path.name for path in (tuned_project / "out").iterdir()) == [
+        "Modelfile",
+        "replay.json",
+        "sorter-adapter.gguf",
+        "sorter-base.gguf",
     ]
 
 
@@ -91,8 +110,10 @@ def test_a_users_error_says_what_to_do_and_makes_nothing(tuned_project, capsys):
 def test_a_mismatch_ends_with_2_and_no_folder(tuned_project, capsys, monkeypatch):
     from tailorbird.models.exports import merged
 
-    changes = merged._adapter_changes
-    monkeypatch.setattr(merged, "_adapter_changes", lambda w: {k: 0 * v for k, v in changes(w).items()})
+    changes = merged.adapter_changes
+    monkeypatch.setattr(
+        merged, "adapter_changes", lambda w: {k: replace(v, scaling=0.0) for k, v in changes(w).items()}
+    )
     capsys.readouterr()
     assert run(["export", "sorter", "--to", "gguf", "out"]) == 2
     err = capsys.readouterr().err

@@ -1,6 +1,7 @@
 """The starter, fine-tuned for a few steps on real messages, in every format."""
 
 import random
+from dataclasses import replace
 
 import pytest
 from gguf import GGUFReader
@@ -8,8 +9,9 @@ from gguf import GGUFReader
 from tailorbird.data.formats import read_examples
 from tailorbird.data.task import Data, infer_task
 from tailorbird.errors import ReplayMismatch
-from tailorbird.models.exports import merged
+from tailorbird.models.exports import export, gguf_adapter, merged
 from tailorbird.models.exports.export import export_model
+from tailorbird.models.exports.replay import TOLERANCES
 from tailorbird.models.gguf_file import starter_file
 from tailorbird.models.local import open_local
 from tailorbird.techniques.fine_tune import FineTune
@@ -27,7 +29,7 @@ def data(request):
 
 @pytest.fixture(scope="module")
 def sorter(data):
-    return FineTune(rank=8, epochs=1, seed=0).apply(open_local("starter"), data)
+    return FineTune(rank=8, epochs=1, precision="float32", seed=0).apply(open_local("starter"), data)
 
 
 @pytest.mark.parametrize(("form", "dtype"), EACH)
@@ -58,7 +60,22 @@ def test_the_starter_itself_goes_back_to_the_4_bits_it_came_from(data, tmp_path)
     _says_what_the_starters_own_file_says(tmp_path / "out" / "starter.gguf")
 
 
-def test_four_bits_that_cost_a_fine_tuned_starter_its_labels_are_blocked(sorter, data, tmp_path):
+def test_four_bits_keep_what_was_trained_in_a_file_of_its_own(sorter, data, tmp_path):
+    found = export_model(
+        sorter, data.task, data.dev, tmp_path / "out", form="gguf", name="sorter", dtype="q4"
+    )
+    assert found.files == ("Modelfile", "replay.json", "sorter-adapter.gguf", "sorter-base.gguf")
+    assert len(found.replay.answers) == found.replay.alike == 24
+    # As near as 8 bits, since the starter's weights came from four.
+    assert found.replay.largest_difference < TOLERANCES["q8_0"].difference
+    assert found.replay.from_model < found.replay.from_base / 4
+    _says_what_the_starters_own_file_says(tmp_path / "out" / "sorter-base.gguf")
+
+
+def test_four_bits_with_the_adapter_merged_cost_a_fine_tuned_starter_its_labels(
+    sorter, data, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(export, "_gguf_files", lambda weights, name, dtype: (f"{name}.gguf", None))
     with pytest.raises(ReplayMismatch, match=r"export as q4.* Choose a finer --dtype: q8_0 or f16"):
         export_model(sorter, data.task, data.dev, tmp_path / "out", form="gguf", name="sorter", dtype="q4")
     assert list(tmp_path.iterdir()) == []
@@ -76,7 +93,13 @@ def test_free_answers_of_the_starter_survive_16_bits(data, tmp_path):
 
 
 def test_a_lost_adapter_is_blocked_at_every_precision(sorter, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(merged, "_adapter_changes", lambda weights: {})
+    changes = merged.adapter_changes
+    for module in (merged, gguf_adapter):
+        monkeypatch.setattr(
+            module,
+            "adapter_changes",
+            lambda weights: {k: replace(v, b=0 * v.b) for k, v in changes(weights).items()},
+        )
     for dtype in ("f16", "q8_0", "q4"):
         with pytest.raises(ReplayMismatch, match="Nothing was written"):
             export_model(sorter, data.task, data.dev, tmp_path / "out", form="gguf", name="s", dtype=dtype)

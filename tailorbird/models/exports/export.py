@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from tailorbird.data.storage import atomic_folder, write_atomic
 from tailorbird.errors import InputError, Unsupported
-from tailorbird.models.exports import gguf_export, vllm_export
+from tailorbird.models.exports import gguf_adapter, gguf_export, vllm_export
 from tailorbird.models.exports.llama_process import ask_gguf, engine_name
 from tailorbird.models.exports.merged import DTYPES, dtype_name, write_merged
 from tailorbird.models.exports.modelfile import write_modelfile
@@ -29,6 +29,12 @@ Form = Literal["gguf", "safetensors", "vllm"]
 FORMS: tuple[Form, ...] = ("gguf", "safetensors", "vllm")
 DEFAULT_GGUF = "q8_0"
 REPLAY = "replay.json"
+
+_TWO_FILES = (
+    "There are two files, since steps of four bits swallow what was trained: {base} is the model before fine-tuning, "
+    "in four bits, and {adapter} what was trained, in 16 bits. The first alone answers as if never fine-tuned: load "
+    "both, in llama.cpp with --lora."
+)
 
 
 @dataclass(frozen=True)
@@ -81,9 +87,11 @@ def export_model(
     notes = [note for note in [_wrapper_note(model)] if note]
     with atomic_folder(out, replace=True) as building:
         if form == "gguf":
-            found = _gguf(weights, prompts, building, name, dtype)
-            text, note = write_modelfile(weights, model, task, f"{name}.gguf")
-            notes.append(note)
+            base, adapter = _gguf_files(weights, name, dtype)
+            beside = building / adapter if adapter else None
+            found = _gguf(weights, prompts, building / base, beside, dtype)
+            text, note = write_modelfile(weights, model, task, base, adapter)
+            notes += [_TWO_FILES.format(base=base, adapter=adapter), note] if adapter else [note]
             if text is not None:
                 (building / "Modelfile").write_text(text, encoding="utf-8")
         elif form == "vllm":
@@ -162,15 +170,45 @@ def _safetensors(weights: LocalWeights, prompts: Sequence[Prompt], folder: Path,
     return replay(weights, prompts, PlainFolder(folder).answer, engine=_transformers(), dtype=dtype)
 
 
-def _gguf(weights: LocalWeights, prompts: Sequence[Prompt], folder: Path, name: str, dtype: str) -> Replay:
-    path = folder / f"{name}.gguf"
-    with tempfile.TemporaryDirectory(dir=folder) as scratch:
-        write_merged(weights, Path(scratch), "f32")
-        gguf_export.write_gguf(weights, Path(scratch), path, dtype, name=name)
+def _gguf_files(weights: LocalWeights, name: str, dtype: str) -> tuple[str, str | None]:
+    """Names of the file of weights and of the adapter's; None where it is merged, or there is none."""
+    if dtype == "q4" and weights.adapter is not None:
+        return f"{name}-base.gguf", f"{name}-adapter.gguf"
+    return f"{name}.gguf", None
+
+
+def _gguf(
+    weights: LocalWeights, prompts: Sequence[Prompt], path: Path, adapter: Path | None, dtype: str
+) -> Replay:
+    with tempfile.TemporaryDirectory(dir=path.parent) as scratch:
+        folder = Path(scratch)
+        write_merged(replace(weights, adapter=None) if adapter else weights, folder, "f32")
+        gguf_export.write_gguf(weights, folder, path, dtype, name=path.stem)
+        if adapter:
+            gguf_adapter.write_adapter(weights, folder, adapter, name=adapter.stem)
+            # Four bits may change so much that a wrong scale would pass beneath them; 16 don't.
+            fine = folder / "fine.gguf"
+            gguf_export.write_gguf(weights, folder, fine, "f16", name=path.stem)
+            _replay_gguf(weights, prompts, fine, adapter, "f16", "with the adapter on a base in 16 bits")
+    return _replay_gguf(weights, prompts, path, adapter, dtype)
+
+
+def _replay_gguf(  # noqa: PLR0917 - one call
+    weights: LocalWeights,
+    prompts: Sequence[Prompt],
+    path: Path,
+    adapter: Path | None,
+    dtype: str,
+    how: str = "",
+) -> Replay:
     longest = max(len(p.ids) + p.request.sampling.max_tokens for p in prompts) + 64
     context = min(weights.engine.template.context, longest)
     return replay(
-        weights, prompts, lambda asked: ask_gguf(path, context, asked), engine=engine_name(), dtype=dtype
+        weights,
+        prompts,
+        lambda asked: ask_gguf(path, context, asked, adapter),
+        engine=f"{engine_name()} {how}".strip(),
+        dtype=dtype,
     )
 
 

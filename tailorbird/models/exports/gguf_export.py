@@ -13,7 +13,7 @@ from tailorbird.errors import IntegrityError, Unsupported
 from tailorbird.models.exports.gguf_tokenizer import write_tokenizer
 
 if TYPE_CHECKING:
-    from gguf import GGMLQuantizationType, GGUFWriter
+    from gguf import GGMLQuantizationType, GGUFWriter, TensorNameMap
 
     from tailorbird.models.local import LocalWeights
 
@@ -48,7 +48,7 @@ def write_gguf(weights: LocalWeights, merged: Path, path: Path, dtype: str, *, n
     import gguf
 
     config = weights.engine.model.config
-    architecture = _architecture(config)
+    architecture = architecture_of(config)
     matrices, ends, file_type = TYPES[dtype]
     writer = gguf.GGUFWriter(path, architecture, use_temp_file=True)
     writer.add_type("model")
@@ -59,7 +59,7 @@ def write_gguf(weights: LocalWeights, merged: Path, path: Path, dtype: str, *, n
     write_tokenizer(writer, weights.engine.tokenizer, weights.engine.template, config.vocab_size)
     if (factors := _rope_factors(config)) is not None:
         writer.add_tensor("rope_freqs.weight", factors)
-    for tensor_name, tensor in _tensors(merged, config, architecture):
+    for tensor_name, tensor in _tensors(merged, config):
         wanted = ends if tensor_name in ("token_embd.weight", "output.weight") else matrices
         kind = _type_for(tensor, gguf.GGMLQuantizationType[wanted])
         writer.add_tensor(tensor_name, gguf.quantize(tensor, kind), raw_dtype=kind)
@@ -80,12 +80,17 @@ def check_exportable(weights: LocalWeights) -> None:
     from tailorbird.models.exports.gguf_tokenizer import pre_tokenizer_name
 
     config = weights.engine.model.config
-    _architecture(config)
+    architecture_of(config)
     _rope_factors(config)
     pre_tokenizer_name(json.loads(weights.engine.tokenizer.backend_tokenizer.to_str()))
 
 
-def _architecture(config: Any) -> str:
+def architecture_of(config: Any) -> str:
+    """What GGUF calls a model type of transformers.
+
+    Raises:
+        Unsupported: Tailorbird writes no GGUF of it.
+    """
     if config.model_type not in ARCHITECTURES:
         raise Unsupported(
             f"model type {config.model_type!r}: Tailorbird writes GGUF for {', '.join(sorted(ARCHITECTURES))} only. "
@@ -147,27 +152,37 @@ def _rope_factors(config: Any) -> np.ndarray | None:
     return (1 / ((1 - share) / rope["factor"] + share)).astype(np.float32)
 
 
-def _tensors(merged: Path, config: Any, architecture: str) -> Iterator[tuple[str, np.ndarray]]:
-    """Every tensor under its name in GGUF, in float32."""
+def gguf_names(config: Any) -> TensorNameMap:
+    """From the names of tensors in transformers to those in GGUF."""
     import gguf
+
+    architecture = architecture_of(config)
+    known = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
+    return gguf.get_tensor_name_map(known, config.num_hidden_layers)
+
+
+def _tensors(merged: Path, config: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """Every tensor under its name in GGUF, in float32."""
     from safetensors import safe_open
 
-    known = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == architecture)
-    names = gguf.get_tensor_name_map(known, config.num_hidden_layers)
+    names = gguf_names(config)
     for file in sorted(merged.glob("*.safetensors")):
         with safe_open(str(file), "np") as stored:
             for key in stored.keys():  # noqa: SIM118 - a handle, no mapping
                 name = names.get_name(key, try_suffixes=(".weight", ".bias"))
                 if name is None:
                     raise IntegrityError(
-                        f"{file.name}: tensor {key!r} has no name in GGUF's {architecture!r}. Export to safetensors "
-                        "instead."
+                        f"{file.name}: tensor {key!r} has no name in GGUF's {architecture_of(config)!r}. Export to "
+                        "safetensors instead."
                     )
-                yield name, _as_llama_cpp_has_it(key, stored.get_tensor(key), config)
+                yield name, as_llama_cpp_has_it(key, stored.get_tensor(key), config)
 
 
-def _as_llama_cpp_has_it(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
-    """Rotated pairs stand side by side in llama.cpp's Llama, half a head apart in transformers'."""
+def as_llama_cpp_has_it(key: str, tensor: np.ndarray, config: Any) -> np.ndarray:
+    """A tensor of transformers' name `key`, its rows in llama.cpp's order.
+
+    Rotated pairs stand side by side in llama.cpp's Llama, half a head apart in transformers'.
+    """
     if ARCHITECTURES[config.model_type] != "llama":
         return tensor
     heads = {"q_proj": config.num_attention_heads, "k_proj": config.num_key_value_heads}.get(

@@ -34,16 +34,19 @@ class LlamaFile:
 
     Args:
         path: of the file.
+        adapter: path of a LoRA adapter's GGUF file, or None.
         context: tokens of prompt and answer together.
         threads: to compute with.
         end: the text of the token that ends an answer.
     """
 
-    def __init__(self, path: str, context: int, threads: int, end: str) -> None:
+    def __init__(self, path: str, adapter: str | None, context: int, threads: int, end: str) -> None:
         xllamacpp: Any = import_module("xllamacpp")  # a native module without types
 
         params = xllamacpp.CommonParams()
         params.model.path = path
+        if adapter is not None:
+            params.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
         params.n_ctx = context
         params.n_parallel = 1
         params.fit_params = False
@@ -144,7 +147,7 @@ def answer(file: LlamaFile, asked: dict[str, Any]) -> dict[str, Any]:
 def main(job_file: str, answers_file: str) -> None:
     """Answers a job."""
     job = json.loads(Path(job_file).read_text(encoding="utf-8"))
-    file = LlamaFile(job["gguf"], job["context"], job["threads"], job["end"])
+    file = LlamaFile(job["gguf"], job["adapter"], job["context"], job["threads"], job["end"])
     answers = [answer(file, asked) for asked in job["asked"]]
     Path(answers_file).write_text(json.dumps(answers), encoding="utf-8")
 

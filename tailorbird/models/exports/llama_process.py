@@ -40,13 +40,14 @@ def engine_name() -> str:
         ) from None
 
 
-def ask_gguf(path: Path, context: int, asked: Sequence[Asked]) -> list[Answered]:
-    """One answer a request, from the file alone.
+def ask_gguf(path: Path, context: int, asked: Sequence[Asked], adapter: Path | None = None) -> list[Answered]:
+    """One answer a request, from the files alone.
 
     Args:
         path: of the GGUF file.
         context: tokens of the longest prompt and answer together.
         asked: the requests.
+        adapter: a GGUF file of a LoRA adapter, put on top.
 
     Raises:
         ReplayMismatch: llama.cpp cannot load the file or ended on a request.
@@ -55,6 +56,7 @@ def ask_gguf(path: Path, context: int, asked: Sequence[Asked]) -> list[Answered]
         job, answers = Path(scratch) / "job.json", Path(scratch) / "answers.json"
         work = {
             "gguf": str(path.resolve()),
+            "adapter": adapter and str(adapter.resolve()),
             "context": context,
             "threads": _threads(),
             "end": asked[0].end,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +36,24 @@ _BEYOND_LORA = {
 """Settings of PEFT under which an adapter is more than B·A beside a matrix, and what they are when it isn't."""
 
 
+@dataclass(frozen=True)
+class LowRank:
+    """What an adapter adds to one weight: scaling · B · A, with `a` of [rank, inputs] and `b` of [outputs, rank]."""
+
+    a: Tensor
+    b: Tensor
+    scaling: float
+
+    @property
+    def rank(self) -> int:
+        """Rows of A, columns of B."""
+        return len(self.a)
+
+    def product(self) -> Tensor:
+        """The whole change, of the weight's shape."""
+        return self.scaling * (self.b @ self.a)
+
+
 def dtype_name(weights: LocalWeights) -> str:
     """The precision in which the engine holds the weights, and so the one that was measured."""
     held = weights.engine.model.dtype
@@ -55,14 +75,10 @@ def write_merged(weights: LocalWeights, folder: Path, dtype: str) -> None:
 
     logging.disable_progress_bar()
     weights.engine.save(folder)
-    changes = _adapter_changes(weights)
+    changes = adapter_changes(weights)
     for file in sorted(folder.glob("*.safetensors")):
         _rewrite(file, changes, DTYPES[dtype])
-    if changes:
-        raise IntegrityError(
-            f"adapter of {weights.name!r}: {next(iter(changes))!r} and {len(changes) - 1} others of its layers have "
-            "no weight of their own in the base's files, so they cannot be merged. Fine-tune again without them."
-        )
+    refuse_without_weight(weights, changes)
     _edit_json(folder / "config.json", _plain_config(weights, str(DTYPES[dtype]).removeprefix("torch.")))
     _write_generation_config(weights, folder)
     describe_tokenizer(weights, folder)
@@ -81,8 +97,25 @@ def describe_tokenizer(weights: LocalWeights, folder: Path) -> None:
         (folder / "chat_template.jinja").write_text(PLAIN_TEMPLATE, encoding="utf-8")
 
 
-def _adapter_changes(weights: LocalWeights) -> dict[str, Tensor]:
-    """What the adapter adds to each weight: scaling · B · A, by the weight's name."""
+def refuse_without_weight(weights: LocalWeights, layers: Iterable[str]) -> None:
+    """Refuses layers that the adapter changes and the base's files don't have, if there are any.
+
+    Raises:
+        IntegrityError: there are.
+    """
+    if without := list(layers):
+        raise IntegrityError(
+            f"adapter of {weights.name!r}: {without[0]!r} and {len(without) - 1} others of its layers have no weight "
+            "of their own in the base's files, so they cannot be exported. Fine-tune again without them."
+        )
+
+
+def adapter_changes(weights: LocalWeights) -> dict[str, LowRank]:
+    """What the adapter adds to each weight, by the weight's name; nothing where there is no adapter.
+
+    Raises:
+        Unsupported: the adapter is more than plain LoRA on linear layers.
+    """
     if weights.adapter is None:
         return {}
     from safetensors.torch import load_file
@@ -94,33 +127,33 @@ def _adapter_changes(weights: LocalWeights) -> dict[str, Tensor]:
     for key, plain in _BEYOND_LORA.items():
         if config.get(key, plain) not in (plain, None, [], {}):
             raise Unsupported(
-                f"adapter of {weights.name!r}: {key} is {config[key]!r}, and only plain LoRA can be merged exactly. "
+                f"adapter of {weights.name!r}: {key} is {config[key]!r}, and only plain LoRA can be exported exactly. "
                 "Export it with PEFT's own merge, or fine-tune without it."
             )
-    changes: dict[str, Tensor] = {}
+    changes: dict[str, LowRank] = {}
     for key in [key for key in tensors if key.endswith(".lora_A.weight")]:
         module = key.removesuffix(".lora_A.weight")
         a_RI, b_OR = tensors.pop(key).float(), tensors.pop(f"{module}.lora_B.weight").float()
         rank = a_RI.shape[0]
         scaling = config["lora_alpha"] / (math.sqrt(rank) if config.get("use_rslora") else rank)
-        change_OI = scaling * (b_OR @ a_RI)
-        name = module.removeprefix("base_model.model.") + ".weight"
-        changes[name] = change_OI.T if config["fan_in_fan_out"] else change_OI
+        if config["fan_in_fan_out"]:  # the weight is stored with its inputs first
+            a_RI, b_OR = b_OR.T, a_RI.T
+        changes[module.removeprefix("base_model.model.") + ".weight"] = LowRank(a_RI, b_OR, scaling)
     if tensors:
         raise Unsupported(
-            f"adapter of {weights.name!r}: {next(iter(tensors))!r} is no LoRA of a linear layer, and cannot be merged. "
-            "Fine-tune linear layers only."
+            f"adapter of {weights.name!r}: {next(iter(tensors))!r} is no LoRA of a linear layer, and cannot be "
+            "exported. Fine-tune linear layers only."
         )
     return changes
 
 
-def _rewrite(file: Path, changes: dict[str, Tensor], dtype: torch.dtype) -> None:
+def _rewrite(file: Path, changes: dict[str, LowRank], dtype: torch.dtype) -> None:
     """The file again with its share of the changes, which are taken out of `changes`, and in another precision."""
     from safetensors.torch import load_file, save_file
 
     tensors = load_file(file)
     for name, weight in tensors.items():
-        merged = weight.float() + changes.pop(name) if name in changes else weight
+        merged = weight.float() + changes.pop(name).product() if name in changes else weight
         tensors[name] = (merged.to(dtype) if merged.is_floating_point() else merged).contiguous()
     save_file(tensors, file, metadata={"format": "pt"})
 

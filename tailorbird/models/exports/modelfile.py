@@ -29,7 +29,7 @@ QUOTES = '"""'
 
 
 def write_modelfile(
-    weights: LocalWeights, model: Model, task: Task | None, gguf: str
+    weights: LocalWeights, model: Model, task: Task | None, gguf: str, adapter: str | None = None
 ) -> tuple[str | None, str]:
     """The Modelfile's text, or None, and a sentence about it.
 
@@ -55,6 +55,7 @@ def write_modelfile(
     lines = [
         "# ollama create NAME -f Modelfile",
         f"FROM ./{gguf}",
+        *([f"ADAPTER ./{adapter}"] if adapter else []),
         f"TEMPLATE {QUOTES}{go_template(system)}{QUOTES}",
         *(f'PARAMETER stop "{token}"' for token in tokens),
         "# Greedy, as it was measured; Ollama's own defaults sample and punish repetition.",
@@ -65,6 +66,10 @@ def write_modelfile(
     if len(before) > 1:
         sentence = (
             f"The Modelfile also carries the {(len(before) - 1) // 2} examples that precede every request."
+        )
+    if adapter:
+        sentence += (
+            " It joins both files by ADAPTER; where Ollama refuses that, export as q8_0, which is one file."
         )
     return "\n".join(lines) + "\n", sentence
 

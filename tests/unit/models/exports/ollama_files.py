@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass, field
 
 INSTRUCTION = re.compile(
-    r'^(?P<word>FROM|TEMPLATE|SYSTEM|PARAMETER|MESSAGE)(?: (?P<key>[a-z_]+)(?= ))? (?P<value>"""(?:.*?)"""|[^\n]*)$',
+    r"^(?P<word>FROM|ADAPTER|TEMPLATE|SYSTEM|PARAMETER|MESSAGE)(?: (?P<key>[a-z_]+)(?= ))? "
+    r'(?P<value>"""(?:.*?)"""|[^\n]*)$',
     re.MULTILINE | re.DOTALL,
 )
 ACTION = re.compile(r"\{\{(-?)\s*(.*?)\s*(-?)\}\}", re.DOTALL)
@@ -16,6 +17,7 @@ class Modelfile:
     """What a Modelfile says."""
 
     model: str = ""
+    adapter: str = ""
     template: str = ""
     system: str = ""
     parameters: list = field(default_factory=list)
@@ -41,6 +43,8 @@ def read_modelfile(text):
         match match["word"]:
             case "FROM":
                 found.model = value
+            case "ADAPTER":
+                found.adapter = value
             case "TEMPLATE":
                 found.template = value
             case "SYSTEM":

@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from tailorbird.errors import InputError, ReplayMismatch, Unsupported
 from tailorbird.models.blank import Blank
-from tailorbird.models.exports import export, llama_process, merged
+from tailorbird.models.exports import export, gguf_adapter, llama_process, merged
 from tailorbird.models.exports.export import export_model
 from tailorbird.models.exports.replay import TOLERANCES, Answered, prompts_of, replay, tolerance_for
 from tailorbird.models.floors import Majority
@@ -115,9 +115,14 @@ def test_what_a_wrapper_adds_is_replayed_and_said_not_to_be_part_of_it(tuned, tm
     assert found.replay.alike == len(DATA.dev)
 
 
-def test_an_adapter_merged_with_the_wrong_sign_is_blocked_and_nothing_is_left(tuned, tmp_path, monkeypatch):
-    changes = merged._adapter_changes
-    monkeypatch.setattr(merged, "_adapter_changes", lambda w: {k: -v for k, v in changes(w).items()})
+def test_an_adapter_with_the_wrong_sign_is_blocked_and_nothing_is_left(tuned, tmp_path, monkeypatch):
+    changes = merged.adapter_changes
+    for module in (merged, gguf_adapter):
+        monkeypatch.setattr(
+            module,
+            "adapter_changes",
+            lambda weights: {k: replace(v, b=-v.b) for k, v in changes(weights).items()},
+        )
     for form, dtype in EACH:
         with pytest.raises(ReplayMismatch, match=r"Nothing was written\.") as error:
             exported(tuned, tmp_path / "out", form, dtype)
@@ -128,7 +133,7 @@ def test_an_adapter_merged_with_the_wrong_sign_is_blocked_and_nothing_is_left(tu
 
 def test_query_heads_in_the_wrong_order_are_blocked(tuned, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "tailorbird.models.exports.gguf_export._as_llama_cpp_has_it", lambda key, tensor, config: tensor
+        "tailorbird.models.exports.gguf_export.as_llama_cpp_has_it", lambda key, tensor, config: tensor
     )
     with pytest.raises(ReplayMismatch, match=r"export as f16.* export to another format, and report this"):
         exported(tuned, tmp_path / "out", "gguf", "f16")
@@ -224,7 +229,9 @@ def test_a_folder_in_use_is_kept_unless_it_is_an_earlier_export(tuned, tmp_path)
 def test_an_adapter_that_is_more_than_lora_is_not_merged(tuned, tmp_path):
     tuned.engine.peft.peft_config[tuned.adapter].use_dora = True
     try:
-        with pytest.raises(Unsupported, match="use_dora is True, and only plain LoRA can be merged exactly"):
+        with pytest.raises(
+            Unsupported, match="use_dora is True, and only plain LoRA can be exported exactly"
+        ):
             exported(tuned, tmp_path / "out", "safetensors")
     finally:
         tuned.engine.peft.peft_config[tuned.adapter].use_dora = False

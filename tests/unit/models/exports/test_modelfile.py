@@ -69,6 +69,15 @@ def test_a_bare_message_becomes_what_was_measured(data):
         assert modelfile.prompt(("user", example.prompt)) == weights.engine.template.text_of(asked)
 
 
+def test_an_adapter_is_named_beside_its_base():
+    weights = tiny_model()
+    text, sentence = write_modelfile(weights, weights, None, "t-base.gguf", "t-adapter.gguf")
+    modelfile = read_modelfile(text)
+    assert (modelfile.model, modelfile.adapter) == ("./t-base.gguf", "./t-adapter.gguf")
+    assert "It joins both files by ADAPTER; where Ollama refuses that, export as q8_0" in sentence
+    assert "ADAPTER" not in "".join(write_modelfile(weights, weights, None, "t.gguf"))
+
+
 def test_stop_tokens_and_greedy_settings_are_written():
     data = tiny_questions()
     weights = tiny_model()
