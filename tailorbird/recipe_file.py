@@ -48,6 +48,7 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # k = 5                          # examples shown, 3 to 5 are typical
 # select = "nearest"             # or "balanced", "fixed"
 # [fine_tune]
+# method = "lora"                # or "rslora", "dora", "pissa", "eva", "full"
 # epochs = 4
 """
 """What `tailor init` writes."""
