@@ -39,8 +39,8 @@ def start_at_weights(engine: Engine, adapter: str, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in _layers(engine, adapter):
-            W_OI = module.get_base_layer().weight.detach().float().cpu()
-            W_OI = W_OI.T if module.fan_in_fan_out else W_OI
+            stored = module.get_base_layer().weight.detach().float().cpu()
+            W_OI = stored.T if module.fan_in_fan_out else stored
             a_2RI, b_O2R = module.lora_A[adapter].weight, module.lora_B[adapter].weight
             rank = len(a_2RI) // 2
             U_OK, s_K, V_IK = torch.svd_lowrank(W_OI, q=min(2 * rank, *W_OI.shape), niter=ITERATIONS)

@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -29,10 +31,12 @@ from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, 
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
+from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
+    from tailorbird.network.network import Network
     from tailorbird.network.sequences import TokenSequence
     from tailorbird.network.settings import TrainSettings
 
@@ -59,7 +63,7 @@ class FineTune:
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
         learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
-            1e-3, for "full" a tenth of it.
+            1e-3, for "full" a tenth of it. Several rates, or "auto" for 3e-4, 1e-3 and 3e-3, race on dev first.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`).
         batch_size: examples a step.
         max_examples: examples to train on, at most; None is all of them.
@@ -82,7 +86,7 @@ class FineTune:
     method: Method = "lora"
     rank: int = 16
     alpha: int | None = None
-    learning_rate: float | None = None
+    learning_rate: float | str | tuple[float, ...] | None = None
     epochs: float | None = None
     batch_size: int = 8
     max_examples: int | None = None
@@ -100,10 +104,26 @@ class FineTune:
             raise RecipeError(f"fine_tune: rank is {self.rank}; expected 1 to 512. 8 to 64 are usual.")
         check_method(self.method)
         check_precision(self.precision)
-        if self.learning_rate is not None and self.learning_rate <= 0:
+        if not self._rates() or not all(rate > 0 for rate in self._rates()):
             raise RecipeError(
-                f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3."
+                f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3; several such "
+                'rates; or "auto".'
             )
+
+    def _rates(self) -> tuple[float, ...]:
+        """The rates to choose from; empty where what was given is none."""
+        share = 0.1 if self.method == "full" else 1.0
+        match self.learning_rate:
+            case None:
+                return (1e-3 * share,)
+            case "auto":
+                return tuple(rate * share for rate in RATES)
+            case str():
+                return ()
+            case tuple() as several:
+                return several
+            case one:
+                return (one,)
 
     def apply(self, model: Model, data: Data) -> Model:
         return on_weights(model, lambda weights: self._train(weights, model, data))
@@ -117,6 +137,11 @@ class FineTune:
         if not data.train:
             raise DataError(
                 "fine_tune: there are no training examples. Give prompt/completion lines with --examples."
+            )
+        if len(self._rates()) > 1 and not data.dev:
+            raise DataError(
+                f"fine_tune: learning_rate is {self.learning_rate!r}, which is chosen on dev, and there are no dev "
+                "examples. Give one rate, such as 1e-3."
             )
         with weights.engine.lock:
             sequences = to_sequences(weights, model, data, data.train[: self.max_examples])
@@ -173,20 +198,41 @@ class FineTune:
         layers = self.method != "full"
         with engine.training(trained.adapter, self._compute_type(engine)) as network:
             log.info("Training runs %s.", network.path)
+            identity = f"{start} {network.path}"
+            settings, rates = self.settings(len(sequences)), self._rates()
+            total_steps = settings.max_steps or math.ceil(
+                settings.epochs * -(-sum(s.num_labels > 0 for s in sequences) // settings.batch_size)
+            )
+
+            def score_on_dev() -> float:
+                return dev_score(trained, model, data, dev)
+
+            def search(settings: TrainSettings) -> TrainSettings:
+                trials = _Trials(
+                    network, parameters, sequences, settings, score_on_dev, self.checkpoint, identity
+                )
+                record = self.checkpoint / RACE if self.checkpoint else None
+                rate = race(rates, total_steps, trials.score, record)
+                trials.put_back()
+                return replace(settings, learning_rate=rate)
+
+            planned = rounds(len(rates), total_steps)
             train_measured(
                 Watch(
                     "fine_tune",
                     on_estimate=self.on_estimate,
                     dev_seconds=(lambda: dev_seconds(trained, model, data, dev)) if dev else None,
                     dial=("rank", self.rank, 1) if layers else ("base model", 1, 1),
+                    search=search if planned else None,
+                    searched=(sum(n * steps for n, steps in planned), sum(n for n, _ in planned)),
                 ),
                 network,
                 parameters,
                 sequences,
-                self.settings(len(sequences)),
-                dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
+                settings,
+                dev_score=score_on_dev if dev else None,
                 checkpoint=self.checkpoint,
-                identity=f"{start} {network.path}",
+                identity=identity,
                 on_step=self.on_step,
             )
 
@@ -230,7 +276,7 @@ class FineTune:
         from tailorbird.network.settings import TrainSettings
 
         return TrainSettings(
-            learning_rate=self.learning_rate or (1e-4 if self.method == "full" else 1e-3),
+            learning_rate=self._rates()[0],
             epochs=epochs_for(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
@@ -238,6 +284,51 @@ class FineTune:
             seed=self.seed,
             checkpoint_every_s=20.0,
         )
+
+
+class _Trials:
+    """Short trainings from one start, with other learning rates."""
+
+    def __init__(  # noqa: PLR0917 - what a training takes
+        self,
+        network: Network,
+        parameters: dict[str, torch.nn.Parameter],
+        sequences: list[TokenSequence],
+        settings: TrainSettings,
+        dev_score: Callable[[], float],
+        checkpoint: Path | None,
+        identity: str,
+    ) -> None:
+        self.network, self.parameters, self.sequences = network, parameters, sequences
+        self.settings, self.dev_score = settings, dev_score
+        self.checkpoint, self.identity = checkpoint, identity
+        self.start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    def score(self, rate: float, steps: int) -> float:
+        """Trains from the start for so many steps; the score on dev after the last of them."""
+        from tailorbird.network.training import train
+
+        self.put_back()
+        # So few evaluations an epoch that only the one after the last step is left.
+        settings = replace(
+            self.settings, learning_rate=rate, max_steps=steps, evaluations_per_epoch=1e-6, patience=None
+        )
+        result = train(
+            self.network,
+            self.parameters,
+            self.sequences,
+            settings,
+            dev_score=self.dev_score,
+            checkpoint=self.checkpoint / "race" / f"{rate:g} for {steps}" if self.checkpoint else None,
+            identity=self.identity,
+        )
+        return result.best_score or 0.0
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Gives the parameters the values that they started with."""
+        for name, tensor in self.start.items():
+            self.parameters[name].copy_(tensor)
 
 
 def check_method(method: str) -> None:

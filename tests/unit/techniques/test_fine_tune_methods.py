@@ -140,7 +140,8 @@ def test_pissa_trains_the_principal_directions_and_keeps_what_it_took_out_of_the
         U, S, Vh = torch.linalg.svd(module.base_layer.weight)
         principal = U[:, :4] * S[:4] @ Vh[:4]
         half = module.scaling[untrained.adapter] * b[:, :4] @ a[:4]
-        assert (half - principal).norm() < 0.01 * principal.norm(), name
+        W = module.base_layer.weight
+        assert (W - half).norm() < 1.001 * (W - principal).norm(), name
         assert (b @ a).abs().max() < 1e-5
     trained = with_method("pissa").apply(tiny_model(), NO_DEV)
     for name, tensor in layers(untrained).items():
