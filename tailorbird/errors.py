@@ -5,6 +5,7 @@
     │   ├── DataError                      a line of a data file, or a data set as a whole
     │   ├── DocumentError                  a document that cannot be read
     │   ├── RecipeError                    a recipe, an arm name, a setting
+    │   │   └── TrainingDiverged           a learning rate with which nothing is learnt
     │   └── RequestError                   a request to a model
     │       └── ContextTooLong             does not fit the model's context, even without evidence
     ├── NotFound (LookupError)             a model, a file, an arm that is not there
@@ -39,6 +40,10 @@ class DocumentError(InputError):
 
 class RecipeError(InputError):
     """A recipe, an arm name or a setting makes no sense."""
+
+
+class TrainingDiverged(RecipeError):
+    """The loss or its gradient is no longer a finite number."""
 
 
 class RequestError(InputError):

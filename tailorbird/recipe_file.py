@@ -48,6 +48,7 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # k = 5                          # examples shown, 3 to 5 are typical
 # select = "nearest"             # or "balanced", "fixed"
 # [fine_tune]
+# method = "lora"                # or "rslora", "dora", "pissa", "eva", "full"
 # epochs = 4
 """
 """What `tailor init` writes."""
@@ -76,7 +77,10 @@ class Step:
                 f"technique {self.technique!r}: unknown setting {unknown[0]!r}. "
                 f"It has: {', '.join(known) or 'none'}."
             )
-        settings = {k: Path(v) if k == "documents" else v for k, v in self.settings.items()}
+        settings = {
+            k: Path(v) if k == "documents" else tuple(v) if isinstance(v, list) else v
+            for k, v in self.settings.items()
+        }
         for name, value in settings.items():
             _check_type(self.technique, name, value, str(known[name].type))
         return make(**settings)
@@ -259,6 +263,7 @@ def _check_type(technique: str, name: str, value: Any, annotation: str) -> None:
         "float": (int, float),
         "str": (str,),
         "Path": (Path,),
+        "tuple[float, ...]": (tuple,),
     }
     words = [word.strip() for word in annotation.split("|")]
     types = tuple(t for word in words for t in allowed.get(word, ()))

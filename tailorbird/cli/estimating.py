@@ -21,10 +21,14 @@ def estimate_text(estimate: TrainingEstimate) -> str:
     if estimate.evaluations:
         times = f"{estimate.evaluations} evaluations on dev"
         dev = f", {times} of {estimate.evaluation_s:.2g} s, fewer if it stops early"
+    search = ""
+    if estimate.search_steps:
+        took = f"about {clock_time(estimate.search_s)} for {estimate.search_steps:,} steps"
+        search = f"; before that {took} to choose the learning rate"
     where = "GPU memory" if estimate.device == "cuda" else "memory"
     return (
         f"about {clock_time(estimate.seconds)} for {estimate.steps:,} steps "
-        f"over {estimate.tokens:,} tokens{shared}{dev}; "
+        f"over {estimate.tokens:,} tokens{shared}{dev}{search}; "
         f"up to {size_text(estimate.peak_bytes)} of {where}, {size_text(estimate.more_bytes)} more than now, "
         f"{size_text(estimate.available_bytes)} free"
     )

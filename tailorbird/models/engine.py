@@ -230,11 +230,11 @@ class Engine:
         self._active = adapter
 
     @contextmanager
-    def training(self, adapter: str, dtype: torch.dtype) -> Generator[TrainingNetwork]:
-        """Holds the engine while an adapter is trained; all that is asked meanwhile runs the same way.
+    def training(self, adapter: str | None, dtype: torch.dtype) -> Generator[TrainingNetwork]:
+        """Holds the engine while it is trained; all that is asked meanwhile runs the same way.
 
         Args:
-            adapter: what is trained; it is switched on.
+            adapter: what is trained; it is switched on. None where the weights themselves are.
             dtype: what matrix products are computed in.
         """
         from tailorbird.models.training_network import TrainingNetwork

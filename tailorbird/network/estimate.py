@@ -44,7 +44,8 @@ class TrainingEstimate:
     point operations of all steps. `held_bytes` were held before, `state_bytes` are gradients, moments
     and best weights, `activation_bytes` what the largest batch needs; `available_bytes` may be taken
     besides what is held. `longest` is the number of tokens of the longest sequence, `num_trained` that
-    of the numbers that change.
+    of the numbers that change. `search_steps` and `search_evaluations` are spent before, on choosing the
+    learning rate.
     """
 
     stage: str
@@ -63,6 +64,13 @@ class TrainingEstimate:
     largest_batch_tokens: int
     longest: int
     num_trained: int
+    search_steps: int = 0
+    search_evaluations: int = 0
+
+    @property
+    def search_s(self) -> float:
+        """Wall-clock seconds that are spent before, on choosing the learning rate."""
+        return self.seconds_for(self.search_steps, self.search_evaluations)
 
     @property
     def seconds(self) -> float:

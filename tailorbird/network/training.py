@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tailorbird.errors import DataError, RecipeError
+from tailorbird.errors import DataError, RecipeError, TrainingDiverged
 from tailorbird.network.batches import plan_epoch, split
 from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.interruption import postponed_signals
@@ -189,7 +189,7 @@ class Run:
         loss = self.gradients_of(self.next_sequences())
         norm = clip_gradients(self.parameters.values(), settings.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise RecipeError(
+            raise TrainingDiverged(
                 f"Training diverged at step {progress.step + 1} of {self.total_steps}: the loss is {loss}, "
                 f"the gradient norm {norm}, at learning rate {learning_rate:.3g}. Use a learning rate of "
                 f"{settings.learning_rate / 10:.1g} or less, or more warm-up."

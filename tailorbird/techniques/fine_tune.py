@@ -1,32 +1,49 @@
 """Fine-tuning: train the weights on prompt/completion pairs, seen through the model's wrappers.
 
-LoRA (Hu et al. 2021, arXiv 2106.09685) on all linear layers: W stays, W + (α/r)·B·A answers. Loss is on
-the completion and its stop token alone.
+Loss is on the completion and its stop token alone. What is trained, by `method`:
+
+    lora     W stays, W + (α/r)·B·A answers, at every linear layer     Hu et al. 2021, arXiv 2106.09685
+    rslora   LoRA, scaled by α/√r, so that high ranks learn as fast    Kalajdzievski 2023, arXiv 2312.03732
+    dora     LoRA for the direction, lengths of W's rows beside it     Liu et al. 2024, arXiv 2402.09353
+    pissa    LoRA that starts at W's greatest singular directions      Meng et al. 2024, arXiv 2404.02948
+    eva      LoRA whose A starts at the layers' inputs' directions     Paischer et al. 2024, arXiv 2410.07170
+    full     every weight, of a copy of the model
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
+import math
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 
 from tailorbird.data.storage import write_atomic
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, start_at_weights
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
+from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
+    from tailorbird.network.network import Network
+    from tailorbird.network.sequences import TokenSequence
     from tailorbird.network.settings import TrainSettings
 
 log = logging.getLogger(__name__)
+
+Method = Literal["lora", "rslora", "dora", "pissa", "eva", "full"]
+"""What is trained; see the top of this file."""
 
 SEEN_EXAMPLES = 3000
 """Examples shown in all, by default: small sets are passed over more often than large ones."""
@@ -34,12 +51,19 @@ SEEN_EXAMPLES = 3000
 
 @dataclass(frozen=True)
 class FineTune:
-    """Trains LoRA layers beneath the wrappers; a model that has such layers goes on from a copy of them.
+    """Trains the weights beneath the wrappers; the given model stays as it is.
+
+    A model that has LoRA layers goes on from a copy of them, of whatever method they are; "full" merges
+    them into the weights first.
 
     Args:
+        method: what is trained: "lora", "rslora", "dora", "pissa", "eva" or "full". All but "full" leave the
+            base's weights alone and share them. "dora" is slower, and is the one whose layers can't be
+            merged for export; "pissa" stores layers of twice the rank.
         rank: of the low-rank update, 1–512.
-        alpha: scale of the update; None is twice the rank.
-        learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn.
+        alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
+        learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
+            1e-3, for "full" a tenth of it. Several rates, or "auto" for 3e-4, 1e-3 and 3e-3, race on dev first.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`).
         batch_size: examples a step.
         max_examples: examples to train on, at most; None is all of them.
@@ -59,9 +83,10 @@ class FineTune:
         Unsupported: the model's weights can't be trained here (a remote endpoint, a floor).
     """
 
+    method: Method = "lora"
     rank: int = 16
     alpha: int | None = None
-    learning_rate: float = 1e-3
+    learning_rate: float | str | tuple[float, ...] | None = None
     epochs: float | None = None
     batch_size: int = 8
     max_examples: int | None = None
@@ -77,11 +102,28 @@ class FineTune:
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
             raise RecipeError(f"fine_tune: rank is {self.rank}; expected 1 to 512. 8 to 64 are usual.")
+        check_method(self.method)
         check_precision(self.precision)
-        if self.learning_rate <= 0:
+        if not self._rates() or not all(rate > 0 for rate in self._rates()):
             raise RecipeError(
-                f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3."
+                f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3; several such "
+                'rates; or "auto".'
             )
+
+    def _rates(self) -> tuple[float, ...]:
+        """The rates to choose from; empty where what was given is none."""
+        share = 0.1 if self.method == "full" else 1.0
+        match self.learning_rate:
+            case None:
+                return (1e-3 * share,)
+            case "auto":
+                return tuple(rate * share for rate in RATES)
+            case str():
+                return ()
+            case tuple() as several:
+                return several
+            case one:
+                return (one,)
 
     def apply(self, model: Model, data: Data) -> Model:
         return on_weights(model, lambda weights: self._train(weights, model, data))
@@ -96,39 +138,103 @@ class FineTune:
             raise DataError(
                 "fine_tune: there are no training examples. Give prompt/completion lines with --examples."
             )
+        if len(self._rates()) > 1 and not data.dev:
+            raise DataError(
+                f"fine_tune: learning_rate is {self.learning_rate!r}, which is chosen on dev, and there are no dev "
+                "examples. Give one rate, such as 1e-3."
+            )
+        with weights.engine.lock:
+            sequences = to_sequences(weights, model, data, data.train[: self.max_examples])
+            if self.method == "full":
+                return self._train_copy(weights, sequences, model, data)
+            return self._train_layers(weights, sequences, model, data)
+
+    def _train_copy(
+        self, weights: LocalWeights, sequences: list[TokenSequence], model: Model, data: Data
+    ) -> LocalWeights:
+        from tailorbird.models.own_copy import own_copy
+
+        trained = own_copy(weights)
+        self._learn(trained, dict(trained.engine.model.named_parameters()), sequences, model, data)
+        # As the base is held, which is how they come back when they are saved and loaded.
+        trained.engine.model.to(weights.engine.model.dtype)
+        return trained
+
+    def _train_layers(
+        self, weights: LocalWeights, sequences: list[TokenSequence], model: Model, data: Data
+    ) -> LocalWeights:
+        engine, adapter = weights.engine, new_adapter_name()
+        trained = replace(weights, adapter=adapter)
+        if weights.adapter is None:
+            layers = self._fresh_layers(engine, adapter)
+        else:
+            layers = engine.copy_adapter(weights.adapter, adapter)
+        # The adapter's name differs from run to run and must not keep one from being taken up.
+        parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
+        try:
+            if weights.adapter is None:
+                self._set_start(engine, adapter, sequences)
+            fresh_pissa = self.method == "pissa" and weights.adapter is None
+            with second_half_kept(parameters) if fresh_pissa else nullcontext():
+                self._learn(trained, parameters, sequences, model, data)
+        except BaseException:
+            engine.remove_adapter(adapter)
+            raise
+        return trained
+
+    def _learn(
+        self,
+        trained: LocalWeights,
+        parameters: dict[str, torch.nn.Parameter],
+        sequences: list[TokenSequence],
+        model: Model,
+        data: Data,
+    ) -> None:
+        """Trains these parameters of these weights in place."""
         from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
-        engine, adapter = weights.engine, new_adapter_name()
-        with engine.lock:
-            layers = self._fresh_layers(weights, adapter)
-            trained = replace(weights, adapter=adapter)
-            try:
-                sequences = to_sequences(trained, model, data, data.train[: self.max_examples])
-                dev = data.dev[: self.max_dev]
-                # The adapter's name differs from run to run and must not keep one from being taken up.
-                parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
-                with engine.training(adapter, self._compute_type(engine)) as network:
-                    log.info("Training runs %s.", network.path)
-                    train_measured(
-                        Watch(
-                            "fine_tune",
-                            on_estimate=self.on_estimate,
-                            dev_seconds=(lambda: dev_seconds(trained, model, data, dev)) if dev else None,
-                            dial=("rank", self.rank, 1),
-                        ),
-                        network,
-                        parameters,
-                        sequences,
-                        self.settings(len(sequences)),
-                        dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
-                        checkpoint=self.checkpoint,
-                        identity=f"{engine.fingerprint()} {_hash(parameters)} alpha {self.alpha} {network.path}",
-                        on_step=self.on_step,
-                    )
-            except BaseException:
-                engine.remove_adapter(adapter)
-                raise
-        return trained
+        engine, dev = trained.engine, data.dev[: self.max_dev]
+        start = f"{engine.fingerprint()} {_hash(parameters)} {self.method} alpha {self.alpha}"
+        layers = self.method != "full"
+        with engine.training(trained.adapter, self._compute_type(engine)) as network:
+            log.info("Training runs %s.", network.path)
+            identity = f"{start} {network.path}"
+            settings, rates = self.settings(len(sequences)), self._rates()
+            total_steps = settings.max_steps or math.ceil(
+                settings.epochs * -(-sum(s.num_labels > 0 for s in sequences) // settings.batch_size)
+            )
+
+            def score_on_dev() -> float:
+                return dev_score(trained, model, data, dev)
+
+            def search(settings: TrainSettings) -> TrainSettings:
+                trials = _Trials(
+                    network, parameters, sequences, settings, score_on_dev, self.checkpoint, identity
+                )
+                record = self.checkpoint / RACE if self.checkpoint else None
+                rate = race(rates, total_steps, trials.score, record)
+                trials.put_back()
+                return replace(settings, learning_rate=rate)
+
+            planned = rounds(len(rates), total_steps)
+            train_measured(
+                Watch(
+                    "fine_tune",
+                    on_estimate=self.on_estimate,
+                    dev_seconds=(lambda: dev_seconds(trained, model, data, dev)) if dev else None,
+                    dial=("rank", self.rank, 1) if layers else ("base model", 1, 1),
+                    search=search if planned else None,
+                    searched=(sum(n * steps for n, steps in planned), sum(n for n, _ in planned)),
+                ),
+                network,
+                parameters,
+                sequences,
+                settings,
+                dev_score=score_on_dev if dev else None,
+                checkpoint=self.checkpoint,
+                identity=identity,
+                on_step=self.on_step,
+            )
 
     def _compute_type(self, engine: Engine) -> torch.dtype:
         """What products are computed in; a run that is taken up keeps what it began with."""
@@ -142,27 +248,35 @@ class FineTune:
             write_atomic(noted, str(dtype).removeprefix("torch.").encode())
         return dtype
 
-    def _fresh_layers(self, weights: LocalWeights, adapter: str) -> dict[str, torch.nn.Parameter]:
-        if weights.adapter is not None:
-            return weights.engine.copy_adapter(weights.adapter, adapter)
+    def _fresh_layers(self, engine: Engine, adapter: str) -> dict[str, torch.nn.Parameter]:
         from peft import LoraConfig
 
+        alpha = self.alpha or (8 if self.method == "rslora" else 2 * self.rank)
+        halves = 2 if self.method == "pissa" else 1
         config = LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha or 2 * self.rank,
+            r=halves * self.rank,
+            lora_alpha=halves * alpha,
             target_modules="all-linear",
             task_type="CAUSAL_LM",
+            use_rslora=self.method == "rslora",
+            use_dora=self.method == "dora",
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return weights.engine.add_adapter(adapter, config)
+            return engine.add_adapter(adapter, config)
+
+    def _set_start(self, engine: Engine, adapter: str, sequences: list[TokenSequence]) -> None:
+        if self.method == "pissa":
+            start_at_weights(engine, adapter, self.seed)
+        elif self.method == "eva":
+            start_at_inputs(engine, adapter, [s.prompt + s.completion for s in sequences], self.seed)
 
     def settings(self, num_examples: int) -> TrainSettings:
         """The loop's settings for so many examples."""
         from tailorbird.network.settings import TrainSettings
 
         return TrainSettings(
-            learning_rate=self.learning_rate,
+            learning_rate=self._rates()[0],
             epochs=epochs_for(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
@@ -170,6 +284,64 @@ class FineTune:
             seed=self.seed,
             checkpoint_every_s=20.0,
         )
+
+
+class _Trials:
+    """Short trainings from one start, with other learning rates."""
+
+    def __init__(  # noqa: PLR0917 - what a training takes
+        self,
+        network: Network,
+        parameters: dict[str, torch.nn.Parameter],
+        sequences: list[TokenSequence],
+        settings: TrainSettings,
+        dev_score: Callable[[], float],
+        checkpoint: Path | None,
+        identity: str,
+    ) -> None:
+        self.network, self.parameters, self.sequences = network, parameters, sequences
+        self.settings, self.dev_score = settings, dev_score
+        self.checkpoint, self.identity = checkpoint, identity
+        self.start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    def score(self, rate: float, steps: int) -> float:
+        """Trains from the start for so many steps; the score on dev after the last of them."""
+        from tailorbird.network.training import train
+
+        self.put_back()
+        # So few evaluations an epoch that only the one after the last step is left.
+        settings = replace(
+            self.settings, learning_rate=rate, max_steps=steps, evaluations_per_epoch=1e-6, patience=None
+        )
+        result = train(
+            self.network,
+            self.parameters,
+            self.sequences,
+            settings,
+            dev_score=self.dev_score,
+            checkpoint=self.checkpoint / "race" / f"{rate:g} for {steps}" if self.checkpoint else None,
+            identity=self.identity,
+        )
+        return result.best_score or 0.0
+
+    @torch.no_grad()
+    def put_back(self) -> None:
+        """Gives the parameters the values that they started with."""
+        for name, tensor in self.start.items():
+            self.parameters[name].copy_(tensor)
+
+
+def check_method(method: str) -> None:
+    """Raises RecipeError for a method that there isn't, Unsupported for QLoRA (arXiv 2305.14314)."""
+    if method == "qlora":
+        parts = {"a CUDA device": torch.cuda.is_available(), "bitsandbytes": bool(find_spec("bitsandbytes"))}
+        missing = " and ".join(part for part, there in parts.items() if not there) or "nothing else"
+        raise Unsupported(
+            "fine_tune: method is 'qlora', LoRA on a base in 4 bits, which this version does not train; of what "
+            f"it needs, {missing} is missing here. Use 'lora', or a smaller base model if memory is short."
+        )
+    if method not in get_args(Method):
+        raise RecipeError(f"fine_tune: method is {method!r}; expected one of {list(get_args(Method))}.")
 
 
 def _hash(parameters: dict[str, torch.nn.Parameter]) -> str:

@@ -44,12 +44,16 @@ class Watch:
 
     `dev_seconds` measures how long one evaluation on dev takes. `dial` is the technique's setting that
     decides how much is trained: its name, its value, and the power with which the trained numbers grow.
+    `search` chooses settings after the estimate was told and before training; `searched` are its steps and
+    evaluations.
     """
 
     stage: str
     on_estimate: OnEstimate | None = None
     dev_seconds: Callable[[], float] | None = None
     dial: tuple[str, int, int] = ("rank", 1, 1)
+    search: Callable[[TrainSettings], TrainSettings] | None = None
+    searched: tuple[int, int] = (0, 0)
 
 
 def train_measured(
@@ -76,10 +80,14 @@ def train_measured(
     if learnable:  # `train` says what is wrong where there is none
         run = Run(network, dict(parameters), learnable, settings, dev_score)
         estimate = _estimate(watch, run, checkpoint, identity_of(run, identity) if checkpoint else "")
+        steps, evaluations = watch.searched
+        estimate = replace(estimate, search_steps=steps, search_evaluations=evaluations)
         refuse_if_too_large(estimate, watch, run)
         if watch.on_estimate and not watch.on_estimate(estimate):
             return None
         del run
+    if learnable and watch.search:
+        settings = watch.search(settings)
     device = next(iter(parameters.values())).device
     with PeakMemory(device) as peak:
         result = train(

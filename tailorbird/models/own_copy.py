@@ -1,0 +1,29 @@
+"""A model's weights once more, to be changed without changing those that other models share."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from tailorbird.models.engine import Engine
+from tailorbird.models.exports.merged import write_merged
+from tailorbird.models.local import LocalWeights
+
+
+def own_copy(weights: LocalWeights) -> LocalWeights:
+    """The same weights in float32 in an engine of their own, an adapter merged into them.
+
+    Raises:
+        Unsupported: the adapter is more than plain LoRA on linear layers.
+    """
+    from transformers import AutoModelForCausalLM
+
+    with tempfile.TemporaryDirectory() as folder:
+        write_merged(weights, Path(folder), "f32")
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
+    engine = weights.engine
+    own = Engine(model.to(engine.device), engine.tokenizer, engine.template.context)
+    return replace(weights, engine=own, reference=None, adapter=None)

@@ -1,0 +1,99 @@
+"""Which learning rate: a short race on dev, by successive halving (Jamieson & Talwalkar 2016, arXiv 1502.07943).
+
+    round 1   every rate trains an eighth of the steps, warm-up and decay included, but 30 or more; the better
+              half goes on
+    round 2   those train a quarter, from the start again; and so on, until one is left
+
+Of two that score alike the lower rate is the better one. What was trained already is taken up from the
+race's own checkpoints, one folder a trial.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from tailorbird.data.storage import write_atomic
+from tailorbird.errors import TrainingDiverged
+
+log = logging.getLogger(__name__)
+
+RATES = (3e-4, 1e-3, 3e-3)
+"""What "auto" tries; for full fine-tuning a tenth of each."""
+FIRST_SHARE = 1 / 8
+"""The part of the full training's steps that each rate trains in the first round."""
+FEWEST_STEPS = 30
+"""Steps of the first round, at least: in fewer nothing is learnt, and the lowest rate would win."""
+RACE = "learning_rate.json"
+
+TryRate = Callable[[float, int], float]
+"""Trains with a rate for so many steps from the start; gives the score on dev, higher is better."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One rate in one round; `score` is None where training diverged."""
+
+    learning_rate: float
+    steps: int
+    score: float | None
+
+
+def rounds(num_rates: int, total_steps: int) -> list[tuple[int, int]]:
+    """How many rates train how many steps, by round.
+
+    >>> rounds(3, 400)
+    [(3, 50), (2, 100)]
+    """
+    found: list[tuple[int, int]] = []
+    steps = max(FEWEST_STEPS, round(FIRST_SHARE * total_steps))
+    while num_rates > 1:
+        found.append((num_rates, min(steps, total_steps)))
+        num_rates, steps = math.ceil(num_rates / 2), steps * 2
+    return found
+
+
+def race(rates: Sequence[float], total_steps: int, try_rate: TryRate, record: Path | None) -> float:
+    """The rate that scored best, told and written to `record` with every trial.
+
+    Raises:
+        TrainingDiverged: with every rate.
+    """
+    left, trials = sorted(rates), list[Trial]()
+    for num_rates, steps in rounds(len(rates), total_steps):
+        tried = [_trial(rate, steps, try_rate) for rate in left]
+        trials += tried
+        ranked = sorted((trial for trial in tried if trial.score is not None), key=_order)
+        if not ranked:
+            raise TrainingDiverged(
+                f"learning_rate: training diverged within {steps} steps with each of {left}. Give lower rates."
+            )
+        left = sorted(trial.learning_rate for trial in ranked[: math.ceil(num_rates / 2)])
+        if len(left) == 1:
+            break
+    spent = sum(trial.steps for trial in trials)
+    log.info("Learning rate %g, found in %d steps: %s.", left[0], spent, "; ".join(map(_told, trials)))
+    if record:
+        content = {"learning_rate": left[0], "steps": spent, "trials": [asdict(trial) for trial in trials]}
+        write_atomic(record, json.dumps(content, indent=1).encode())
+    return left[0]
+
+
+def _trial(rate: float, steps: int, try_rate: TryRate) -> Trial:
+    try:
+        return Trial(rate, steps, try_rate(rate, steps))
+    except TrainingDiverged:
+        return Trial(rate, steps, None)
+
+
+def _order(trial: Trial) -> tuple[float, float]:
+    return -(trial.score or 0.0), trial.learning_rate
+
+
+def _told(trial: Trial) -> str:
+    score = "diverged" if trial.score is None else f"{trial.score:.4f} on dev"
+    return f"{trial.learning_rate:g} for {trial.steps} steps: {score}"
