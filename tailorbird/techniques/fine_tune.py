@@ -20,6 +20,7 @@ from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
+from tailorbird.network.processes import from_first
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
 if TYPE_CHECKING:
@@ -107,7 +108,8 @@ class FineTune:
                 dev = data.dev[: self.max_dev]
                 # The adapter's name differs from run to run and must not keep one from being taken up.
                 parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
-                with engine.training(adapter, self._compute_type(engine)) as network:
+                dtype = from_first(lambda: self._compute_type(engine))
+                with engine.training(adapter, dtype) as network:
                     log.info("Training runs %s.", network.path)
                     train_measured(
                         Watch(
