@@ -143,5 +143,6 @@ def _ended(ranks: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
+    while os.read(0, 1):
+        pass
     os._exit(INTERRUPTED)
