@@ -73,7 +73,8 @@ def round_ticks(low: float, high: float) -> list[float]:
     >>> round_ticks(0.13, 2.31)
     [0.0, 0.5, 1.0, 1.5, 2.0, 2.5]
     """
-    width = (high - low) or abs(high) or 1.0
+    # Values that differ by rounding alone are one value.
+    width = high - low if high - low > 1e-9 * abs(high) else abs(high) or 1.0
     power = 10.0 ** math.floor(math.log10(width / 4))
     step = next(power * factor for factor in (1, 2, 2.5, 5, 10) if width / (power * factor) <= 5)
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
