@@ -13,6 +13,7 @@
     ├── OutOfMemory (MemoryError)          it would need more memory than there is
     ├── IntegrityError (RuntimeError)      stored bytes are not the bytes that were written
     ├── ReplayMismatch (RuntimeError)      an exported model answers otherwise than the one it was made from
+    ├── ProcessLost (ConnectionError)      another process of the same training ended
     └── EndpointError (ConnectionError)    a remote endpoint failed or answered nonsense
 
 A message says what is wrong, where, what was got, what was expected and what to do next.
@@ -72,6 +73,10 @@ class IntegrityError(TailorbirdError, RuntimeError):
 
 class ReplayMismatch(TailorbirdError, RuntimeError):
     """An exported model answers otherwise than the one it was made from."""
+
+
+class ProcessLost(TailorbirdError, ConnectionError):
+    """Another process that trained the same model ended, or can't be reached."""
 
 
 class EndpointError(TailorbirdError, ConnectionError):

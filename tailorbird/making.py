@@ -31,13 +31,24 @@ def made_model(  # noqa: PLR0917 - where, what, and who is told
     check: GeneralCheck = UNCHECKED,
 ) -> Model:
     """The arm's model: made, saved, and read back, so that what is measured is what is served."""
+    from tailorbird.models.folders import load_model
+
+    make_model(state, plan, spec, folder, watch, check)
+    return load_model(folder, plugins.rewrite_loaders()).model
+
+
+def make_model(  # noqa: PLR0917 - where, what, and who is told
+    state: Path, plan: Plan, spec: ArmSpec, folder: Path, watch: TrainingWatch, check: GeneralCheck
+) -> None:
+    """Makes the arm's model and saves it, unless it is there. Many processes make one; the first saves it."""
     from tailorbird.evaluation.run_folder import data_fingerprint
-    from tailorbird.models.folders import load_model, read_record, save_model
+    from tailorbird.models.folders import read_record, save_model
+    from tailorbird.network.processes import from_first
 
     key = content_hash(
         [base_identity(state, plan.base), described(spec, plan.seed), data_fingerprint(plan.data)]
     )
-    if not (folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
+    if not from_first(lambda: folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
         lineage = {
             "key": key,
             "base": plan.base,
@@ -49,19 +60,22 @@ def made_model(  # noqa: PLR0917 - where, what, and who is told
         checkpoint = plan.folder / "checkpoints" / spec.name
         base = base_for(state, spec, plan)
         model = apply_watched(spec, plan, base, watch, checkpoint)
-        save_model(
-            model,
-            folder,
-            task=plan.task,
-            lineage=lineage,
-            replay=(plan.data.dev or plan.data.train)[:REPLAYED],
-            replace_old=True,
-            add_files=lambda building: keep_trainings(
-                checkpoint, building, name=spec.name, base=base, model=model, check=check
-            ),
-        )
-        shutil.rmtree(checkpoint, ignore_errors=True)
-    return load_model(folder, plugins.rewrite_loaders()).model
+
+        def save() -> None:
+            save_model(
+                model,
+                folder,
+                task=plan.task,
+                lineage=lineage,
+                replay=(plan.data.dev or plan.data.train)[:REPLAYED],
+                replace_old=True,
+                add_files=lambda building: keep_trainings(
+                    checkpoint, building, name=spec.name, base=base, model=model, check=check
+                ),
+            )
+            shutil.rmtree(checkpoint, ignore_errors=True)
+
+        from_first(save)
 
 
 def base_for(state: Path, spec: ArmSpec, plan: Plan) -> Model:

@@ -76,8 +76,9 @@ def open_reference(state: Path, reference: str, key_env: str | None = None) -> O
 
 
 def set_threads() -> None:
-    """As many threads as OMP_NUM_THREADS says, else as there are cores this process may use."""
+    """As many threads as OMP_NUM_THREADS says, else this process's share of the cores that it may use."""
     import torch
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or cores))
+    share = max(1, cores // int(os.environ.get("LOCAL_WORLD_SIZE") or 1))
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS") or share))

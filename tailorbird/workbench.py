@@ -11,6 +11,7 @@ $TAILORBIRD_HOME takes the place of `.tailorbird`. torch is imported only when a
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,7 +24,7 @@ from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
-from tailorbird.making import base_for, base_identity, made_model
+from tailorbird.making import base_for, base_identity, made_model, make_model
 from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
@@ -294,9 +295,11 @@ class Workbench:
     ) -> ModelInfo:
         """Applies a plan's one recipe and saves the model under its name.
 
+        Processes that torchrun started make it together; the first of them saves and tells.
+
         Args:
             plan: from `plan_one`.
-            on_event: told about every step.
+            on_event: told about every step, in the first process.
             overwrite: replace the model of this name.
             track: trackers that are told about every training step.
             check: whether to look at what training made the model forget.
@@ -304,17 +307,43 @@ class Workbench:
         Raises:
             InputError: the name is taken and `overwrite` is False.
             NotFound: a tracker is unknown or not installed, or the general text is not there.
+            ProcessLost: another of the processes ended.
         """
         set_threads()
+        from tailorbird.network import processes
+
+        env = os.environ
+        with processes.joined(int(env.get("WORLD_SIZE") or 1), int(env.get("LOCAL_RANK") or 0)):
+            if not processes.is_first():
+                on_event, track = None, ()
+            return self._customize(plan, on_event, track, check, overwrite=overwrite)
+
+    def _customize(
+        self,
+        plan: Plan,
+        on_event: OnEvent | None,
+        track: Sequence[str],
+        check: GeneralCheck,
+        *,
+        overwrite: bool,
+    ) -> ModelInfo:
+        from tailorbird.models.folders import load_model
+        from tailorbird.network.processes import from_first
+
         folder = self.state / "models" / plan.name
-        if folder.exists() and not overwrite:
+        if from_first(folder.exists) and not overwrite:
             raise InputError(f"model {plan.name!r} exists already. Choose another name, or give --replace.")
         if check.text:
             check.read()  # before, not after an hour of training
         spec = plan.arms[0]
-        made_model(self.state, plan, spec, folder, self._watch(plan, spec, on_event, track), check)
-        shutil.rmtree(plan.folder, ignore_errors=True)
-        return next(info for info in self.models() if info.id == plan.name)
+        make_model(self.state, plan, spec, folder, self._watch(plan, spec, on_event, track), check)
+
+        def finish() -> ModelInfo:
+            load_model(folder, plugins.rewrite_loaders())  # what was saved can be opened
+            shutil.rmtree(plan.folder, ignore_errors=True)
+            return next(info for info in self.models() if info.id == plan.name)
+
+        return from_first(finish)
 
     def estimates(self, plan: Plan) -> dict[str, list[TrainingEstimate]]:
         """What the trainings of every arm will take, by arm; probed by some of their steps, none is trained.

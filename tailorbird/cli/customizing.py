@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from tailorbird.cli.estimating import estimates_json, show_estimates
 from tailorbird.cli.interruption import terminating_interrupts
+from tailorbird.cli.launching import launch, launched, told_by_first
 from tailorbird.cli.options import (
     AsJson,
     BaseModel,
@@ -56,6 +58,12 @@ def customize(
     ] = True,
     track: Track = None,
     key_env: KeyEnv = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=1, help="Train in N processes on this machine, which share out every step."
+        ),
+    ] = None,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what training would take, probed, and stop.")
     ] = False,
@@ -64,6 +72,8 @@ def customize(
     """Make one model and keep it. Stopped, it continues when run again."""
     from tailorbird.workbench import Columns
 
+    if launched(processes) and not plan_only:
+        raise typer.Exit(launch(processes or 1))
     words = None if steps is None else [word.strip() for word in steps.split(",") if word.strip()]
     workbench = project_of(context).workbench()
     with kept_for_json(as_json), terminating_interrupts():
@@ -86,6 +96,8 @@ def customize(
                 workbench, plan, tracker_names(track), general_text, checked=general_check, overwrite=replace
             )
             shown = info_json(info)
+            if not told_by_first():
+                return
             _show(info)
     if as_json:
         print_json(shown)
@@ -104,7 +116,7 @@ def _run(
     from tailorbird.workbench import GeneralCheck
 
     try:
-        with progress_on(sys.stdout, [plan.name]) as show:
+        with progress_on(sys.stdout, [plan.name]) if told_by_first() else nullcontext() as show:
             return workbench.customize(
                 plan,
                 on_event=show,

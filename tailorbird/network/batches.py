@@ -87,6 +87,29 @@ def plan_epoch(lengths: Sequence[int], batch_size: int, *, seed: int, epoch: int
     return steps
 
 
+def share_out(
+    sequences: Sequence[TokenSequence], num_processes: int, *, share: bool
+) -> list[list[TokenSequence]]:
+    """The part of a step that each process computes: about as many tokens each, of like length.
+
+    With `share` the step's common prefix, which every process computes, is not counted. Where there are
+    fewer sequences than processes, some get none. Depends on the arguments alone.
+
+    >>> share_out([TokenSequence((1,), (2,)), TokenSequence((3,), (4,))], 2, share=True)[1]
+    [TokenSequence(prompt=(3,), completion=(4,), weight=1.0)]
+    """
+    ordered = sorted(sequences, key=lambda sequence: (len(sequence), sequence.inputs))
+    prefix = common_prefix([sequence.inputs for sequence in ordered]) if share else 0
+    costs = [len(sequence.inputs) - prefix + 1 for sequence in ordered]
+    parts: list[list[TokenSequence]] = [[] for _ in range(num_processes)]
+    before, total = 0, sum(costs)
+    for sequence, cost in zip(ordered, costs, strict=True):
+        # By where its middle lies.
+        parts[(2 * before + cost) * num_processes // (2 * total)].append(sequence)
+        before += cost
+    return parts
+
+
 def split(sequences: Sequence[TokenSequence], max_batch_tokens: int, *, share: bool) -> list[Batch]:
     """The batches of one step: as few as hold at most `max_batch_tokens` tokens each, padding included.
 

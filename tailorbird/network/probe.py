@@ -91,7 +91,7 @@ def _typical(planned: PlannedSteps, sizes: Sizes) -> Iterator[tuple[list[TokenSe
 
 def _timed(run: Run, sequences: list[TokenSequence]) -> float:
     started = time.perf_counter()
-    run.gradients_of(sequences)
+    run.own_gradients_of(sequences)
     if run.device.type == "cuda":
         torch.cuda.synchronize(run.device)
     return time.perf_counter() - started

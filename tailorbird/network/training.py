@@ -5,7 +5,9 @@
                      checkpoint: all that the rest of the run depends on
 
 A run that was killed and is called again with the same arguments ends in the same parameters, bit by bit
-on a CPU, as one that was not.
+on a CPU, as one that was not. Where several processes call it together (see `processes`), each computes a
+part of every step, and what comes of it is what one process gives, but for the order of sums. Their number
+is no part of the run: it may be taken up by more of them, or fewer.
 """
 
 from __future__ import annotations
@@ -26,7 +28,8 @@ import torch
 from torch import Tensor, nn
 
 from tailorbird.errors import DataError, RecipeError, TrainingDiverged
-from tailorbird.network.batches import plan_epoch, split
+from tailorbird.network import processes
+from tailorbird.network.batches import plan_epoch, share_out, split
 from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.interruption import postponed_signals
 from tailorbird.network.loss import completion_loss, shared_prefix
@@ -64,11 +67,13 @@ def train(
         checkpoint: A folder for checkpoints and `metrics.jsonl`. A run that is already in it is taken up.
             Ctrl-C and SIGTERM then wait for the step under way to be kept. Delete it when done.
         identity: Names what else the run depends on, such as the hash of frozen weights.
-        on_step: Told about every step. If it raises, training ends there.
+        on_step: Told about every step, in the first process. If it raises, training ends there.
 
     Raises:
         DataError: No sequence has a token to learn.
-        RecipeError: The loss, the gradient or the score is no longer a finite number.
+        RecipeError: The loss, the gradient or the score is no longer a finite number; or other processes
+            would train something else.
+        ProcessLost: Another process ended.
     """
     learnable = [n for n, sequence in enumerate(sequences) if sequence.num_labels]
     if not learnable:
@@ -78,7 +83,10 @@ def train(
         )
     learnt = sequences if len(learnable) == len(sequences) else [sequences[n] for n in learnable]
     run = Run(network, dict(parameters), learnt, settings, dev_score)
+    if processes.together():
+        processes.require_alike(f"{identity_of(run, identity)}, {'kept' if checkpoint else 'not kept'}")
     keeper = Keeper(checkpoint, run, identity) if checkpoint else None
+    stop = 0
     postponed = postponed_signals() if keeper else contextlib.nullcontext(lambda: None)
     with own_randomness(run.device, settings.seed):
         try:
@@ -87,14 +95,14 @@ def train(
                     keeper.take_up()
                 for report in run.steps():
                     if keeper:
-                        keeper.metrics.add(report)
-                        keeper.keep_if_due()
-                    if on_step:
+                        keeper.add(report)
+                    if on_step and processes.is_first():
                         on_step(report)
-                    if keeper and asked_to_stop():
+                    stop = processes.any_of(asked_to_stop() or 0, run.device) if keeper else 0
+                    if keeper and stop:
                         keeper.keep()
                         break
-            if stop := asked_to_stop():
+            if stop := stop or asked_to_stop():
                 signal.raise_signal(stop)
                 raise KeyboardInterrupt  # whoever handles the signal may not end the process
         finally:
@@ -186,6 +194,9 @@ class Run:
         )
         learning_rate = settings.learning_rate * factor
         set_learning_rate(self.optimizers, learning_rate)
+        if processes.together():
+            # Each draws numbers of its own, which a checkpoint, written by one of them, can't hold.
+            torch.manual_seed(seed_of(settings.seed, progress.step, processes.rank()))
         loss = self.gradients_of(self.next_sequences())
         norm = clip_gradients(self.parameters.values(), settings.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -213,11 +224,23 @@ class Run:
 
     def gradients_of(self, sequences: list[TokenSequence]) -> float:
         """Set the gradients of the mean loss over all labels of the step; that loss."""
+        progress = self.progress
+        before = progress.tokens, progress.shared_tokens
+        loss = self.own_gradients_of(sequences)
+        processes.sum_gradients(self.parameters.values())
+        found = (loss, progress.tokens - before[0], progress.shared_tokens - before[1])
+        loss, tokens, shared = processes.summed(found, self.device)
+        progress.tokens, progress.shared_tokens = before[0] + int(tokens), before[1] + int(shared)
+        return loss
+
+    def own_gradients_of(self, sequences: list[TokenSequence]) -> float:
+        """Set this process's summand of the gradients of a step; its summand of the loss."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         share = self.settings.share_prefix and getattr(self.network, "shares_prefix", True)
-        batches = split(sequences, self.settings.max_batch_tokens, share=share)
-        num_labels = sum(batch.num_labels for batch in batches)
+        num_labels = sum(sequence.weight * sequence.num_labels for sequence in sequences)
+        part = self.own_part(sequences, share=share)
+        batches = split(part, self.settings.max_batch_tokens, share=share) if part else []
         step_loss = 0.0
         for batch in batches:
             with self.precision():
@@ -228,6 +251,12 @@ class Run:
             if share:
                 self.progress.shared_tokens += shared_prefix(self.network, batch) * (len(batch) - 1)
         return step_loss
+
+    def own_part(self, sequences: list[TokenSequence], *, share: bool) -> list[TokenSequence]:
+        """Those sequences of a step that this process computes."""
+        if not processes.together():
+            return sequences
+        return share_out(sequences, processes.num_processes(), share=share)[processes.rank()]
 
     def precision(self) -> contextlib.AbstractContextManager[Any]:
         """Automatic bfloat16 on a CUDA device, if wished for."""
@@ -244,12 +273,13 @@ class Run:
 
     def evaluate(self) -> float | None:
         """Ask for the score, remember the best parameters, and decide whether to go on."""
-        if self.dev_score is None:
+        dev_score = self.dev_score
+        if dev_score is None:
             return None
         set_mode(self.network, training=False)
         # The score may draw random numbers; the training must not notice.
         with torch.no_grad(), own_randomness(self.device, self.settings.seed):
-            score = float(self.dev_score())
+            score = processes.from_first(lambda: float(dev_score()))
         set_mode(self.network, training=True)
         progress = self.progress
         if not math.isfinite(score):
@@ -287,7 +317,7 @@ class Run:
 
 
 class Keeper:
-    """Writes a run's checkpoints and takes a run up from them."""
+    """Writes a run's checkpoints and takes a run up from them; of many processes the first alone writes."""
 
     def __init__(self, folder: Path, run: Run, identity: str) -> None:
         self.folder = folder
@@ -296,6 +326,12 @@ class Keeper:
         self.metrics = MetricsFile(folder / METRICS_FILE, facts_of(run, self.identity))
         self.last_step = 0
         self.last_time = time.perf_counter()
+
+    def add(self, report: StepReport) -> None:
+        """Note a step, and write a checkpoint if one is due."""
+        if processes.is_first():
+            self.metrics.add(report)
+            self.keep_if_due()
 
     def keep_if_due(self) -> None:
         """Write a checkpoint if the settings ask for one now, and always when the run has ended."""
@@ -309,7 +345,7 @@ class Keeper:
     def keep(self) -> None:
         """Write a checkpoint, if the last one is of an earlier step."""
         run = self.run
-        if self.last_step == run.progress.step:
+        if self.last_step == run.progress.step or not processes.is_first():
             return
         self.metrics.sync()
         tensors = {f"parameter.{name}": tensor for name, tensor in run.parameters.items()}
@@ -324,10 +360,11 @@ class Keeper:
 
     def take_up(self) -> None:
         """Put the run where its newest whole checkpoint left it, if there is one."""
-        found = latest_checkpoint(self.folder, self.identity)
+        found = processes.from_first(lambda: latest_checkpoint(self.folder, self.identity))
         if found is not None:
             self._restore(*found)
-        self.metrics.take_up(self.run.progress.step)
+        if processes.is_first():
+            self.metrics.take_up(self.run.progress.step)
 
     def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
         run = self.run
@@ -374,6 +411,11 @@ def identity_of(run: Run, identity: str) -> str:
         digest.update(f"{len(sequence.prompt)},{len(sequence.completion)},{sequence.weight!r}:".encode())
         digest.update(array("q", sequence.prompt + sequence.completion).tobytes())
     return digest.hexdigest()
+
+
+def seed_of(*numbers: int) -> int:
+    """A seed that follows from these numbers and from nothing else."""
+    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest())
 
 
 @contextlib.contextmanager

@@ -31,6 +31,7 @@ from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, 
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
+from tailorbird.network.processes import from_first
 from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
@@ -196,7 +197,7 @@ class FineTune:
         engine, dev = trained.engine, data.dev[: self.max_dev]
         start = f"{engine.fingerprint()} {_hash(parameters)} {self.method} alpha {self.alpha}"
         layers = self.method != "full"
-        with engine.training(trained.adapter, self._compute_type(engine)) as network:
+        with engine.training(trained.adapter, from_first(lambda: self._compute_type(engine))) as network:
             log.info("Training runs %s.", network.path)
             identity = f"{start} {network.path}"
             settings, rates = self.settings(len(sequences)), self._rates()

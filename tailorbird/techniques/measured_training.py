@@ -19,6 +19,7 @@ from tailorbird.data.task import Data
 from tailorbird.errors import OutOfMemory
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model
+from tailorbird.network import processes
 from tailorbird.network.estimate import PlannedSteps, TrainingEstimate, estimate_of, evaluations_in
 from tailorbird.network.memory import PeakMemory, available_bytes
 from tailorbird.network.probe import Probed, probe, unprobed
@@ -70,6 +71,8 @@ def train_measured(
 ) -> TrainResult | None:
     """`train`, with its estimate told first; None where whoever was told doesn't want it to start.
 
+    Of many processes the first estimates, by its own part of the steps, and is the one to be told.
+
     Without somebody to tell nothing is probed, and what can't fit by the shapes of the weights is refused.
 
     Raises:
@@ -79,11 +82,18 @@ def train_measured(
     estimate = None
     if learnable:  # `train` says what is wrong where there is none
         run = Run(network, dict(parameters), learnable, settings, dev_score)
-        estimate = _estimate(watch, run, checkpoint, identity_of(run, identity) if checkpoint else "")
+        run_identity = identity_of(run, identity) if checkpoint else ""
         steps, evaluations = watch.searched
-        estimate = replace(estimate, search_steps=steps, search_evaluations=evaluations)
-        refuse_if_too_large(estimate, watch, run)
-        if watch.on_estimate and not watch.on_estimate(estimate):
+        found = processes.from_first(
+            lambda: replace(
+                _estimate(watch, run, checkpoint, run_identity),
+                search_steps=steps,
+                search_evaluations=evaluations,
+            )
+        )
+        refuse_if_too_large(found, watch, run)
+        on_estimate, estimate = watch.on_estimate, found
+        if on_estimate and not processes.from_first(lambda: on_estimate(found)):
             return None
         del run
     if learnable and watch.search:
@@ -100,7 +110,7 @@ def train_measured(
             identity=identity,
             on_step=on_step,
         )
-    if checkpoint and estimate:
+    if checkpoint and estimate and processes.is_first():
         run = Run(network, dict(parameters), learnable, settings, dev_score)
         _record(checkpoint / TRAINING, run, estimate, result, peak.bytes)
     return result

@@ -167,7 +167,8 @@ def test_several_trainings_are_told_apart():
 
 
 @pytest.mark.parametrize(
-    ("low", "high"), [(0.0, 0.0), (0.13, 2.31), (1e-6, 1e-3), (900, 12_000), (-2, 3), (5, 5)]
+    ("low", "high"),
+    [(0.0, 0.0), (0.13, 2.31), (1e-6, 1e-3), (900, 12_000), (-2, 3), (5, 5), (0.3, 0.3 + 1e-14)],
 )
 def test_ticks_are_round_few_and_around_the_range(low, high):
     ticks = round_ticks(low, high)

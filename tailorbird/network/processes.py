@@ -1,0 +1,171 @@
+"""Many processes that train one model: all compute, and what they found is added up.
+
+Every process holds the whole model and walks the same plan; a step's sequences are shared out, gradients are
+summed, and so every process moves its parameters alike. The first one alone writes and tells. What stands
+here does nothing where a process is alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Callable, Generator, Iterable, Sequence
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from tailorbird.errors import InputError, ProcessLost, RecipeError
+
+T = TypeVar("T")
+
+PATIENCE = timedelta(hours=12)
+"""How long the others wait while the first evaluates or saves; a process that ends is noticed at once."""
+
+
+@contextlib.contextmanager
+def joined(num_processes: int, local_rank: int = 0) -> Generator[None]:
+    """While the block runs, this process is one of a group; where they meet, torch reads in the environment.
+
+    Nothing happens where it is alone, or where a group was made already.
+
+    Args:
+        num_processes: how many there are, on all machines.
+        local_rank: which one of this machine's processes it is; it works on the CUDA device of that number.
+
+    Raises:
+        InputError: this machine has fewer CUDA devices than processes.
+        ProcessLost: the others didn't come.
+    """
+    if num_processes == 1 or together():
+        yield
+        return
+    on_cuda = torch.cuda.is_available()
+    if on_cuda:
+        if local_rank >= torch.cuda.device_count():
+            raise InputError(
+                f"This machine has {torch.cuda.device_count()} CUDA devices, which is too few for process "
+                f"{local_rank + 1} on it. Start as many processes as there are devices."
+            )
+        torch.cuda.set_device(local_rank)
+    with _lost_if_it_fails():
+        dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
+    try:
+        yield
+    finally:
+        dist.destroy_process_group()
+
+
+def together() -> bool:
+    """Whether this process is one of several."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def num_processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if together() else 1
+
+
+def rank() -> int:
+    """The number of this process, from 0."""
+    return dist.get_rank() if together() else 0
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and tells."""
+    return rank() == 0
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What the first process makes, in all of them; an error of it is raised in all of them."""
+    if not together():
+        return make()
+    made: Any = None
+    failed: Exception | None = None
+    if is_first():
+        try:
+            made = make()
+        except Exception as error:  # noqa: BLE001 - it is raised again, everywhere
+            failed = error
+    sent: list[Any] = [made, _sendable(failed)]
+    with _lost_if_it_fails():
+        dist.broadcast_object_list(sent, src=0)
+    if failed := failed or sent[1]:
+        raise failed
+    return made if is_first() else sent[0]
+
+
+def _sendable(error: Exception | None) -> Exception | None:
+    try:
+        return pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:  # noqa: BLE001 - whatever an error's own class raises
+        return RuntimeError(f"{type(error).__name__}: {error}")
+
+
+def require_alike(fingerprint: str) -> None:
+    """All processes must be about to do the same.
+
+    Raises:
+        RecipeError: one is not.
+    """
+    if not together():
+        return
+    found: list[str] = [""] * num_processes()
+    with _lost_if_it_fails():
+        dist.all_gather_object(found, fingerprint)
+    if different := [number for number, other in enumerate(found) if other != found[0]]:
+        raise RecipeError(
+            f"Of {len(found)} processes, {', '.join(map(str, different))} would train something else than process "
+            "0: the examples, the base, the settings or the versions differ. Give every machine the same."
+        )
+
+
+def summed(values: Sequence[float], device: torch.device) -> list[float]:
+    """Each value's sum over all processes; `device` is where this one works."""
+    if not together():
+        return list(values)
+    total = torch.tensor(values, dtype=torch.float64, device=device)
+    with _lost_if_it_fails():
+        dist.all_reduce(total)
+    return total.tolist()
+
+
+def any_of(number: int, device: torch.device) -> int:
+    """The largest of all processes' numbers: a signal that one of them got is above 0."""
+    if not together():
+        return number
+    largest = torch.tensor(int(number), device=device)
+    with _lost_if_it_fails():
+        dist.all_reduce(largest, dist.ReduceOp.MAX)
+    return int(largest)
+
+
+@torch.no_grad()
+def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
+    """Give every process the sum of all gradients; a process without one adds nothing."""
+    if not together():
+        return
+    groups: dict[torch.dtype, list[nn.Parameter]] = {}
+    for parameter in parameters:
+        groups.setdefault(parameter.dtype, []).append(parameter)
+    for group in groups.values():
+        gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in group]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        with _lost_if_it_fails():
+            dist.all_reduce(flat)
+        parts: tuple[Tensor, ...] = flat.split([p.numel() for p in group])
+        for parameter, part in zip(group, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+@contextlib.contextmanager
+def _lost_if_it_fails() -> Generator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        raise ProcessLost(
+            f"Process {rank()} lost the others of this training: one of them ended, and its own message says why, "
+            "or can't be reached. Mend that and run the same command again; it continues."
+        ) from error
