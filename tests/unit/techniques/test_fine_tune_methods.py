@@ -106,7 +106,7 @@ def test_what_is_plain_lora_or_weights_is_exported(method, base, tmp_path):
 
 def test_layers_of_dora_are_not_merged(base, tmp_path):
     model = with_method("dora").apply(base, DATA)
-    with pytest.raises(Unsupported, match=r"use_dora is True, and only plain LoRA can be merged exactly"):
+    with pytest.raises(Unsupported, match=r"use_dora is True, and only plain LoRA can be exported exactly"):
         export_model(model, DATA.task, DATA.dev, tmp_path / "out", form="safetensors", name="tiny")
 
 
@@ -206,7 +206,7 @@ def test_full_trains_every_weight_embeddings_included_at_a_tenth_of_the_rate():
 
 def test_full_of_layers_that_cannot_be_merged_is_refused():
     dora = with_method("dora").apply(tiny_model(), NO_DEV)
-    with pytest.raises(Unsupported, match=r"use_dora is True, and only plain LoRA can be merged"):
+    with pytest.raises(Unsupported, match=r"use_dora is True, and only plain LoRA can be exported"):
         with_method("full").apply(dora, NO_DEV)
 
 
