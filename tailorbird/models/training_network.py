@@ -143,13 +143,22 @@ def _attention(
     # Rotary positions leave queries and keys in float32 where values are in bfloat16.
     query, key = query.to(value.dtype), key.to(value.dtype)
     if pack is None:
-        mask = None if attention_mask is None else attention_mask.to(value.dtype)
+        mask = _after_a_past(query, key) if attention_mask is None else attention_mask.to(value.dtype)
         out, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **rest)
         return out, None
     if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
         raise NotImplementedError("This attention does more than a softmax over what came before.")
     gathered_HND = branched_attention(query[0], key[0], value[0], pack, scaling or query.shape[-1] ** -0.5)
     return gathered_HND.transpose(0, 1)[None], None
+
+
+def _after_a_past(query: Tensor, key: Tensor) -> Tensor | None:
+    """The causal mask where keys of a past come first, which attention by itself takes to begin together."""
+    num_queries, num_keys = query.shape[2], key.shape[2]
+    if not 1 < num_queries < num_keys:
+        return None
+    mask_TS = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
+    return mask_TS.tril(num_keys - num_queries)
 
 
 AttentionInterface.register(ATTENTION, _attention)

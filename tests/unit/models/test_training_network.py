@@ -169,3 +169,21 @@ def test_an_engine_answers_through_the_training_path_and_then_again_through_its_
     assert [a.probabilities for a in after] == [a.probabilities for a in before]
     for one, other in zip(during, before, strict=True):
         assert one.probabilities == pytest.approx(other.probabilities, abs=0.1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("num_ids", [1, 5])
+def test_what_follows_a_past_is_computed_as_the_plain_model_does(name, num_ids):
+    torch.manual_seed(0)
+    model = MODELS[name]()
+    with_lora(model)
+    before, after = torch.tensor([[5, 9, 7, 3, 8, 6]]), torch.arange(10, 10 + num_ids)[None]
+
+    @torch.no_grad()
+    def hidden(network):
+        _, past = network.hidden(before, keep_past=True)
+        return network.hidden(after, past=past)[0]
+
+    expected = hidden(TransformersNetwork(model))
+    with TrainingNetwork(model, "a", torch.float32).running() as network:
+        assert relative(hidden(network), expected) < 1e-5

@@ -10,6 +10,7 @@ from tailorbird.models.model import Wrapped
 from tailorbird.models.remote import RemoteWeights
 from tailorbird.techniques.few_shot import FewShot
 from tailorbird.techniques.fine_tune import FineTune, epochs_for
+from tailorbird.techniques.through_wrappers import dev_score
 from tailorbird.testing.tiny import tiny_data, tiny_model
 
 DATA = tiny_data()
@@ -187,3 +188,12 @@ def test_settings_of_the_loop_out_of_range_are_refused_and_leave_nothing_behind(
 
 def test_small_sets_are_passed_over_more_often():
     assert [epochs_for(n) for n in (0, 1, 300, 600, 1500, 10**6)] == [10, 10, 10, 5, 2, 2]
+
+
+def test_the_score_while_training_is_that_of_the_trained_model_afterwards():
+    data, scores = replace(DATA, dev=DATA.train), []
+    technique = FineTune(rank=16, epochs=20, learning_rate=1e-2, patience=100, on_step=scores.append)
+    model = technique.apply(tiny_model(), data)
+    best = max(report.score for report in scores if report.score is not None)
+    assert best > 0.9
+    assert dev_score(model, model, data, data.dev) == pytest.approx(best, abs=1e-5)
