@@ -33,3 +33,10 @@ def test_an_unknown_type_is_refused():
         RecipeError, match=r"precision is 'half'; expected one of \['auto', 'float32', 'bfloat16'\]"
     ):
         compute_type("half", 576)
+
+
+def test_a_probe_that_was_kept_waiting_still_measures(monkeypatch):
+    monkeypatch.setattr(precision, "PROBE_S", -1.0)
+    bfloat16_gain.cache_clear()
+    assert 0 < bfloat16_gain(64) < float("inf")
+    bfloat16_gain.cache_clear()
