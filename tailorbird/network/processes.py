@@ -8,7 +8,9 @@ here does nothing where a process is alone.
 from __future__ import annotations
 
 import contextlib
+import importlib
 import pickle
+import traceback
 from collections.abc import Callable, Generator, Iterable, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -50,12 +52,25 @@ def joined(num_processes: int, local_rank: int = 0) -> Generator[None]:
                 f"{local_rank + 1} on it. Start as many processes as there are devices."
             )
         torch.cuda.set_device(local_rank)
+    importlib.import_module("torch._dynamo")  # imported later, it would hold on to the group for good
     with _lost_if_it_fails():
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
     try:
         yield
+    except BaseException as error:
+        _forget_locals(error)
+        raise
     finally:
+        # Once nothing holds the group, its threads are waited for. One that outlives the interpreter aborts the
+        # process: it frees a tensor that Python knows, and for that takes a lock that is no more.
         dist.destroy_process_group()
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Let go of what the functions that `error` ended were holding."""
+    while error:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def together() -> bool:

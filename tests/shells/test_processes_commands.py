@@ -11,8 +11,6 @@ import pytest
 from command_line import environment, start, tailor, write_tickets
 from safetensors.torch import load_file
 
-# Slow, and not yet dependable: a process may abort while it leaves the group (exit 134).
-
 RECIPE = """
 base = "tiny"
 steps = [{ technique = "fine_tune", epochs = 6, patience = 99, max_dev = 8, rank = 4, precision = "float32" }]
@@ -20,10 +18,7 @@ steps = [{ technique = "fine_tune", epochs = 6, patience = 99, max_dev = 8, rank
 CUSTOMIZE = ("customize", "--recipe", "recipe.toml", "--examples", "tickets.jsonl", "--no-general-check")
 TWO = (*CUSTOMIZE, "--processes", "2", "--name")
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(os.name != "posix", reason="signals and sessions are POSIX's"),
-]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="signals and sessions are POSIX's")
 
 
 @pytest.fixture(scope="module")

@@ -40,12 +40,18 @@ with processes.joined(int(os.environ["WORLD_SIZE"])):
 
 
 def together(folder, code, num_processes=2):
-    """Runs the code in so many processes; their exit codes."""
+    """Runs the code in a group of so many processes; their exit codes."""
+    indented = "\n".join(f"        {line}" for line in code.strip().splitlines())
+    return run_group(
+        PROGRAM.format(here=str(Path(__file__).parent), folder=str(folder), code=indented), num_processes
+    )
+
+
+def run_group(program, num_processes=2):
+    """Runs the program in so many processes; their exit codes."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    indented = "\n".join(f"        {line}" for line in code.strip().splitlines())
-    program = PROGRAM.format(here=str(Path(__file__).parent), folder=str(folder), code=indented)
     ranks = [
         subprocess.Popen(
             [sys.executable, "-c", program],
@@ -214,6 +220,31 @@ run(sequences=SEQUENCES[processes.rank():])
     for rank in range(2):
         assert "dev_score gave nan" in loaded(tmp_path, "score", rank)
         assert "Of 2 processes, 1 would train something else" in loaded(tmp_path, "error", rank)
+
+
+LEAVING = """
+import os
+from pathlib import Path
+from tailorbird.network import processes
+try:
+    with processes.joined(2):
+        processes.from_first(lambda: "something")
+        import torch._dynamo  # as PEFT does, the first time that an adapter is added
+        if {lost}:
+            if processes.rank():
+                os._exit(0)
+            processes.summed([1.0], "cpu")
+except processes.ProcessLost:
+    assert {lost}
+threads = [name.read_text() for name in Path("/proc/self/task").glob("*/comm")]
+assert not [name for name in threads if "gloo" in name], threads
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
+@pytest.mark.parametrize("lost", [False, True])
+def test_no_thread_of_a_group_outlives_it(tmp_path, lost):
+    assert run_group(LEAVING.format(lost=lost)) == [0, 0]
 
 
 def test_a_step_is_shared_out_evenly_and_by_length():
