@@ -32,8 +32,10 @@ demo: install
 	@echo "  $(CURDIR)/demo-output/handbook/report.html   which one answers from the staff handbook best"
 	@echo "Try the winner:  $(BIN)/tailor ask winner \"How long do we keep returned goods?\""
 
+# As many test processes as there are cores, one thread each; each holds a model, so at most four.
+test: export OMP_NUM_THREADS := 1
 test: install
-	$(BIN)/python -m pytest tests
+	$(BIN)/python -m pytest tests --numprocesses $$(( $(THREADS) < 4 ? $(THREADS) : 4 )) --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest tests --runslow -m slow

@@ -192,6 +192,7 @@ def measure(case, given, python, tell):
         )
     return {
         "case": case,
+        "command": command_line(case, given),
         "about": CASES[case]["about"],
         "steps": steps,
         "num_test": len(chosen),
@@ -202,10 +203,20 @@ def measure(case, given, python, tell):
     }
 
 
+def command_line(case, given):
+    """The command that repeats this case as it ran."""
+    flags = [f"--only {case}", f"--rounds {given.rounds}", f"--test {given.test}"]
+    if given.steps:
+        flags.append(f"--steps {given.steps}")
+    if given.contenders != ",".join(CONTENDERS):
+        flags.append(f"--contenders {given.contenders}")
+    return " ".join(["python benchmarks/fine_tune.py", *flags])
+
+
 def run_line(found):
     """What was run, in a line."""
     return (
-        f"`python benchmarks/fine_tune.py --only {found['case']}`, {found['date']}: {found['steps']} steps of "
+        f"`{found['command']}`, {found['date']}: {found['steps']} steps of "
         f"{found['batch_size']}, LoRA rank {found['rank']} on all linear layers, learning rate "
         f"{found['learning_rate']:g}. {sentence(found['machine'])}"
     )
