@@ -29,9 +29,9 @@ class Case:
         """What an arm's answer scored, in [0, 1]."""
         return self.rows[arm].scores[self.metric]
 
-    def is_right(self, arm: str) -> bool:
-        """At least half of the full score."""
-        return self.score(arm) >= 0.5
+    def lead(self, arm: str, others: Sequence[str]) -> float:
+        """By how much an arm's answer scored above the mean of the others'; there is one at least."""
+        return self.score(arm) - sum(map(self.score, others)) / len(others)
 
 
 def failures(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:
@@ -47,15 +47,17 @@ def failures(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> s
         for rows in zip(*columns, strict=True)
     ]
     others = [name for name in names if name != use]
-    alone = [c for c in cases if others and c.is_right(use) and not all(c.is_right(n) for n in others)]
-    alone.sort(key=lambda c: sum(c.is_right(n) for n in others))
-    beaten = [c for c in cases if not c.is_right(use) and any(c.is_right(n) for n in others)]
-    beaten.sort(key=lambda c: -sum(c.is_right(n) for n in others))
-    hard = [c for c in cases if not any(c.is_right(n) for n in names)]
+    beaten = [c for c in cases if c.score(use) < max(map(c.score, names))]
+    beaten.sort(key=lambda c: c.lead(use, others))
+    alone = [c for c in cases if c.score(use) == max(map(c.score, names)) > min(map(c.score, names))]
+    alone.sort(key=lambda c: -c.lead(use, others))
+    # Where an answer can be right in part, none of it is called right: "7 days" has half the words of "45 days".
+    partly = any(0 < c.score(name) < 1 for c in cases for name in names)
+    hard = [c for c in cases if not any(map(c.score, names))]
     return section(
         "Answers side by side",
-        _group(f"{use} was right, others were wrong", alone),
-        _group(f"{use} was wrong, another arm was right", beaten),
+        _group(f"{use} did best" if partly else f"{use} was right, others were wrong", alone),
+        _group("Another arm did better" if partly else f"{use} was wrong, another arm was right", beaten),
         _group("Every arm was wrong: hard examples, or wrong labels", hard),
     )
 
@@ -86,9 +88,10 @@ def _case(case: Case) -> str:
 
 def _answer(name: str, found: Row, score: float, *, floor: bool) -> str:
     completion = found.completion
-    word = {0.0: "wrong", 1.0: "right"}.get(score, f"{score * 100:.0f} %")
-    right = score >= 0.5
-    mark = f'<span class="{"right" if right else "wrong"}">{"✓" if right else "✗"} {word}</span>'
+    partly = f"<small>{score * 100:.0f} %</small>"
+    mark = {0.0: '<span class="wrong">✗ wrong</span>', 1.0: '<span class="right">✓ right</span>'}.get(
+        score, partly
+    )
     # A floor's numbers order its labels; they are no probabilities that a reader could rely on.
     chance = None if floor else (completion.probabilities or {}).get(completion.text)
     sure = "" if chance is None else f" <small>{chance * 100:.0f} % sure</small>"

@@ -28,6 +28,7 @@ def render_training_report(record: Mapping[str, Any], curves: Sequence[Sequence[
     for training, steps in zip(trainings, curves, strict=True):
         parts.append(_curves(training, steps, named=several))
         parts.append(_cost(training, named=several))
+        parts.append(_race(training, named=several))
     parts.append(_forgotten(record["general"]))
     parts += [_settings(training, named=several) for training in trainings]
     return page(f"How {record['name']} was trained", "".join(parts))
@@ -177,6 +178,31 @@ def _size(size_bytes: float) -> str:
 
 def _count(number: float) -> str:
     return f"{number:,.0f}"
+
+
+# -- how its learning rate was found --------------------------------------------------------------
+
+
+def _race(training: Mapping[str, Any], *, named: bool) -> str:
+    race = training.get("learning_rate_race")
+    if race is None:
+        return ""
+    rows = [
+        row(
+            [
+                f"{trial['learning_rate']:g}",
+                f"{trial['steps']:,}",
+                "diverged" if trial["score"] is None else f"{trial['score']:.3f}",
+            ]
+        )
+        for trial in race["trials"]
+    ]
+    note = (
+        f"<p><small>The better half went on to the next round; {race['learning_rate']:g} won. The search took "
+        f"{race['steps']:,} steps, besides those above.</small></p>"
+    )
+    title = f"Search for the learning rate, {training['stage']}" if named else "Search for the learning rate"
+    return section(title, table(["learning rate", "steps", "score on dev"], rows), note)
 
 
 # -- what was forgotten ---------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from tailorbird.network.memory import PeakMemory, available_bytes
 from tailorbird.network.probe import Probed, probe, unprobed
 from tailorbird.network.training import Run, facts_of, identity_of, train
 from tailorbird.records import Example
+from tailorbird.techniques.rate_race import RACE
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score
 
 if TYPE_CHECKING:
@@ -239,7 +240,7 @@ def _record(path: Path, run: Run, estimate: TrainingEstimate, result: TrainResul
     evaluations = evaluations_in(result.steps, run) if run.dev_score else 0
     before = json.loads(path.read_text())["measured"]["peak_bytes"] if path.is_file() else 0
     outcome = {key: value for key, value in asdict(result).items() if key != "losses"}
-    probed = bool(estimate.step_s)
+    probed, race = bool(estimate.step_s), path.with_name(RACE)
     record: dict[str, Any] = {
         "stage": estimate.stage,
         **{key: value for key, value in facts_of(run, "").items() if key != "run"},
@@ -254,5 +255,6 @@ def _record(path: Path, run: Run, estimate: TrainingEstimate, result: TrainResul
         },
         "expected_s": estimate.seconds_for(result.steps, evaluations) if probed else None,
         "result": outcome,
+        "learning_rate_race": json.loads(race.read_text()) if race.is_file() else None,
     }
     write_atomic(path, json.dumps(record, indent=1).encode())

@@ -153,6 +153,25 @@ def test_cases_are_sorted_into_the_group_they_belong_to():
     assert "message 101" not in groups["good was right, others were wrong"]
 
 
+def test_an_answer_that_is_right_in_part_is_not_called_right():
+    class Fixed(Scripted):
+        def __init__(self, text):
+            super().__init__(1.0)
+            self.text = text
+
+        def answer(self, requests):
+            return [Completion(self.text) for _ in requests]
+
+    examples = tuple(Example.pair(f"How long, in case {n}?", "45 days") for n in range(8))
+    data = Data(Task("answer", ""), (), examples[:2], examples[2:])
+    arms = [Arm("half", lambda: Fixed("7 days")), Arm("none", lambda: Fixed("blue"))]
+    page = parsed(render_report(compare(arms, data, default_metrics(data.task), primary="token_f1"))).text
+    assert "half did best" in page
+    assert "✗ wrong" in page
+    assert "✓" not in page
+    assert "was right" not in page
+
+
 def test_confused_labels_are_counted(classified):
     page = render_report(classified)
     rows = classified.evaluations["few_shot"].rows

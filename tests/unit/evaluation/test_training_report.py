@@ -60,6 +60,20 @@ def rendered(general=GENERAL, *trainings):
     return render_training_report(found, [STEPS] * len(found["trainings"]))
 
 
+def test_a_search_for_the_learning_rate_is_shown_with_every_trial():
+    trials = [
+        {"learning_rate": 1e-3, "steps": 30, "score": 0.75},
+        {"learning_rate": 1e-1, "steps": 30, "score": None},
+    ]
+    race = {"learning_rate": 1e-3, "steps": 60, "trials": trials}
+    page = rendered(GENERAL, {**TRAINING, "learning_rate_race": race})
+    assert "Search for the learning rate" in page
+    assert "<td>0.001</td><td>30</td><td>0.750</td>" in page
+    assert "<td>0.1</td><td>30</td><td>diverged</td>" in page
+    assert "0.001 won. The search took 60 steps" in page
+    assert "Search for the learning rate" not in rendered()
+
+
 def text_of(page):
     return " ".join(re.sub(r"<[^>]+>", " ", page.split("<body>")[1]).split())
 

@@ -66,7 +66,9 @@ def test_the_winner_trains_in_full_as_if_its_rate_had_been_given(tmp_path):
     record = json.loads((tmp_path / "learning_rate.json").read_text())
     assert record["learning_rate"] == 1e-2
     assert (told[0].search_steps, told[0].search_evaluations) == (record["steps"], 5) == (3 * 30 + 2 * 60, 5)
-    assert json.loads((tmp_path / "training.json").read_text())["settings"]["learning_rate"] == 1e-2
+    training = json.loads((tmp_path / "training.json").read_text())
+    assert training["settings"]["learning_rate"] == 1e-2
+    assert training["learning_rate_race"] == record
 
 
 def test_a_race_that_was_killed_goes_on_and_repeats_no_trial(tmp_path, monkeypatch):
