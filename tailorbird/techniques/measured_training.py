@@ -113,7 +113,8 @@ def train_measured(
         )
     if checkpoint and estimate and processes.is_first():
         run = Run(network, dict(parameters), learnable, settings, dev_score)
-        _record(checkpoint / TRAINING, run, estimate, result, peak.bytes)
+        race = checkpoint / RACE if watch.search else None
+        _record(checkpoint / TRAINING, run, estimate, result, peak.bytes, race=race)
     return result
 
 
@@ -235,12 +236,20 @@ def _size(size_bytes: float) -> str:
 # -- what was measured ----------------------------------------------------------------------------
 
 
-def _record(path: Path, run: Run, estimate: TrainingEstimate, result: TrainResult, peak_bytes: int) -> None:
+def _record(
+    path: Path,
+    run: Run,
+    estimate: TrainingEstimate,
+    result: TrainResult,
+    peak_bytes: int,
+    *,
+    race: Path | None,
+) -> None:
     """Writes what a training took beside what it was said to; the peak is the highest of all resumptions."""
     evaluations = evaluations_in(result.steps, run) if run.dev_score else 0
     before = json.loads(path.read_text())["measured"]["peak_bytes"] if path.is_file() else 0
     outcome = {key: value for key, value in asdict(result).items() if key != "losses"}
-    probed, race = bool(estimate.step_s), path.with_name(RACE)
+    probed = bool(estimate.step_s)
     record: dict[str, Any] = {
         "stage": estimate.stage,
         **{key: value for key, value in facts_of(run, "").items() if key != "run"},
@@ -255,6 +264,6 @@ def _record(path: Path, run: Run, estimate: TrainingEstimate, result: TrainResul
         },
         "expected_s": estimate.seconds_for(result.steps, evaluations) if probed else None,
         "result": outcome,
-        "learning_rate_race": json.loads(race.read_text()) if race.is_file() else None,
+        "learning_rate_race": json.loads(race.read_text()) if race else None,
     }
     write_atomic(path, json.dumps(record, indent=1).encode())

@@ -69,6 +69,8 @@ def test_the_winner_trains_in_full_as_if_its_rate_had_been_given(tmp_path):
     training = json.loads((tmp_path / "training.json").read_text())
     assert training["settings"]["learning_rate"] == 1e-2
     assert training["learning_rate_race"] == record
+    replace(technique, learning_rate=1e-3, epochs=1).apply(tiny_model(), DATA)
+    assert json.loads((tmp_path / "training.json").read_text())["learning_rate_race"] is None
 
 
 def test_a_race_that_was_killed_goes_on_and_repeats_no_trial(tmp_path, monkeypatch):
