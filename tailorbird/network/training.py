@@ -1,6 +1,6 @@
 """The one training loop: fine-tuning and training from scratch both call `train`.
 
-    for each step:   gradient of  Σ nll / Σ labels  →  clip  →  optimizer step at the scheduled rate
+    for each step:   gradient of the objective's loss  →  clip  →  optimizer step at the scheduled rate
     now and then:    dev_score?  keep the best parameters, stop if they no longer improve
                      checkpoint: all that the rest of the run depends on
 
@@ -18,8 +18,7 @@ import json
 import math
 import signal
 import time
-from array import array
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -32,13 +31,17 @@ from tailorbird.network import processes
 from tailorbird.network.batches import plan_epoch, share_out, split
 from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.interruption import postponed_signals
-from tailorbird.network.loss import completion_loss, shared_prefix
+from tailorbird.network.loss import forks, num_shared, shares
 from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile
-from tailorbird.network.network import Network
+from tailorbird.network.network import Network, set_mode
+from tailorbird.network.objectives import objective_of
 from tailorbird.network.optimizer import clip_gradients, make_optimizers, set_learning_rate
+from tailorbird.network.precision import bfloat16_products
+from tailorbird.network.randomness import own_randomness, random_state, seed_of, set_random_state
 from tailorbird.network.schedule import schedule_factor
-from tailorbird.network.sequences import TokenSequence
+from tailorbird.network.sequences import Unit, add_to_hash
 from tailorbird.network.settings import StepReport, TrainResult, TrainSettings
+from tailorbird.network.untrained import referenced
 
 NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
 
@@ -46,7 +49,7 @@ NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
 def train(
     network: Network,
     parameters: Mapping[str, nn.Parameter],
-    sequences: Sequence[TokenSequence],
+    sequences: Sequence[Unit],
     settings: TrainSettings,
     *,
     dev_score: Callable[[], float] | None = None,
@@ -54,13 +57,14 @@ def train(
     identity: str = "",
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainResult:
-    """Train `parameters` of `network` in place on the completions of `sequences`.
+    """Train `parameters` of `network` in place on `sequences`, or on preferences where settings say so.
 
     Args:
         network: Anything that computes hidden states; put into training mode for steps and into
             evaluation mode for `dev_score` and afterwards, if it has a method `train`.
         parameters: What is trained, by unique names; all on one device, where the work is done.
-        sequences: What is learnt; sequences without a label are passed over.
+        sequences: What is learnt; those without a label are passed over. Preferences without a reference get
+            it from the network as it is now.
         settings: How the run goes.
         dev_score: The task's metric on held-out examples, higher is better. With it, the parameters
             with the best score are put back at the end; without it, the last ones stay.
@@ -72,7 +76,7 @@ def train(
     Raises:
         DataError: No sequence has a token to learn.
         RecipeError: The loss, the gradient or the score is no longer a finite number; or other processes
-            would train something else.
+            would train something else; or the settings ask for the other kind of `sequences`.
         ProcessLost: Another process ended.
     """
     learnable = [n for n, sequence in enumerate(sequences) if sequence.num_labels]
@@ -85,6 +89,7 @@ def train(
     run = Run(network, dict(parameters), learnt, settings, dev_score)
     if processes.together():
         processes.require_alike(f"{identity_of(run, identity)}, {'kept' if checkpoint else 'not kept'}")
+    run.sequences = referenced(network, learnt, settings, run.device, folder=checkpoint, identity=identity)
     keeper = Keeper(checkpoint, run, identity) if checkpoint else None
     stop = 0
     postponed = postponed_signals() if keeper else contextlib.nullcontext(lambda: None)
@@ -135,7 +140,7 @@ class Run:
         self,
         network: Network,
         parameters: dict[str, nn.Parameter],
-        sequences: Sequence[TokenSequence],
+        sequences: Sequence[Unit],
         settings: TrainSettings,
         dev_score: Callable[[], float] | None,
     ) -> None:
@@ -150,6 +155,8 @@ class Run:
         self.parameters = parameters
         self.sequences = sequences
         self.settings = settings
+        self.objective = objective_of(sequences, settings)
+        self.told: dict[str, float] = {}
         self.dev_score = dev_score
         self.device = next(iter(parameters.values())).device
         self.optimizers = make_optimizers(
@@ -210,10 +217,18 @@ class Run:
         progress.step += 1
         progress.losses.append(loss)
         return StepReport(
-            progress.step, self.total_steps, loss, learning_rate, norm, progress.tokens, progress.seconds
+            progress.step,
+            self.total_steps,
+            loss,
+            learning_rate,
+            norm,
+            progress.tokens,
+            progress.seconds,
+            reward_margin=self.told.get("reward_margin"),
+            reward_accuracy=self.told.get("reward_accuracy"),
         )
 
-    def next_sequences(self) -> list[TokenSequence]:
+    def next_sequences(self) -> list[Unit]:
         """The sequences of the coming step."""
         epoch, number = divmod(self.progress.step, self.steps_per_epoch)
         if self._epoch_plan[0] != epoch:
@@ -222,47 +237,43 @@ class Run:
             self._epoch_plan = (epoch, plan)
         return [self.sequences[n] for n in self._epoch_plan[1][number]]
 
-    def gradients_of(self, sequences: list[TokenSequence]) -> float:
-        """Set the gradients of the mean loss over all labels of the step; that loss."""
+    def gradients_of(self, sequences: list[Unit]) -> float:
+        """Set the gradients of the step's mean loss; that loss."""
         progress = self.progress
         before = progress.tokens, progress.shared_tokens
-        loss = self.own_gradients_of(sequences)
+        own = self.own_gradients_of(sequences)
         processes.sum_gradients(self.parameters.values())
-        found = (loss, progress.tokens - before[0], progress.shared_tokens - before[1])
-        loss, tokens, shared = processes.summed(found, self.device)
+        found = (*own, progress.tokens - before[0], progress.shared_tokens - before[1])
+        loss, *told, tokens, shared = processes.summed(found, self.device)
         progress.tokens, progress.shared_tokens = before[0] + int(tokens), before[1] + int(shared)
+        self.told = dict(zip(self.objective.tells, told, strict=True))
         return loss
 
-    def own_gradients_of(self, sequences: list[TokenSequence]) -> float:
-        """Set this process's summand of the gradients of a step; its summand of the loss."""
+    def own_gradients_of(self, sequences: list[Unit]) -> list[float]:
+        """Set this process's summand of the gradients of a step; its summands of the loss and what is told."""
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        share = self.settings.share_prefix and getattr(self.network, "shares_prefix", True)
-        num_labels = sum(sequence.weight * sequence.num_labels for sequence in sequences)
-        part = self.own_part(sequences, share=share)
-        batches = split(part, self.settings.max_batch_tokens, share=share) if part else []
-        step_loss = 0.0
+        share = shares(self.network, wanted=self.settings.share_prefix)
+        objective, forked = self.objective, forks(self.network, share=share)
+        divisor = objective.divisor(sequences)
+        part = self.own_part(sequences, share=share, forked=forked)
+        batches = split(part, self.settings.max_batch_tokens, share=share, forked=forked) if part else []
+        found = [0.0] * (1 + len(objective.tells))
         for batch in batches:
-            with self.precision():
-                nll, _ = completion_loss(self.network, batch, device=self.device, share=share)
-            (nll / num_labels).backward()
-            step_loss += float(nll.detach()) / num_labels
+            with bfloat16_products(self.device, wanted=self.settings.bf16_on_cuda):
+                loss, told = objective.sums(self.network, batch, device=self.device, share=share)
+            (loss / divisor).backward()
+            sums = (float(loss.detach()), *told)
+            found = [value + sum_ / divisor for value, sum_ in zip(found, sums, strict=True)]
             self.progress.tokens += batch.num_tokens
-            if share:
-                self.progress.shared_tokens += shared_prefix(self.network, batch) * (len(batch) - 1)
-        return step_loss
+            self.progress.shared_tokens += num_shared(self.network, batch) if share else 0
+        return found
 
-    def own_part(self, sequences: list[TokenSequence], *, share: bool) -> list[TokenSequence]:
-        """Those sequences of a step that this process computes."""
+    def own_part(self, sequences: list[Unit], *, share: bool, forked: bool) -> list[Unit]:
+        """Those of a step that this process computes."""
         if not processes.together():
             return sequences
-        return share_out(sequences, processes.num_processes(), share=share)[processes.rank()]
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Automatic bfloat16 on a CUDA device, if wished for."""
-        if self.settings.bf16_on_cuda and self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        return share_out(sequences, processes.num_processes(), share=share, forked=forked)[processes.rank()]
 
     def evaluation_is_due(self) -> bool:
         """Whether `dev_score` is to be asked after the step just done."""
@@ -407,43 +418,5 @@ def identity_of(run: Run, identity: str) -> str:
     settings = {key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY}
     shapes = {name: list(tensor.shape) for name, tensor in run.parameters.items()}
     digest = hashlib.blake2b(json.dumps([identity, settings, shapes], sort_keys=True).encode(), digest_size=8)
-    for sequence in run.sequences:
-        digest.update(f"{len(sequence.prompt)},{len(sequence.completion)},{sequence.weight!r}:".encode())
-        digest.update(array("q", sequence.prompt + sequence.completion).tobytes())
+    add_to_hash(digest, run.sequences)
     return digest.hexdigest()
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed that follows from these numbers and from nothing else."""
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest())
-
-
-@contextlib.contextmanager
-def own_randomness(device: torch.device, seed: int) -> Generator[None]:
-    """Random numbers that start from `seed`; torch's global state is afterwards as it was before."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's random generators that training on `device` draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Undo what was drawn since `random_state`."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-def set_mode(network: Network, *, training: bool) -> None:
-    """Switch dropout and the like on or off, where the network has a method `train` as modules do."""
-    switch = getattr(network, "train", None)
-    if callable(switch):
-        switch(training)

@@ -1,6 +1,11 @@
-"""Fine-tuning: train the weights on prompt/completion pairs, seen through the model's wrappers.
+"""Fine-tuning: train the weights on examples, seen through the model's wrappers.
 
-Loss is on the completion and its stop token alone. What is trained, by `method`:
+What is learnt, by `objective`:
+
+    supervised   completions: loss is on the completion and its stop token alone
+    dpo          preferences: completions above rejected ones        Rafailov et al. 2023, arXiv 2305.18290
+
+What is trained, by `method`:
 
     lora     W stays, W + (α/r)·B·A answers, at every linear layer     Hu et al. 2021, arXiv 2106.09685
     rslora   LoRA, scaled by α/√r, so that high ranks learn as fast    Kalajdzievski 2023, arXiv 2312.03732
@@ -15,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
@@ -33,12 +38,18 @@ from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
 from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
-from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
+from tailorbird.techniques.through_wrappers import (
+    OnEstimate,
+    OnStep,
+    dev_score,
+    to_preferences,
+    to_sequences,
+)
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
     from tailorbird.network.network import Network
-    from tailorbird.network.sequences import TokenSequence
+    from tailorbird.network.sequences import Unit
     from tailorbird.network.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -46,8 +57,15 @@ log = logging.getLogger(__name__)
 Method = Literal["lora", "rslora", "dora", "pissa", "eva", "full"]
 """What is trained; see the top of this file."""
 
+Objective = Literal["supervised", "dpo"]
+"""What is learnt; see the top of this file."""
+
 SEEN_EXAMPLES = 3000
 """Examples shown in all, by default: small sets are passed over more often than large ones."""
+DPO_SHARE = 0.1
+"""The part of the supervised learning rates at which preferences are learnt."""
+DPO_EPOCHS = 3
+"""Passes over preferences, at most, by default."""
 
 
 @dataclass(frozen=True)
@@ -58,14 +76,19 @@ class FineTune:
     them into the weights first.
 
     Args:
+        objective: what is learnt: "supervised", the completions; or "dpo", to prefer them to the rejected
+            answers, which every training example must then have.
         method: what is trained: "lora", "rslora", "dora", "pissa", "eva" or "full". All but "full" leave the
             base's weights alone and share them. "dora" is slower, and is the one whose layers can't be
             merged for export; "pissa" stores layers of twice the rank.
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
         learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
-            1e-3, for "full" a tenth of it. Several rates, or "auto" for 3e-4, 1e-3 and 3e-3, race on dev first.
-        epochs: passes over the training examples; None chooses by their number (`epochs_for`).
+            1e-3, for "full" a tenth of it, for "dpo" a tenth again. Several rates, or "auto" for 3e-4, 1e-3 and
+            3e-3 (or those tenths), race on dev first.
+        epochs: passes over the training examples; None chooses by their number (`epochs_for`), for "dpo" 3 of
+            them at most.
+        beta: of "dpo", above 0: the larger, the nearer the model stays to what it was.
         batch_size: examples a step.
         max_examples: examples to train on, at most; None is all of them.
         patience: evaluations on dev without a better score before it stops.
@@ -84,11 +107,13 @@ class FineTune:
         Unsupported: the model's weights can't be trained here (a remote endpoint, a floor).
     """
 
+    objective: Objective = "supervised"
     method: Method = "lora"
     rank: int = 16
     alpha: int | None = None
     learning_rate: float | str | tuple[float, ...] | None = None
     epochs: float | None = None
+    beta: float = 0.1
     batch_size: int = 8
     max_examples: int | None = None
     patience: int = 3
@@ -103,6 +128,12 @@ class FineTune:
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
             raise RecipeError(f"fine_tune: rank is {self.rank}; expected 1 to 512. 8 to 64 are usual.")
+        if self.objective not in get_args(Objective):
+            raise RecipeError(
+                f"fine_tune: objective is {self.objective!r}; expected one of {list(get_args(Objective))}."
+            )
+        if not 0 < self.beta < math.inf:
+            raise RecipeError(f"fine_tune: beta is {self.beta}; expected above 0. 0.05 to 0.5 are usual.")
         check_method(self.method)
         check_precision(self.precision)
         if not self._rates() or not all(rate > 0 for rate in self._rates()):
@@ -113,7 +144,7 @@ class FineTune:
 
     def _rates(self) -> tuple[float, ...]:
         """The rates to choose from; empty where what was given is none."""
-        share = 0.1 if self.method == "full" else 1.0
+        share = (0.1 if self.method == "full" else 1.0) * (DPO_SHARE if self.objective == "dpo" else 1.0)
         match self.learning_rate:
             case None:
                 return (1e-3 * share,)
@@ -145,13 +176,14 @@ class FineTune:
                 "examples. Give one rate, such as 1e-3."
             )
         with weights.engine.lock:
-            sequences = to_sequences(weights, model, data, data.train[: self.max_examples])
+            to_units = to_preferences if self.objective == "dpo" else to_sequences
+            sequences = to_units(weights, model, data, data.train[: self.max_examples])
             if self.method == "full":
                 return self._train_copy(weights, sequences, model, data)
             return self._train_layers(weights, sequences, model, data)
 
     def _train_copy(
-        self, weights: LocalWeights, sequences: list[TokenSequence], model: Model, data: Data
+        self, weights: LocalWeights, sequences: Sequence[Unit], model: Model, data: Data
     ) -> LocalWeights:
         from tailorbird.models.own_copy import own_copy
 
@@ -162,7 +194,7 @@ class FineTune:
         return trained
 
     def _train_layers(
-        self, weights: LocalWeights, sequences: list[TokenSequence], model: Model, data: Data
+        self, weights: LocalWeights, sequences: Sequence[Unit], model: Model, data: Data
     ) -> LocalWeights:
         engine, adapter = weights.engine, new_adapter_name()
         trained = replace(weights, adapter=adapter)
@@ -187,7 +219,7 @@ class FineTune:
         self,
         trained: LocalWeights,
         parameters: dict[str, torch.nn.Parameter],
-        sequences: list[TokenSequence],
+        sequences: Sequence[Unit],
         model: Model,
         data: Data,
     ) -> None:
@@ -208,7 +240,7 @@ class FineTune:
             def score_on_dev() -> float:
                 return dev_score(trained, model, data, dev)
 
-            def search(settings: TrainSettings) -> TrainSettings:
+            def search(settings: TrainSettings, sequences: Sequence[Unit]) -> TrainSettings:
                 trials = _Trials(
                     network, parameters, sequences, settings, score_on_dev, self.checkpoint, identity
                 )
@@ -266,11 +298,12 @@ class FineTune:
             torch.manual_seed(self.seed)
             return engine.add_adapter(adapter, config)
 
-    def _set_start(self, engine: Engine, adapter: str, sequences: list[TokenSequence]) -> None:
+    def _set_start(self, engine: Engine, adapter: str, sequences: Sequence[Unit]) -> None:
         if self.method == "pissa":
             start_at_weights(engine, adapter, self.seed)
         elif self.method == "eva":
-            start_at_inputs(engine, adapter, [s.prompt + s.completion for s in sequences], self.seed)
+            read = [s.prompt + s.completion for unit in sequences for s in unit.sequences]
+            start_at_inputs(engine, adapter, read, self.seed)
 
     def settings(self, num_examples: int) -> TrainSettings:
         """The loop's settings for so many examples."""
@@ -278,13 +311,18 @@ class FineTune:
 
         return TrainSettings(
             learning_rate=self._rates()[0],
-            epochs=epochs_for(num_examples) if self.epochs is None else self.epochs,
+            epochs=self._default_epochs(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
             patience=self.patience,
             seed=self.seed,
             checkpoint_every_s=20.0,
+            beta=self.beta if self.objective == "dpo" else None,
         )
+
+    def _default_epochs(self, num_examples: int) -> int:
+        epochs = epochs_for(num_examples)
+        return min(epochs, DPO_EPOCHS) if self.objective == "dpo" else epochs
 
 
 class _Trials:
@@ -294,7 +332,7 @@ class _Trials:
         self,
         network: Network,
         parameters: dict[str, torch.nn.Parameter],
-        sequences: list[TokenSequence],
+        sequences: Sequence[Unit],
         settings: TrainSettings,
         dev_score: Callable[[], float],
         checkpoint: Path | None,
