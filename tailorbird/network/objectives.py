@@ -31,8 +31,10 @@ from tailorbird.network.settings import TrainSettings
 class Objective(Protocol):
     """How a step's loss is summed up over its batches, and by what the sum is divided."""
 
-    tells: tuple[str, ...]
-    """Names of what is told of a step beside its loss, as in `StepReport`."""
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """Names of what is told of a step beside its loss, as in `StepReport`."""
+        ...
 
     def divisor(self, units: Sequence[Unit]) -> float:
         """What makes the sums over all of a step's units means."""
@@ -49,7 +51,10 @@ class Objective(Protocol):
 class Completions:
     """The negative log-likelihood of a labelled token, in nats."""
 
-    tells: tuple[str, ...] = ()
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
     def divisor(self, units: Sequence[Unit]) -> float:
         """Labels, each with its sequence's weight."""
@@ -71,7 +76,11 @@ class Preferences:
     """
 
     beta: float
-    tells: tuple[str, ...] = ("reward_margin", "reward_accuracy")
+
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """The mean margin, and the share of margins above 0."""
+        return "reward_margin", "reward_accuracy"
 
     def divisor(self, units: Sequence[Unit]) -> float:
         """Preferences, each with its weight."""

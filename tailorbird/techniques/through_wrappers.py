@@ -53,7 +53,8 @@ def to_preferences(
     refuse_unpaired(examples)
     for example, request in _reaching(model, data, examples):
         answers = (example.completion, example.rejected or "")
-        preferences.append(Preference(*_sequences(template, example, request, answers)))
+        preferred, rejected = _sequences(template, example, request, answers)
+        preferences.append(Preference(preferred, rejected))
     refuse_unlearnable(template, [p.preferred for p in preferences], len(examples))
     return preferences
 
