@@ -346,7 +346,7 @@ def as_markdown(records):
         rest = [r for r in found["results"] if r is not ours]
         lines += [
             "",
-            "On held-out pairs: the share with a margin above 0, the mean margin, the share whose right answer is likelier.",
+            "Held-out pairs: the share with a margin above 0, the mean margin, and where the right answer is likelier.",
             "",
             "Largest difference from ours:",
             "",
