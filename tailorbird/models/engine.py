@@ -17,6 +17,7 @@ import torch
 from tailorbird.errors import InputError, IntegrityError, NotFound
 from tailorbird.models.causal import TransformersNetwork, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
+from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_tensors
 from tailorbird.models.generation import Row
 from tailorbird.models.label_scoring import Trie, build_trie, score_labels
 from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
@@ -55,13 +56,14 @@ class Engine:
 
     def __init__(self, model: Any, tokenizer: Any, context: int | None = None) -> None:
         self.model = model.eval()
+        keep_as_packed(model)
         self.peft: Any = None
         self.tokenizer = tokenizer
         limit = usable_context(model)
         self.template = ChatTemplate(tokenizer, min(limit, context or limit))
         self.network = TransformersNetwork(model)
         self.device = next(model.parameters()).device
-        self.num_parameters = sum(p.numel() for p in model.parameters())
+        self.num_parameters: int = model.num_parameters()  # of packed weights, what they stand for
         self.lock = threading.RLock()
         self._prefixes = PrefixCache()
         self._trie = lru_cache(maxsize=64)(self._build_trie)
@@ -205,7 +207,10 @@ class Engine:
                 for key, value in self.model.state_dict().items()
                 if ".lora_" not in key
             }
-            self.model.save_pretrained(folder, state_dict=tensors)
+            if is_in_four_bits(self.model):
+                save_tensors(self.model.config, tensors, folder)
+            else:
+                self.model.save_pretrained(folder, state_dict=tensors)
             self.tokenizer.save_pretrained(folder)
 
     @contextmanager

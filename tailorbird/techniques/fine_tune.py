@@ -7,6 +7,7 @@ Loss is on the completion and its stop token alone. What is trained, by `method`
     dora     LoRA for the direction, lengths of W's rows beside it     Liu et al. 2024, arXiv 2402.09353
     pissa    LoRA that starts at W's greatest singular directions      Meng et al. 2024, arXiv 2404.02948
     eva      LoRA whose A starts at the layers' inputs' directions     Paischer et al. 2024, arXiv 2410.07170
+    qlora    LoRA on a copy of the base whose layers are in four bits  Dettmers et al. 2023, arXiv 2305.14314
     full     every weight, of a copy of the model
 """
 
@@ -18,7 +19,6 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -28,6 +28,7 @@ from tailorbird.data.storage import write_atomic
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, start_at_weights
+from tailorbird.models.four_bits import in_four_bits, require_four_bits
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.network.precision import Precision, check_precision
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Method = Literal["lora", "rslora", "dora", "pissa", "eva", "full"]
+Method = Literal["lora", "rslora", "dora", "pissa", "eva", "qlora", "full"]
 """What is trained; see the top of this file."""
 
 SEEN_EXAMPLES = 3000
@@ -54,13 +55,15 @@ SEEN_EXAMPLES = 3000
 class FineTune:
     """Trains the weights beneath the wrappers; the given model stays as it is.
 
-    A model that has LoRA layers goes on from a copy of them, of whatever method they are; "full" merges
-    them into the weights first.
+    A model that has LoRA layers goes on from a copy of them, of whatever method they are; "full" and "qlora"
+    merge them into the weights first.
 
     Args:
-        method: what is trained: "lora", "rslora", "dora", "pissa", "eva" or "full". All but "full" leave the
-            base's weights alone and share them. "dora" is slower, and is the one whose layers can't be
-            merged for export; "pissa" stores layers of twice the rank.
+        method: what is trained: "lora", "rslora", "dora", "pissa", "eva", "qlora" or "full". All but the last
+            two leave the base's weights alone and share them. "dora" is slower, and is the one whose layers
+            can't be merged for export; "pissa" stores layers of twice the rank; "qlora" takes the least
+            memory, of which the base's layers need a quarter of what they do in 16 bits, and is slow
+            without a CUDA device.
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
         learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
@@ -81,7 +84,8 @@ class FineTune:
     Raises:
         RecipeError: a setting out of its range.
         OutOfMemory: it would need more memory than there is.
-        Unsupported: the model's weights can't be trained here (a remote endpoint, a floor).
+        Unsupported: the model's weights can't be trained here (a remote endpoint, a floor); or "qlora" without
+            bitsandbytes.
     """
 
     method: Method = "lora"
@@ -148,6 +152,8 @@ class FineTune:
             sequences = to_sequences(weights, model, data, data.train[: self.max_examples])
             if self.method == "full":
                 return self._train_copy(weights, sequences, model, data)
+            if self.method == "qlora":
+                weights = in_four_bits(weights)
             return self._train_layers(weights, sequences, model, data)
 
     def _train_copy(
@@ -333,16 +339,11 @@ class _Trials:
 
 
 def check_method(method: str) -> None:
-    """Raises RecipeError for a method that there isn't, Unsupported for QLoRA (arXiv 2305.14314)."""
-    if method == "qlora":
-        parts = {"a CUDA device": torch.cuda.is_available(), "bitsandbytes": bool(find_spec("bitsandbytes"))}
-        missing = " and ".join(part for part, there in parts.items() if not there) or "nothing else"
-        raise Unsupported(
-            "fine_tune: method is 'qlora', LoRA on a base in 4 bits, which this version does not train; of what "
-            f"it needs, {missing} is missing here. Use 'lora', or a smaller base model if memory is short."
-        )
+    """Raises RecipeError for a method that there isn't, Unsupported for one that needs what isn't installed."""
     if method not in get_args(Method):
         raise RecipeError(f"fine_tune: method is {method!r}; expected one of {list(get_args(Method))}.")
+    if method == "qlora":
+        require_four_bits()
 
 
 def _hash(parameters: dict[str, torch.nn.Parameter]) -> str:
