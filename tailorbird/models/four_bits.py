@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -113,9 +113,9 @@ def whole_tensors(model: Any) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             weight: Any = module.weight
-            packed[f"{name}.weight"] = cast("Tensor", dequantize_4bit(weight.data, weight.quant_state))
+            packed[f"{name}.weight"] = dequantize_4bit(weight.data, weight.quant_state)
     for name, tensor in model.state_dict().items():
         parent = name.rpartition(".weight.")[0]
         if ".lora_" not in name and f"{parent}.weight" not in packed:  # what describes a packed weight goes
-            found[name.replace(".base_layer.", ".")] = packed.get(name, tensor)
+            found[name.replace(".base_layer.", ".")] = packed[name] if name in packed else tensor  # noqa: SIM401 - `get` is typed with None
     return found
