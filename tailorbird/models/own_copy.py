@@ -13,8 +13,12 @@ from tailorbird.models.exports.merged import write_merged
 from tailorbird.models.local import LocalWeights
 
 
-def own_copy(weights: LocalWeights) -> LocalWeights:
+def own_copy(weights: LocalWeights, device: torch.device | None = None) -> LocalWeights:
     """The same weights in float32 in an engine of their own, an adapter merged into them.
+
+    Args:
+        weights: what is copied.
+        device: where the copy is put; None is where the given ones are.
 
     Raises:
         Unsupported: the adapter is more than plain LoRA on linear layers.
@@ -25,5 +29,5 @@ def own_copy(weights: LocalWeights) -> LocalWeights:
         write_merged(weights, Path(folder), "f32")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     engine = weights.engine
-    own = Engine(model.to(engine.device), engine.tokenizer, engine.template.context)
+    own = Engine(model.to(device or engine.device), engine.tokenizer, engine.template.context)
     return replace(weights, engine=own, reference=None, adapter=None)

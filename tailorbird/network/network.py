@@ -54,3 +54,10 @@ class PackingNetwork(Network, Protocol):
     def packed(self, packed: Pack) -> Tensor:
         """Final hidden states of a pack's tokens, [N, C]."""
         ...
+
+
+def set_mode(network: Network, *, training: bool) -> None:
+    """Switch dropout and the like on or off, where the network has a method `train` as modules do."""
+    switch = getattr(network, "train", None)
+    if callable(switch):
+        switch(training)

@@ -6,8 +6,9 @@
 
 A run that was killed and is called again with the same arguments ends in the same parameters, bit by bit
 on a CPU, as one that was not. Where several processes call it together (see `processes`), each computes a
-part of every step, and what comes of it is what one process gives, but for the order of sums. Their number
-is no part of the run: it may be taken up by more of them, or fewer.
+part of every step, and what comes of it is what one process gives, but for the order of sums. Their number,
+and whether layers are shared out between them (`sharding`), is no part of the run: it may be taken up by more
+of them, or fewer.
 """
 
 from __future__ import annotations
@@ -19,10 +20,10 @@ import math
 import signal
 import time
 from array import array
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -34,11 +35,15 @@ from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.interruption import postponed_signals
 from tailorbird.network.loss import completion_loss, shared_prefix
 from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile
-from tailorbird.network.network import Network
-from tailorbird.network.optimizer import clip_gradients, make_optimizers, set_learning_rate
+from tailorbird.network.network import Network, set_mode
+from tailorbird.network.optimizer import make_optimizers, moved_by, set_learning_rate
+from tailorbird.network.randomness import own_randomness, random_state, seed_of, set_random_state
 from tailorbird.network.schedule import schedule_factor
 from tailorbird.network.sequences import TokenSequence
 from tailorbird.network.settings import StepReport, TrainResult, TrainSettings
+from tailorbird.network.sharding import Parts
+
+T = TypeVar("T")
 
 NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
 
@@ -84,7 +89,8 @@ def train(
     learnt = sequences if len(learnable) == len(sequences) else [sequences[n] for n in learnable]
     run = Run(network, dict(parameters), learnt, settings, dev_score)
     if processes.together():
-        processes.require_alike(f"{identity_of(run, identity)}, {'kept' if checkpoint else 'not kept'}")
+        ways = f"{'kept' if checkpoint else 'not kept'}, {'sharded' if run.parts.sharded else 'whole'}"
+        processes.require_alike(f"{identity_of(run, identity)}, {ways}")
     keeper = Keeper(checkpoint, run, identity) if checkpoint else None
     stop = 0
     postponed = postponed_signals() if keeper else contextlib.nullcontext(lambda: None)
@@ -152,8 +158,12 @@ class Run:
         self.settings = settings
         self.dev_score = dev_score
         self.device = next(iter(parameters.values())).device
+        self.parts = Parts(parameters, settings.optimizer)
+        # A prefix of its own is one more pass through the layers, which the others would have to make too.
+        alike = getattr(network, "packs", False) or not getattr(network, "shares_prefix", True)
+        assert alike or not self.parts.sharded
         self.optimizers = make_optimizers(
-            parameters,
+            self.parts.own,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             optimizer=settings.optimizer,
@@ -198,7 +208,7 @@ class Run:
             # Each draws numbers of its own, which a checkpoint, written by one of them, can't hold.
             torch.manual_seed(seed_of(settings.seed, progress.step, processes.rank()))
         loss = self.gradients_of(self.next_sequences())
-        norm = clip_gradients(self.parameters.values(), settings.clip_norm)
+        norm = self.parts.clip_gradients(settings.clip_norm)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise TrainingDiverged(
                 f"Training diverged at step {progress.step + 1} of {self.total_steps}: the loss is {loss}, "
@@ -227,7 +237,7 @@ class Run:
         progress = self.progress
         before = progress.tokens, progress.shared_tokens
         loss = self.own_gradients_of(sequences)
-        processes.sum_gradients(self.parameters.values())
+        self.parts.sum_gradients()
         found = (loss, progress.tokens - before[0], progress.shared_tokens - before[1])
         loss, tokens, shared = processes.summed(found, self.device)
         progress.tokens, progress.shared_tokens = before[0] + int(tokens), before[1] + int(shared)
@@ -235,17 +245,19 @@ class Run:
 
     def own_gradients_of(self, sequences: list[TokenSequence]) -> float:
         """Set this process's summand of the gradients of a step; its summand of the loss."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
+        self.parts.forget_gradients()
         share = self.settings.share_prefix and getattr(self.network, "shares_prefix", True)
         num_labels = sum(sequence.weight * sequence.num_labels for sequence in sequences)
         part = self.own_part(sequences, share=share)
         batches = split(part, self.settings.max_batch_tokens, share=share) if part else []
         step_loss = 0.0
-        for batch in batches:
-            with self.precision():
-                nll, _ = completion_loss(self.network, batch, device=self.device, share=share)
-            (nll / num_labels).backward()
+        for batch, counts in self.parts.rounds(batches, sequences, self.device):
+            with processes.lost_if_group_fails():
+                with self.precision():
+                    nll, _ = completion_loss(self.network, batch, device=self.device, share=share)
+                (nll / num_labels if counts else 0.0 * nll).backward()
+            if not counts:
+                continue
             step_loss += float(nll.detach()) / num_labels
             self.progress.tokens += batch.num_tokens
             if share:
@@ -279,7 +291,7 @@ class Run:
         set_mode(self.network, training=False)
         # The score may draw random numbers; the training must not notice.
         with torch.no_grad(), own_randomness(self.device, self.settings.seed):
-            score = processes.from_first(lambda: float(dev_score()))
+            score = processes.from_first(lambda: float(dev_score()), everywhere=self.parts.sharded)
         set_mode(self.network, training=True)
         progress = self.progress
         if not math.isfinite(score):
@@ -287,7 +299,7 @@ class Run:
         if progress.best_score is None or score > progress.best_score:
             progress.best_step, progress.best_score = progress.step, score
             progress.evaluations_since_best = 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
+            self.best = {name: part.detach().clone() for name, part in self.parts.own.items()}
         else:
             progress.evaluations_since_best += 1
             patience = self.settings.patience
@@ -298,7 +310,11 @@ class Run:
     def put_back_best(self) -> None:
         """Give the parameters the values that scored best, if any were scored."""
         for name, tensor in self.best.items():
-            self.parameters[name].copy_(tensor)
+            self.parts.own[name].copy_(tensor)
+
+    def by_first(self, make: Callable[[], T]) -> T:
+        """What the first process makes, where all run the network together; else each makes its own."""
+        return processes.from_first(make) if self.parts.sharded else make()
 
     def result(self) -> TrainResult:
         """What the run came to."""
@@ -331,6 +347,7 @@ class Keeper:
         """Note a step, and write a checkpoint if one is due."""
         if processes.is_first():
             self.metrics.add(report)
+        if processes.is_first() or self.run.parts.sharded:
             self.keep_if_due()
 
     def keep_if_due(self) -> None:
@@ -338,54 +355,73 @@ class Keeper:
         settings, progress = self.run.settings, self.run.progress
         every = settings.checkpoint_every_steps
         late = time.perf_counter() - self.last_time >= settings.checkpoint_every_s
-        due = late if every is None else progress.step - self.last_step >= every
+        due = self.run.by_first(lambda: late) if every is None else progress.step - self.last_step >= every
         if due or progress.stopped_early or progress.step == self.run.total_steps:
             self.keep()
 
     def keep(self) -> None:
-        """Write a checkpoint, if the last one is of an earlier step."""
-        run = self.run
-        if self.last_step == run.progress.step or not processes.is_first():
+        """Write a checkpoint, if the last one is of an earlier step; where parts are sharded, all together."""
+        run, first = self.run, processes.is_first()
+        if self.last_step == run.progress.step or not (first or run.parts.sharded):
             return
-        self.metrics.sync()
-        tensors = {f"parameter.{name}": tensor for name, tensor in run.parameters.items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
-        for number, optimizer in enumerate(run.optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{key}": value for key, value in state.items()}
-        tensors |= {f"random.{kind}": state for kind, state in random_state(run.device).items()}
-        save_checkpoint(self.folder, self.identity, run.progress.step, tensors, asdict(run.progress))
+        whole = {name: run.parts.whole(tensor, part) for name, tensor, part in self._kept()}
+        if first:
+            self.metrics.sync()
+            whole |= {f"random.{kind}": state for kind, state in random_state(run.device).items()}
+            save_checkpoint(self.folder, self.identity, run.progress.step, whole, asdict(run.progress))
         self.last_step = run.progress.step
         self.last_time = time.perf_counter()
 
+    def _kept(self) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
+        """What goes into a checkpoint, by name, with the part that it goes with."""
+        run = self.run
+        yield from ((f"parameter.{name}", part, part) for name, part in run.parts.own.items())
+        yield from ((f"best.{name}", tensor, run.parts.own[name]) for name, tensor in run.best.items())
+        for number, optimizer in enumerate(run.optimizers):
+            moved = moved_by(optimizer)
+            for index, state in optimizer.state_dict()["state"].items():
+                for key, value in state.items():
+                    yield f"optimizer.{number}.{index}.{key}", value, moved[index]
+
     def take_up(self) -> None:
         """Put the run where its newest whole checkpoint left it, if there is one."""
-        found = processes.from_first(lambda: latest_checkpoint(self.folder, self.identity))
-        if found is not None:
-            self._restore(*found)
+        tensors: dict[str, Tensor] = {}
+        facts = processes.from_first(lambda: self._read(tensors))
+        if facts is not None:
+            self._restore(processes.each_from_first(tensors), facts)
         if processes.is_first():
             self.metrics.take_up(self.run.progress.step)
 
-    def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    def _read(self, tensors: dict[str, Tensor]) -> dict[str, Any] | None:
+        """The newest checkpoint's facts, and into `tensors` its tensors."""
+        found = latest_checkpoint(self.folder, self.identity)
+        tensors.update(found[0] if found else {})
+        return found[1] if found else None
+
+    @torch.no_grad()
+    def _restore(self, tensors: Iterable[tuple[str, Tensor]], facts: Mapping[str, Any]) -> None:
         run = self.run
-        run.progress = Progress(**facts)
-        run.best = {name: tensor.to(run.device) for name, tensor in part(tensors, "best.").items()}
-        with torch.no_grad():
-            for name, tensor in part(tensors, "parameter.").items():
-                run.parameters[name].copy_(tensor)
-        for number, optimizer in enumerate(run.optimizers):
-            states: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in part(tensors, f"optimizer.{number}.").items():
-                index, _, name = key.partition(".")
-                states.setdefault(int(index), {})[name] = tensor
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-        set_random_state(part(tensors, "random."))
+        own, cut = run.parts.own, run.parts.cut
+        run.progress, run.best = Progress(**facts), {}
+        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in run.optimizers]
+        moved = [moved_by(optimizer) for optimizer in run.optimizers]
+        random: dict[str, Tensor] = {}
+        for place, tensor in tensors:
+            kind, _, name = place.partition(".")
+            if kind == "parameter":
+                own[name].copy_(cut(tensor, own[name]))
+            elif kind == "best":
+                run.best[name] = cut(tensor, own[name]).to(run.device)
+            elif kind == "optimizer":
+                number, index, key = name.split(".")
+                state = states[int(number)].setdefault(int(index), {})
+                state[key] = cut(tensor, moved[int(number)][int(index)])
+            else:
+                random[name] = tensor
+        for optimizer, state in zip(run.optimizers, states, strict=True):
+            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        set_random_state(random)
         self.last_step = run.progress.step
-
-
-def part(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
-    """Those tensors whose names begin with `start`, by the rest of their names."""
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
 
 
 def facts_of(run: Run, identity: str) -> dict[str, Any]:
@@ -411,39 +447,3 @@ def identity_of(run: Run, identity: str) -> str:
         digest.update(f"{len(sequence.prompt)},{len(sequence.completion)},{sequence.weight!r}:".encode())
         digest.update(array("q", sequence.prompt + sequence.completion).tobytes())
     return digest.hexdigest()
-
-
-def seed_of(*numbers: int) -> int:
-    """A seed that follows from these numbers and from nothing else."""
-    return int.from_bytes(hashlib.blake2b(repr(numbers).encode(), digest_size=7).digest())
-
-
-@contextlib.contextmanager
-def own_randomness(device: torch.device, seed: int) -> Generator[None]:
-    """Random numbers that start from `seed`; torch's global state is afterwards as it was before."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        torch.manual_seed(seed)
-        yield
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """The state of torch's random generators that training on `device` draws from."""
-    state = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        state["cuda"] = torch.cuda.get_rng_state(device)
-    return state
-
-
-def set_random_state(state: Mapping[str, Tensor]) -> None:
-    """Undo what was drawn since `random_state`."""
-    torch.set_rng_state(state["cpu"])
-    if "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
-
-
-def set_mode(network: Network, *, training: bool) -> None:
-    """Switch dropout and the like on or off, where the network has a method `train` as modules do."""
-    switch = getattr(network, "train", None)
-    if callable(switch):
-        switch(training)

@@ -72,7 +72,8 @@ def train_measured(
 ) -> TrainResult | None:
     """`train`, with its estimate told first; None where whoever was told doesn't want it to start.
 
-    Of many processes the first estimates, by its own part of the steps, and is the one to be told.
+    Of many processes the first estimates, by its own part of the steps, and is the one to be told. Where layers
+    are shared out all probe together, and the first one's numbers count.
 
     Without somebody to tell nothing is probed, and what can't fit by the shapes of the weights is refused.
 
@@ -90,7 +91,8 @@ def train_measured(
                 _estimate(watch, run, checkpoint, run_identity),
                 search_steps=steps,
                 search_evaluations=evaluations,
-            )
+            ),
+            everywhere=run.parts.sharded,
         )
         refuse_if_too_large(found, watch, run)
         on_estimate, estimate = watch.on_estimate, found
@@ -121,11 +123,8 @@ def train_measured(
 def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) -> TrainingEstimate:
     """Known from the run's folder, else probed if somebody is told, else from shapes alone."""
     path = checkpoint / ESTIMATE if checkpoint else None
-    if path and path.is_file():
-        record = json.loads(path.read_text())
-        if record["run"] == identity:
-            known = TrainingEstimate.from_json(record["estimate"])
-            return replace(known, available_bytes=available_bytes(run.device))
+    if known := run.by_first(lambda: _known(path, run, identity)):
+        return known
     planned = PlannedSteps(run)
     probed: Probed = probe(planned) if watch.on_estimate else unprobed(planned)
     evaluation_s = None
@@ -140,10 +139,20 @@ def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) ->
         held_bytes=probed.held_bytes,
         checkpoints=checkpoint is not None,
     )
-    if path and probed.step_s:
+    if path and probed.step_s and processes.is_first():
         content = json.dumps({"run": identity, "estimate": estimate.to_json()}, indent=1)
         write_atomic(path, content.encode())
     return estimate
+
+
+def _known(path: Path | None, run: Run, identity: str) -> TrainingEstimate | None:
+    record = json.loads(path.read_text()) if path and path.is_file() else {"run": None}
+    if record["run"] != identity:
+        return None
+    known = TrainingEstimate.from_json(record["estimate"])
+    # A run may be taken up by others than those for whom it was said what each of them would hold.
+    same = known.shared_among == (processes.num_processes() if run.parts.sharded else 1)
+    return replace(known, available_bytes=available_bytes(run.device)) if same else None
 
 
 def dev_seconds(weights: LocalWeights, model: Model, data: Data, dev: Sequence[Example]) -> float:

@@ -221,6 +221,11 @@ def test_qlora_says_what_is_missing(monkeypatch):
         FineTune(method="qlora")
 
 
+def test_qlora_is_not_shared_out():
+    with pytest.raises(RecipeError, match=r"'qlora' with shard; layers in four bits can't be shared out"):
+        FineTune(method="qlora", shard=True)
+
+
 def test_qlora_holds_the_layers_in_four_bits_and_nothing_else(base):
     model = with_method("qlora").apply(base, NO_DEV)
     weights = {n: p for n, p in model.engine.model.named_parameters() if ".lora_" not in n}
