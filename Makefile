@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-preference clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,7 +43,7 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill bench-fine-tune
+bench: bench-main bench-kill bench-fine-tune bench-preference
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
@@ -54,6 +54,9 @@ bench-kill: install
 # Installs its peers into an environment of their own.
 bench-fine-tune: install
 	$(BIN)/python benchmarks/fine_tune.py
+
+bench-preference: install
+	$(BIN)/python benchmarks/preference.py
 
 clean:
 	rm -rf $(VENV) demo-output .tailorbird

@@ -49,6 +49,7 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # select = "nearest"             # or "balanced", "fixed"
 # [fine_tune]
 # method = "lora"                # or "rslora", "dora", "pissa", "eva", "full"
+# objective = "dpo"              # for rows with "chosen" and "rejected": learn to prefer the first
 # epochs = 4
 """
 """What `tailor init` writes."""

@@ -71,7 +71,12 @@ def values_of(report: StepReport) -> dict[str, float]:
         "seconds": report.seconds,
         "epoch": report.epoch,
     }
-    return values if report.score is None else {**values, "dev_score": report.score}
+    rest = {
+        "dev_score": report.score,
+        "reward_margin": report.reward_margin,
+        "reward_accuracy": report.reward_accuracy,
+    }
+    return values | {name: value for name, value in rest.items() if value is not None}
 
 
 class TensorBoard:

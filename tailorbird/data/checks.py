@@ -135,11 +135,23 @@ def check_spaces(examples: Sequence[Example], seen: Survey, file: str) -> Iterat
 
 
 def check_preferences(seen: Survey, file: str) -> Iterator[Problem]:
-    """Answers that should not come: said, because not every technique learns from them."""
-    if seen.num_rejected:
-        what = f"{plural(seen.num_rejected, 'example')} with a rejected answer."
-        fix = "The preferred answer is the completion; techniques that learn from completions leave the other out."
-        yield Problem("info", file, what, fix)
+    """Answers that should not come: said, because techniques learn from them only where they are told to."""
+    count = len(seen.prompt_tokens)
+    if not seen.num_rejected:
+        return
+    if seen.num_rejected == count:
+        what = f"{plural(count, 'preference')}: every example has a rejected answer."
+        fix = (
+            'fine_tune learns to prefer the completions with objective = "dpo" under [fine_tune] in tailor.toml; '
+            "without it, it learns them alone."
+        )
+    else:
+        what = f"{seen.num_rejected:,} of {plural(count, 'example')} with a rejected answer."
+        fix = (
+            'The completions are learnt and the rejected answers left out; fine_tune\'s objective = "dpo" needs one '
+            "in every example."
+        )
+    yield Problem("info", file, what, fix)
 
 
 def check_labels(counts: Mapping[str, int], file: str) -> Iterator[Problem]:

@@ -10,6 +10,9 @@ from tailorbird.evaluation.comparison import seconds
 from tailorbird.evaluation.markup import escape, figure, page, row, section, table, tag
 from tailorbird.evaluation.training_charts import Curve, Point, curves_plot, smoothed
 
+LOSSES = {False: "Nats a token of the completions", True: "−log σ of the margin, mean of the preferences"}
+"""What the loss is, where completions are learnt and where preferences are."""
+REWARDS = (("Reward margin", "reward_margin"), ("Preferred rightly", "reward_accuracy"))
 NOTICEABLE = 0.05
 """A perplexity that rose by more than this part is told as something forgotten."""
 WELL_ESTIMATED = 0.25
@@ -77,14 +80,16 @@ def _curves(training: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], *, 
     loss = points(lambda step: step["loss"])
     scored = [step for step in steps if "score" in step]
     rates = _rates(steps)
+    preferences = any("reward_margin" in step for step in steps)
     charts = [
         figure(
             "Loss",
             curves_plot(
                 "Loss by step", [Curve(loss, "raw"), Curve(smoothed(loss, 10))], lambda y: f"{y:g}", last
             ),
-            "Nats a token of the completions, before each step; the strong line is the mean of about ten.",
+            f"{LOSSES[preferences]}, before each step; the strong line is the mean of about ten.",
         ),
+        *(_rewards(name, key, steps, last) for name, key in REWARDS if preferences),
         figure(
             "Score on dev",
             curves_plot(
@@ -122,6 +127,19 @@ def _curves(training: Mapping[str, Any], steps: Sequence[Mapping[str, Any]], *, 
     ]
     title = f"Curves of {training['stage']}" if named else "Curves"
     return section(title, f'<div class="charts">{"".join(charts)}</div>')
+
+
+def _rewards(name: str, key: str, steps: Sequence[Mapping[str, Any]], last: int) -> str:
+    """How far the preferred answers have gained on the rejected ones since the beginning."""
+    values = [(step["step"], step[key]) for step in steps if key in step]
+    text = {
+        "reward_margin": "β times what the preferred answers gained in log-probability on the rejected ones.",
+        "reward_accuracy": "The share of a step's preferences with a margin above 0.",
+    }[key]
+    plot = curves_plot(
+        f"{name} by step", [Curve(values, "raw"), Curve(smoothed(values, 10))], lambda y: f"{y:g}", last
+    )
+    return figure(name, plot, text)
 
 
 def _rates(steps: Sequence[Mapping[str, Any]]) -> list[Point]:

@@ -21,7 +21,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from tailorbird.models.causal import TransformersNetwork
 from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.fused import lora_linear, rms_norm, swiglu
-from tailorbird.network.packing import Pack, pack
+from tailorbird.network.packing import Pack, pack, pack_pairs
 from tailorbird.network.processes import num_processes
 from tailorbird.network.sharding import shard
 
@@ -133,8 +133,10 @@ class TrainingNetwork(TransformersNetwork):
             config._attn_implementation = ATTENTION  # noqa: SLF001
             for module, forward in replaced:
                 module.forward = forward
-            found = self.packed(pack([(*_PREFIX, *row) for row in _ROWS], len(_PREFIX)))
-            return _same(found, expected)
+            rows = [(*_PREFIX, *row) for row in _ROWS]
+            # The same stream twice: as two branches, and as one that forks.
+            packs = pack(rows, len(_PREFIX)), pack_pairs(rows, len(_PREFIX) // 2)
+            return all(_same(self.packed(packed), expected) for packed in packs)
         except (TypeError, ValueError, RuntimeError, NotImplementedError):
             return False  # an architecture that hands attention nothing, or something else
         finally:

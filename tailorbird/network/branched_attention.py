@@ -2,7 +2,8 @@
 
     branch b:  softmax([q_b K_pᵀ, mask(q_b K_bᵀ)] / √D) · [V_p; V_b]
 
-The prefix's keys meet the queries of all branches in one product; nothing is repeated for each branch.
+The prefix's keys meet the queries of all branches in one product; nothing is repeated for each branch. The
+mask hides what comes later and, where a branch forks, the first completion from the second.
 
 Legend: N tokens of the stream, L of the prefix, B branches, T tokens of the longest branch, H query
 heads, K key/value heads, G = H / K query heads to each of them, D width of one head.
@@ -66,19 +67,30 @@ def _branches(query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, packed: Pac
     value_KBTD = value_KND.index_select(1, rows_M).view(-1, B, T, D)
     large = H * B * T * (L + T) > WRITTEN_OUT or query_HND.is_cuda
     attend = _branches_streamed if large else _branches_written_out
-    gathered_HBTD = attend(query_HBTD, key_KBTD, value_KBTD, key_KND[:, :L], value_KND[:, :L], scale)
+    unseen_TT = _ahead(T, query_HND.device)
+    if packed.unseen is not None:
+        unseen_TT = unseen_TT | packed.unseen[:, None].to(query_HND.device)  # [B, 1, T, T]
+    gathered_HBTD = attend(
+        query_HBTD, key_KBTD, value_KBTD, key_KND[:, :L], value_KND[:, :L], unseen_TT, scale
+    )
     gathered_HMD = gathered_HBTD.reshape(H, B * T, D)
     return gathered_HMD if len(own_M) == B * T else gathered_HMD.index_select(1, own_M)
 
 
 def _branches_written_out(  # noqa: PLR0917 - queries, keys and values of the branches and of the prefix
-    query_HBTD: Tensor, key_KBTD: Tensor, value_KBTD: Tensor, key_KLD: Tensor, value_KLD: Tensor, scale: float
+    query_HBTD: Tensor,
+    key_KBTD: Tensor,
+    value_KBTD: Tensor,
+    key_KLD: Tensor,
+    value_KLD: Tensor,
+    unseen_TT: Tensor,
+    scale: float,
 ) -> Tensor:
     H, B, T, D = query_HBTD.shape
     K, L = key_KLD.shape[:2]
     query_KBMD = (query_HBTD * scale).reshape(K, H // K, B, T, D).transpose(1, 2).reshape(K, B, -1, D)
     own_KBGTT = (query_KBMD @ key_KBTD.transpose(2, 3)).view(K, B, -1, T, T)
-    own_KBMT = own_KBGTT.masked_fill(_ahead(T, query_HBTD.device), -torch.inf).reshape(K, B, -1, T)
+    own_KBMT = own_KBGTT.masked_fill(unseen_TT, -torch.inf).reshape(K, B, -1, T)
     if L:
         shared_KBML = (query_KBMD.reshape(K, -1, D) @ key_KLD.transpose(1, 2)).view(K, B, -1, L)
         weights_KBMS = torch.cat([shared_KBML, own_KBMT], dim=-1).softmax(-1)
@@ -90,15 +102,21 @@ def _branches_written_out(  # noqa: PLR0917 - queries, keys and values of the br
 
 
 def _branches_streamed(  # noqa: PLR0917 - as above
-    query_HBTD: Tensor, key_KBTD: Tensor, value_KBTD: Tensor, key_KLD: Tensor, value_KLD: Tensor, scale: float
+    query_HBTD: Tensor,
+    key_KBTD: Tensor,
+    value_KBTD: Tensor,
+    key_KLD: Tensor,
+    value_KLD: Tensor,
+    unseen_TT: Tensor,
+    scale: float,
 ) -> Tensor:
-    B, T = query_HBTD.shape[1:3]
+    B = query_HBTD.shape[1]
     L = key_KLD.shape[1]
     key_BKSD, value_BKSD = (
         torch.cat([shared_KLD[:, None].expand(-1, B, -1, -1), own_KBTD], dim=2).transpose(0, 1)
         for shared_KLD, own_KBTD in ((key_KLD, key_KBTD), (value_KLD, value_KBTD))
     )
-    sees_TS = torch.ones(T, L + T, dtype=torch.bool, device=query_HBTD.device).tril(L)
+    sees_TS = functional.pad(~unseen_TT, (L, 0), value=True)
     gathered_BHTD = functional.scaled_dot_product_attention(
         query_HBTD.transpose(0, 1), key_BKSD, value_BKSD, attn_mask=sees_TS, scale=scale, enable_gqa=True
     )

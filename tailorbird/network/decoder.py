@@ -174,7 +174,7 @@ class Decoder(nn.Module):
         Raises:
             ContextTooLong: one of its sequences exceeds the shape's context.
         """
-        self._check_fits(packed.prefix + packed.longest)
+        self._check_fits(max(packed.positions, default=-1) + 1)
         device = self.embedding.weight.device
         positions_1N = torch.tensor([packed.positions], device=device)
         rotation = rotation_of(positions_1N, self.shape.head_width, self.shape.rope_theta)

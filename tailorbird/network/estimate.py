@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from tailorbird.network import processes
 from tailorbird.network.batches import Batch, split
-from tailorbird.network.loss import shared_prefix
+from tailorbird.network.loss import forks, num_shared, shared_prefix, shares
 from tailorbird.network.memory import available_bytes, used_bytes
 from tailorbird.network.network import Network
 from tailorbird.network.optimizer import is_matrix
-from tailorbird.network.sequences import TokenSequence
+from tailorbird.network.sequences import Preference, Unit
 from tailorbird.network.settings import TrainSettings
 from tailorbird.network.sharding import layer_bytes
 from tailorbird.network.training import Run
@@ -70,6 +70,7 @@ class TrainingEstimate:
     search_steps: int = 0
     search_evaluations: int = 0
     shared_among: int = 1
+    reference_s: float = 0.0
 
     @property
     def search_s(self) -> float:
@@ -128,17 +129,18 @@ class Work:
         )
 
 
-def work_of(network: Network, sequences: Sequence[TokenSequence], settings: TrainSettings) -> list[Work]:
+def work_of(network: Network, sequences: Sequence[Unit], settings: TrainSettings) -> list[Work]:
     """The work of every batch of a step."""
-    share = settings.share_prefix and getattr(network, "shares_prefix", True)
-    batches = split(sequences, settings.max_batch_tokens, share=share)
-    return [_work(batch, shared_prefix(network, batch) if share else 0) for batch in batches]
+    share = shares(network, wanted=settings.share_prefix)
+    forked = forks(network, share=share)
+    batches = split(sequences, settings.max_batch_tokens, share=share, forked=forked)
+    return [_work(network, batch, share=share) for batch in batches]
 
 
-def _work(batch: Batch, prefix: int) -> Work:
-    computed = prefix + len(batch) * (batch.longest - prefix)
+def _work(network: Network, batch: Batch, *, share: bool) -> Work:
+    prefix, shared = (shared_prefix(network, batch), num_shared(network, batch)) if share else (0, 0)
     labels = sum(sequence.num_labels for sequence in batch.sequences)
-    return Work(batch.num_tokens, prefix * (len(batch) - 1), computed, labels)
+    return Work(batch.num_tokens, shared, batch.num_padded(prefix), labels)
 
 
 @dataclass(frozen=True)
@@ -193,7 +195,7 @@ class PlannedSteps:
         self.numbers = range(0, run.total_steps, -(-run.total_steps // MOST_STEPS))
         self.batches = [work_of(run.network, self.sequences(n), run.settings) for n in self.numbers]
 
-    def sequences(self, step: int) -> list[TokenSequence]:
+    def sequences(self, step: int) -> list[Unit]:
         """What one step learns from."""
         self.run.progress.step = step
         return self.run.next_sequences()
@@ -264,7 +266,14 @@ def estimate_of(
         longest=max(run.lengths),
         num_trained=num_trained,
         shared_among=processes.num_processes() if run.parts.sharded else 1,
+        # A forward pass without its backward pass, over every preference once.
+        reference_s=step_s * run.steps_per_epoch / (2 + trained_share) if _lack_references(run) else 0.0,
     )
+
+
+def _lack_references(run: Run) -> bool:
+    first = run.sequences[0]
+    return isinstance(first, Preference) and first.reference is None
 
 
 def evaluations_in(steps: int, run: Run) -> int:

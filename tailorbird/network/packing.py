@@ -5,6 +5,12 @@
 
 Every layer but attention treats each token by itself, so the stream goes through them without padding
 and without a token computed twice; attention branches (`branched_attention`).
+
+A branch may fork once more: two completions of one prompt stand in it one after the other, and the second
+doesn't see the first.
+
+    ids        p0 p1 p2 | a0 a1 x0 x1 y0 | …       a0 a1 the prompt's rest, x and y its completions
+    positions   0  1  2 |  3  4  5  6  5 | …
 """
 
 from __future__ import annotations
@@ -17,32 +23,65 @@ from itertools import accumulate, chain
 import torch
 from torch import Tensor
 
+Pieces = tuple[tuple[int, int], ...]
+"""Where a sequence's tokens lie: in ascending order the first position of each piece, and its row."""
+
 
 @dataclass(frozen=True)
 class Pack:
-    """A stream of N tokens: first the shared `prefix`, then each sequence's own, `lengths` of them.
+    """A stream of N tokens: first the shared `prefix`, then each branch's own, `lengths` of them.
+
+    `forks` tells of each branch which of its own tokens, from and to, those after them don't see; it is empty
+    where no branch forks, and every branch then is one sequence.
 
     Raises:
-        AssertionError: prefix and lengths don't add up to the number of ids.
+        AssertionError: prefix and lengths don't add up to the number of ids, or a fork lies outside its branch.
     """
 
     ids: tuple[int, ...]
     prefix: int
     lengths: tuple[int, ...]
+    forks: tuple[tuple[int, int], ...] = ()
 
     def __post_init__(self) -> None:
         assert self.prefix + sum(self.lengths) == len(self.ids), (self.prefix, self.lengths, len(self.ids))
+        if self.forks:
+            pairs = zip(self.forks, self.lengths, strict=True)
+            assert all(0 <= start <= end <= length for (start, end), length in pairs), (
+                self.forks,
+                self.lengths,
+            )
 
     @cached_property
     def positions(self) -> tuple[int, ...]:
         """Each token's place in its sequence."""
-        own = (range(self.prefix, self.prefix + length) for length in self.lengths)
+        forks = self.forks or [(length, length) for length in self.lengths]
+        own = (
+            chain(
+                range(self.prefix, self.prefix + end),
+                range(self.prefix + start, self.prefix + start + length - end),
+            )
+            for (start, end), length in zip(forks, self.lengths, strict=True)
+        )
         return tuple(chain(range(self.prefix), *own))
 
     @cached_property
     def starts(self) -> tuple[int, ...]:
-        """Where in the stream each sequence's own tokens begin."""
+        """Where in the stream each branch's own tokens begin."""
         return tuple(accumulate(self.lengths[:-1], initial=self.prefix))
+
+    @cached_property
+    def pieces(self) -> list[Pieces]:
+        """Of every sequence where its tokens lie, a fork's two sequences one after the other."""
+        shared: Pieces = ((0, 0),)
+        found: list[Pieces] = []
+        for number, start in enumerate(self.starts):
+            own = (*shared, (self.prefix, start))
+            found.append(own)
+            if self.forks:
+                first, second = self.forks[number]
+                found.append((*own, (self.prefix + first, start + second)))
+        return found
 
     @property
     def longest(self) -> int:
@@ -59,6 +98,16 @@ class Pack:
         )
 
     @cached_property
+    def unseen(self) -> Tensor | None:
+        """Which own tokens (last axis) an own token does not see though they come before it; None if none."""
+        if not self.forks:
+            return None
+        start_B11, end_B11 = torch.tensor(self.forks).T[:, :, None, None]
+        places_T = torch.arange(self.longest)
+        passed_BT1 = places_T[None, :, None] >= end_B11
+        return passed_BT1 & (places_T >= start_B11) & (places_T < end_B11)
+
+    @cached_property
     def own_rows(self) -> Tensor:
         """Which cells of the flattened rectangle are tokens, in the stream's order."""
         return (torch.arange(self.longest) < torch.tensor(self.lengths)[:, None]).flatten().nonzero()[:, 0]
@@ -72,3 +121,31 @@ def pack(rows: Sequence[tuple[int, ...]], prefix: int) -> Pack:
     """
     own = [row[prefix:] for row in rows]
     return Pack((*rows[0][:prefix], *chain.from_iterable(own)), prefix, tuple(map(len, own)))
+
+
+def pack_pairs(rows: Sequence[tuple[int, ...]], prefix: int) -> Pack:
+    """The same where every two rows are a pair: what both begin with stands in their branch once.
+
+    >>> pack_pairs([(7, 8, 1), (7, 8, 2, 3)], 1)
+    Pack(ids=(7, 8, 1, 2, 3), prefix=1, lengths=(4,), forks=((1, 2),))
+    """
+    branches: list[tuple[int, ...]] = []
+    forks: list[tuple[int, int]] = []
+    for first, second in zip(rows[::2], rows[1::2], strict=True):
+        stem = common_prefix([first, second])
+        branches.append(first[prefix:] + second[stem:])
+        forks.append((stem - prefix, len(first) - prefix))
+    ids = (*rows[0][:prefix], *chain.from_iterable(branches))
+    return Pack(ids, prefix, tuple(map(len, branches)), tuple(forks))
+
+
+def common_prefix(rows: Sequence[tuple[int, ...]]) -> int:
+    """How many leading tokens all rows have in common.
+
+    >>> common_prefix([(1, 2, 3), (1, 2, 4), (1, 2)])
+    2
+    """
+    first, last = min(rows), max(rows)
+    # Every row sorts between these two, so it begins with whatever they share.
+    shortest = min(len(first), len(last))
+    return next((n for n in range(shortest) if first[n] != last[n]), shortest)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
@@ -40,6 +41,13 @@ def compute_type(precision: Precision, width: int, *, device: str = "cpu") -> to
         return torch.bfloat16
     faster = width >= NARROW and bfloat16_gain(width) >= WORTH_IT
     return torch.bfloat16 if faster else torch.float32
+
+
+def bfloat16_products(device: torch.device, *, wanted: bool) -> contextlib.AbstractContextManager[Any]:
+    """Inside, products on a CUDA device are in bfloat16 if that is wanted; elsewhere nothing changes."""
+    if wanted and device.type == "cuda":
+        return torch.autocast("cuda", dtype=torch.bfloat16)
+    return contextlib.nullcontext()
 
 
 @lru_cache(maxsize=8)

@@ -15,7 +15,7 @@ from tailorbird.network.memory import PeakMemory, available_bytes, used_bytes
 from tailorbird.network.network import set_mode
 from tailorbird.network.optimizer import clip_gradients, make_optimizers
 from tailorbird.network.randomness import own_randomness
-from tailorbird.network.sequences import TokenSequence
+from tailorbird.network.sequences import Unit
 from tailorbird.network.training import Run
 
 LEAST_S, MOST_S = 2.0, 8.0
@@ -79,7 +79,7 @@ def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
     return Probed(seconds / work * mean + _optimizer_seconds(planned.run), sizes, held_bytes)
 
 
-def _typical(planned: PlannedSteps, sizes: Sizes) -> Iterator[tuple[list[TokenSequence], list[Work]]]:
+def _typical(planned: PlannedSteps, sizes: Sizes) -> Iterator[tuple[list[Unit], list[Work]]]:
     """Steps of median size and of the quartiles' in turn, without end."""
     order = sorted(range(len(planned.steps)), key=lambda n: sizes.multiply_adds(planned.steps[n]))
     for share in cycle((0.5, 0.25, 0.75)):
@@ -88,7 +88,7 @@ def _typical(planned: PlannedSteps, sizes: Sizes) -> Iterator[tuple[list[TokenSe
         yield sequences, work_of(planned.run.network, sequences, planned.run.settings)
 
 
-def _timed(run: Run, sequences: list[TokenSequence]) -> float:
+def _timed(run: Run, sequences: list[Unit]) -> float:
     started = time.perf_counter()
     run.own_gradients_of(sequences)
     if run.device.type == "cuda":
@@ -96,9 +96,7 @@ def _timed(run: Run, sequences: list[TokenSequence]) -> float:
     return time.perf_counter() - started
 
 
-def _measured(
-    run: Run, sequences: list[TokenSequence], batches: Sequence[Work], sizes: Sizes
-) -> tuple[float, Sizes]:
+def _measured(run: Run, sequences: list[Unit], batches: Sequence[Work], sizes: Sizes) -> tuple[float, Sizes]:
     """Seconds of a step, and the sizes with the bytes that one token of it took.
 
     Where layers are shared out the bytes stay those of the shapes: what is saved then includes gathered weights.

@@ -1,7 +1,8 @@
-"""What is learnt from: a prompt, which carries no loss, and a completion, which does."""
+"""What is learnt from: a prompt, which carries no loss, and a completion, which does; or two to prefer one."""
 
 from __future__ import annotations
 
+import hashlib
 from array import array
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,11 @@ class TokenSequence:
             raise DataError(f"A sequence's weight must be at least 0. Got {self.weight}.")
 
     @property
+    def sequences(self) -> tuple[TokenSequence]:
+        """Itself: see `Preference.sequences`."""
+        return (self,)
+
+    @property
     def inputs(self) -> tuple[int, ...]:
         """What the network reads: all tokens but the last, which is only predicted."""
         return (self.prompt + self.completion)[:-1]
@@ -43,6 +49,57 @@ class TokenSequence:
 
     def __len__(self) -> int:
         return len(self.prompt) + len(self.completion)
+
+
+@dataclass(frozen=True, slots=True)
+class Preference:
+    """Two completions of one prompt, of which the first is preferred.
+
+    `reference` is log π_ref(preferred) - log π_ref(rejected), in nats, under the model as it was before
+    training; None where it isn't known yet. Its length counts the tokens of both.
+
+    Raises:
+        AssertionError: the two differ in prompt or weight.
+    """
+
+    preferred: TokenSequence
+    rejected: TokenSequence
+    reference: float | None = None
+
+    def __post_init__(self) -> None:
+        assert self.preferred.prompt == self.rejected.prompt, "one prompt, two completions"
+        assert self.preferred.weight == self.rejected.weight, "a preference has one weight"
+
+    @property
+    def sequences(self) -> tuple[TokenSequence, TokenSequence]:
+        """The preferred one and the rejected one."""
+        return self.preferred, self.rejected
+
+    @property
+    def weight(self) -> float:
+        """Scales this preference's loss."""
+        return self.preferred.weight
+
+    @property
+    def num_labels(self) -> int:
+        """How many tokens carry loss in both; none if the weight is 0."""
+        return self.preferred.num_labels + self.rejected.num_labels
+
+    def __len__(self) -> int:
+        return len(self.preferred) + len(self.rejected)
+
+
+Unit = TokenSequence | Preference
+"""What a step counts in: its sequences stay together."""
+
+
+def add_to_hash(digest: hashlib.blake2b, units: Iterable[Unit]) -> None:
+    """Add all that decides what is learnt from these units; references follow from it."""
+    for unit in units:
+        digest.update(b"prefer:" if isinstance(unit, Preference) else b"")
+        for sequence in unit.sequences:
+            digest.update(f"{len(sequence.prompt)},{len(sequence.completion)},{sequence.weight!r}:".encode())
+            digest.update(array("q", sequence.prompt + sequence.completion).tobytes())
 
 
 class Blocks(Sequence[TokenSequence]):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from tailorbird.errors import RecipeError
@@ -35,6 +35,8 @@ class TrainSettings:
         checkpoint_every_steps: Steps between checkpoints instead of seconds, if given.
         bf16_on_cuda: Compute in bfloat16 (parameters stay as they are) where they lie on a CUDA device.
         share_prefix: Compute the tokens that all sequences of a batch begin with once.
+        beta: Learn preferences, by DPO; the larger, the nearer the model stays to what it was. None learns
+            completions.
     """
 
     learning_rate: float = 5e-4
@@ -55,11 +57,12 @@ class TrainSettings:
     checkpoint_every_steps: int | None = None
     bf16_on_cuda: bool = True
     share_prefix: bool = True
+    beta: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("learning_rate", "epochs", "clip_norm", "evaluations_per_epoch"):
+        for name in ("learning_rate", "epochs", "clip_norm", "evaluations_per_epoch", "beta"):
             value = getattr(self, name)
-            if not 0 < value < math.inf:
+            if value is not None and not 0 < value < math.inf:
                 raise RecipeError(f"{name} must be above 0 and finite. Got {value!r}.")
         for name in ("batch_size", "max_batch_tokens", "max_steps", "patience", "checkpoint_every_steps"):
             value = getattr(self, name)
@@ -80,7 +83,9 @@ class TrainSettings:
 class StepReport:
     """One step of training, as told to `on_step`.
 
-    `loss` is the mean negative log-likelihood of a labelled token, in nats, before the step;
+    `loss` is the mean negative log-likelihood of a labelled token, in nats, before the step, or the mean loss
+    of a preference (see `objectives`); of preferences, `reward_margin` is the mean margin m and
+    `reward_accuracy` the share of those with m above 0, both before the step;
     `gradient_norm` is the norm before clipping; `tokens`, those of them that were `shared_tokens` and not
     computed, and `seconds` count from the run's beginning; `score` is set where `dev_score` was asked
     after this step; `epoch` is how many passes over the sequences are done.
@@ -96,6 +101,23 @@ class StepReport:
     score: float | None = None
     shared_tokens: int = 0
     epoch: float = 0.0
+    reward_margin: float | None = None
+    reward_accuracy: float | None = None
+
+
+@dataclass
+class Progress:
+    """How far a run has come; JSON-like."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list[float])
+    best_step: int | None = None
+    best_score: float | None = None
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+    tokens: int = 0
+    shared_tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from tailorbird.errors import RecipeError, Unsupported
 from tailorbird.network import processes
 from tailorbird.network.batches import Batch
 from tailorbird.network.optimizer import clip_gradients
-from tailorbird.network.sequences import TokenSequence
+from tailorbird.network.sequences import Unit
 
 
 def twin_of(module: nn.Module) -> Any:
@@ -216,7 +216,7 @@ class Parts:
             parameter.grad = None
 
     def rounds(
-        self, batches: Sequence[Batch], sequences: Iterable[TokenSequence], device: torch.device
+        self, batches: Sequence[Batch], sequences: Iterable[Unit], device: torch.device
     ) -> list[tuple[Batch, bool]]:
         """The batches of a step, and whether they count.
 

@@ -1,6 +1,6 @@
 """The one training loop: fine-tuning and training from scratch both call `train`.
 
-    for each step:   gradient of  Σ nll / Σ labels  →  clip  →  optimizer step at the scheduled rate
+    for each step:   gradient of the objective's loss  →  clip  →  optimizer step at the scheduled rate
     now and then:    dev_score?  keep the best parameters, stop if they no longer improve
                      checkpoint: all that the rest of the run depends on
 
@@ -14,16 +14,13 @@ of them, or fewer.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import math
 import signal
 import time
-from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -31,27 +28,27 @@ from torch import Tensor, nn
 from tailorbird.errors import DataError, RecipeError, TrainingDiverged
 from tailorbird.network import processes
 from tailorbird.network.batches import plan_epoch, share_out, split
-from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.interruption import postponed_signals
-from tailorbird.network.loss import completion_loss, shared_prefix
-from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile
+from tailorbird.network.keeper import Keeper, identity_of
+from tailorbird.network.loss import forks, num_shared, shares
 from tailorbird.network.network import Network, set_mode
-from tailorbird.network.optimizer import make_optimizers, moved_by, set_learning_rate
-from tailorbird.network.randomness import own_randomness, random_state, seed_of, set_random_state
+from tailorbird.network.objectives import objective_of
+from tailorbird.network.optimizer import make_optimizers, set_learning_rate
+from tailorbird.network.precision import bfloat16_products
+from tailorbird.network.randomness import own_randomness, seed_of
 from tailorbird.network.schedule import schedule_factor
-from tailorbird.network.sequences import TokenSequence
-from tailorbird.network.settings import StepReport, TrainResult, TrainSettings
+from tailorbird.network.sequences import Unit
+from tailorbird.network.settings import Progress, StepReport, TrainResult, TrainSettings
 from tailorbird.network.sharding import Parts
+from tailorbird.network.untrained import referenced
 
 T = TypeVar("T")
-
-NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
 
 
 def train(
     network: Network,
     parameters: Mapping[str, nn.Parameter],
-    sequences: Sequence[TokenSequence],
+    sequences: Sequence[Unit],
     settings: TrainSettings,
     *,
     dev_score: Callable[[], float] | None = None,
@@ -59,13 +56,14 @@ def train(
     identity: str = "",
     on_step: Callable[[StepReport], None] | None = None,
 ) -> TrainResult:
-    """Train `parameters` of `network` in place on the completions of `sequences`.
+    """Train `parameters` of `network` in place on `sequences`, or on preferences where settings say so.
 
     Args:
         network: Anything that computes hidden states; put into training mode for steps and into
             evaluation mode for `dev_score` and afterwards, if it has a method `train`.
         parameters: What is trained, by unique names; all on one device, where the work is done.
-        sequences: What is learnt; sequences without a label are passed over.
+        sequences: What is learnt; those without a label are passed over. Preferences without a reference get
+            it from the network as it is now.
         settings: How the run goes.
         dev_score: The task's metric on held-out examples, higher is better. With it, the parameters
             with the best score are put back at the end; without it, the last ones stay.
@@ -77,7 +75,7 @@ def train(
     Raises:
         DataError: No sequence has a token to learn.
         RecipeError: The loss, the gradient or the score is no longer a finite number; or other processes
-            would train something else.
+            would train something else; or the settings ask for the other kind of `sequences`.
         ProcessLost: Another process ended.
     """
     learnable = [n for n, sequence in enumerate(sequences) if sequence.num_labels]
@@ -91,6 +89,15 @@ def train(
     if processes.together():
         ways = f"{'kept' if checkpoint else 'not kept'}, {'sharded' if run.parts.sharded else 'whole'}"
         processes.require_alike(f"{identity_of(run, identity)}, {ways}")
+    run.sequences = referenced(
+        network,
+        learnt,
+        settings,
+        run.device,
+        folder=checkpoint,
+        identity=identity,
+        everywhere=run.parts.sharded,
+    )
     keeper = Keeper(checkpoint, run, identity) if checkpoint else None
     stop = 0
     postponed = postponed_signals() if keeper else contextlib.nullcontext(lambda: None)
@@ -119,21 +126,6 @@ def train(
     return run.result()
 
 
-@dataclass
-class Progress:
-    """How far a run has come; JSON-like."""
-
-    step: int = 0
-    losses: list[float] = field(default_factory=list[float])
-    best_step: int | None = None
-    best_score: float | None = None
-    evaluations_since_best: int = 0
-    stopped_early: bool = False
-    tokens: int = 0
-    shared_tokens: int = 0
-    seconds: float = 0.0
-
-
 class Run:
     """A training run under way: what is trained, on what, and how far it has come."""
 
@@ -141,7 +133,7 @@ class Run:
         self,
         network: Network,
         parameters: dict[str, nn.Parameter],
-        sequences: Sequence[TokenSequence],
+        sequences: Sequence[Unit],
         settings: TrainSettings,
         dev_score: Callable[[], float] | None,
     ) -> None:
@@ -156,6 +148,8 @@ class Run:
         self.parameters = parameters
         self.sequences = sequences
         self.settings = settings
+        self.objective = objective_of(sequences, settings)
+        self.told: dict[str, float] = {}
         self.dev_score = dev_score
         self.device = next(iter(parameters.values())).device
         self.parts = Parts(parameters, settings.optimizer)
@@ -220,10 +214,18 @@ class Run:
         progress.step += 1
         progress.losses.append(loss)
         return StepReport(
-            progress.step, self.total_steps, loss, learning_rate, norm, progress.tokens, progress.seconds
+            progress.step,
+            self.total_steps,
+            loss,
+            learning_rate,
+            norm,
+            progress.tokens,
+            progress.seconds,
+            reward_margin=self.told.get("reward_margin"),
+            reward_accuracy=self.told.get("reward_accuracy"),
         )
 
-    def next_sequences(self) -> list[TokenSequence]:
+    def next_sequences(self) -> list[Unit]:
         """The sequences of the coming step."""
         epoch, number = divmod(self.progress.step, self.steps_per_epoch)
         if self._epoch_plan[0] != epoch:
@@ -232,49 +234,45 @@ class Run:
             self._epoch_plan = (epoch, plan)
         return [self.sequences[n] for n in self._epoch_plan[1][number]]
 
-    def gradients_of(self, sequences: list[TokenSequence]) -> float:
-        """Set the gradients of the mean loss over all labels of the step; that loss."""
+    def gradients_of(self, sequences: list[Unit]) -> float:
+        """Set the gradients of the step's mean loss; that loss."""
         progress = self.progress
         before = progress.tokens, progress.shared_tokens
-        loss = self.own_gradients_of(sequences)
+        own = self.own_gradients_of(sequences)
         self.parts.sum_gradients()
-        found = (loss, progress.tokens - before[0], progress.shared_tokens - before[1])
-        loss, tokens, shared = processes.summed(found, self.device)
+        found = (*own, progress.tokens - before[0], progress.shared_tokens - before[1])
+        loss, *told, tokens, shared = processes.summed(found, self.device)
         progress.tokens, progress.shared_tokens = before[0] + int(tokens), before[1] + int(shared)
+        self.told = dict(zip(self.objective.tells, told, strict=True))
         return loss
 
-    def own_gradients_of(self, sequences: list[TokenSequence]) -> float:
-        """Set this process's summand of the gradients of a step; its summand of the loss."""
+    def own_gradients_of(self, sequences: list[Unit]) -> list[float]:
+        """Set this process's summand of the gradients of a step; its summands of the loss and what is told."""
         self.parts.forget_gradients()
-        share = self.settings.share_prefix and getattr(self.network, "shares_prefix", True)
-        num_labels = sum(sequence.weight * sequence.num_labels for sequence in sequences)
-        part = self.own_part(sequences, share=share)
-        batches = split(part, self.settings.max_batch_tokens, share=share) if part else []
-        step_loss = 0.0
+        share = shares(self.network, wanted=self.settings.share_prefix)
+        objective, forked = self.objective, forks(self.network, share=share)
+        divisor = objective.divisor(sequences)
+        part = self.own_part(sequences, share=share, forked=forked)
+        batches = split(part, self.settings.max_batch_tokens, share=share, forked=forked) if part else []
+        found = [0.0] * (1 + len(objective.tells))
         for batch, counts in self.parts.rounds(batches, sequences, self.device):
             with processes.lost_if_group_fails():
-                with self.precision():
-                    nll, _ = completion_loss(self.network, batch, device=self.device, share=share)
-                (nll / num_labels if counts else 0.0 * nll).backward()
+                with bfloat16_products(self.device, wanted=self.settings.bf16_on_cuda):
+                    loss, told = objective.sums(self.network, batch, device=self.device, share=share)
+                (loss / divisor if counts else 0.0 * loss).backward()
             if not counts:
                 continue
-            step_loss += float(nll.detach()) / num_labels
+            sums = (float(loss.detach()), *told)
+            found = [value + sum_ / divisor for value, sum_ in zip(found, sums, strict=True)]
             self.progress.tokens += batch.num_tokens
-            if share:
-                self.progress.shared_tokens += shared_prefix(self.network, batch) * (len(batch) - 1)
-        return step_loss
+            self.progress.shared_tokens += num_shared(self.network, batch) if share else 0
+        return found
 
-    def own_part(self, sequences: list[TokenSequence], *, share: bool) -> list[TokenSequence]:
-        """Those sequences of a step that this process computes."""
+    def own_part(self, sequences: list[Unit], *, share: bool, forked: bool) -> list[Unit]:
+        """Those of a step that this process computes."""
         if not processes.together():
             return sequences
-        return share_out(sequences, processes.num_processes(), share=share)[processes.rank()]
-
-    def precision(self) -> contextlib.AbstractContextManager[Any]:
-        """Automatic bfloat16 on a CUDA device, if wished for."""
-        if self.settings.bf16_on_cuda and self.device.type == "cuda":
-            return torch.autocast("cuda", dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        return share_out(sequences, processes.num_processes(), share=share, forked=forked)[processes.rank()]
 
     def evaluation_is_due(self) -> bool:
         """Whether `dev_score` is to be asked after the step just done."""
@@ -330,120 +328,3 @@ class Run:
             shared_tokens=progress.shared_tokens,
             seconds=progress.seconds,
         )
-
-
-class Keeper:
-    """Writes a run's checkpoints and takes a run up from them; of many processes the first alone writes."""
-
-    def __init__(self, folder: Path, run: Run, identity: str) -> None:
-        self.folder = folder
-        self.run = run
-        self.identity = identity_of(run, identity)
-        self.metrics = MetricsFile(folder / METRICS_FILE, facts_of(run, self.identity))
-        self.last_step = 0
-        self.last_time = time.perf_counter()
-
-    def add(self, report: StepReport) -> None:
-        """Note a step, and write a checkpoint if one is due."""
-        if processes.is_first():
-            self.metrics.add(report)
-        if processes.is_first() or self.run.parts.sharded:
-            self.keep_if_due()
-
-    def keep_if_due(self) -> None:
-        """Write a checkpoint if the settings ask for one now, and always when the run has ended."""
-        settings, progress = self.run.settings, self.run.progress
-        every = settings.checkpoint_every_steps
-        late = time.perf_counter() - self.last_time >= settings.checkpoint_every_s
-        due = self.run.by_first(lambda: late) if every is None else progress.step - self.last_step >= every
-        if due or progress.stopped_early or progress.step == self.run.total_steps:
-            self.keep()
-
-    def keep(self) -> None:
-        """Write a checkpoint, if the last one is of an earlier step; where parts are sharded, all together."""
-        run, first = self.run, processes.is_first()
-        if self.last_step == run.progress.step or not (first or run.parts.sharded):
-            return
-        whole = {name: run.parts.whole(tensor, part) for name, tensor, part in self._kept()}
-        if first:
-            self.metrics.sync()
-            whole |= {f"random.{kind}": state for kind, state in random_state(run.device).items()}
-            save_checkpoint(self.folder, self.identity, run.progress.step, whole, asdict(run.progress))
-        self.last_step = run.progress.step
-        self.last_time = time.perf_counter()
-
-    def _kept(self) -> Iterator[tuple[str, Tensor, nn.Parameter]]:
-        """What goes into a checkpoint, by name, with the part that it goes with."""
-        run = self.run
-        yield from ((f"parameter.{name}", part, part) for name, part in run.parts.own.items())
-        yield from ((f"best.{name}", tensor, run.parts.own[name]) for name, tensor in run.best.items())
-        for number, optimizer in enumerate(run.optimizers):
-            moved = moved_by(optimizer)
-            for index, state in optimizer.state_dict()["state"].items():
-                for key, value in state.items():
-                    yield f"optimizer.{number}.{index}.{key}", value, moved[index]
-
-    def take_up(self) -> None:
-        """Put the run where its newest whole checkpoint left it, if there is one."""
-        tensors: dict[str, Tensor] = {}
-        facts = processes.from_first(lambda: self._read(tensors))
-        if facts is not None:
-            self._restore(processes.each_from_first(tensors), facts)
-        if processes.is_first():
-            self.metrics.take_up(self.run.progress.step)
-
-    def _read(self, tensors: dict[str, Tensor]) -> dict[str, Any] | None:
-        """The newest checkpoint's facts, and into `tensors` its tensors."""
-        found = latest_checkpoint(self.folder, self.identity)
-        tensors.update(found[0] if found else {})
-        return found[1] if found else None
-
-    @torch.no_grad()
-    def _restore(self, tensors: Iterable[tuple[str, Tensor]], facts: Mapping[str, Any]) -> None:
-        run = self.run
-        own, cut = run.parts.own, run.parts.cut
-        run.progress, run.best = Progress(**facts), {}
-        states: list[dict[int, dict[str, Tensor]]] = [{} for _ in run.optimizers]
-        moved = [moved_by(optimizer) for optimizer in run.optimizers]
-        random: dict[str, Tensor] = {}
-        for place, tensor in tensors:
-            kind, _, name = place.partition(".")
-            if kind == "parameter":
-                own[name].copy_(cut(tensor, own[name]))
-            elif kind == "best":
-                run.best[name] = cut(tensor, own[name]).to(run.device)
-            elif kind == "optimizer":
-                number, index, key = name.split(".")
-                state = states[int(number)].setdefault(int(index), {})
-                state[key] = cut(tensor, moved[int(number)][int(index)])
-            else:
-                random[name] = tensor
-        for optimizer, state in zip(run.optimizers, states, strict=True):
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        set_random_state(random)
-        self.last_step = run.progress.step
-
-
-def facts_of(run: Run, identity: str) -> dict[str, Any]:
-    """What a run is, for the first line of its `metrics.jsonl`."""
-    return {
-        "run": identity,
-        "total_steps": run.total_steps,
-        "steps_per_epoch": run.steps_per_epoch,
-        "num_sequences": len(run.sequences),
-        "num_trained": sum(parameter.numel() for parameter in run.parameters.values()),
-        "settings": {
-            key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY
-        },
-    }
-
-
-def identity_of(run: Run, identity: str) -> str:
-    """A hash of all that decides how a run goes: its settings, sequences, parameters' names and shapes."""
-    settings = {key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY}
-    shapes = {name: list(tensor.shape) for name, tensor in run.parameters.items()}
-    digest = hashlib.blake2b(json.dumps([identity, settings, shapes], sort_keys=True).encode(), digest_size=8)
-    for sequence in run.sequences:
-        digest.update(f"{len(sequence.prompt)},{len(sequence.completion)},{sequence.weight!r}:".encode())
-        digest.update(array("q", sequence.prompt + sequence.completion).tobytes())
-    return digest.hexdigest()

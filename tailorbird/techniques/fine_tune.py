@@ -1,6 +1,11 @@
-"""Fine-tuning: train the weights on prompt/completion pairs, seen through the model's wrappers.
+"""Fine-tuning: train the weights on examples, seen through the model's wrappers.
 
-Loss is on the completion and its stop token alone. What is trained, by `method`:
+What is learnt, by `objective`:
+
+    supervised   completions: loss is on the completion and its stop token alone
+    dpo          preferences: completions above rejected ones        Rafailov et al. 2023, arXiv 2305.18290
+
+What is trained, by `method`:
 
     lora     W stays, W + (α/r)·B·A answers, at every linear layer     Hu et al. 2021, arXiv 2106.09685
     rslora   LoRA, scaled by α/√r, so that high ranks learn as fast    Kalajdzievski 2023, arXiv 2312.03732
@@ -16,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -36,13 +41,19 @@ from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
 from tailorbird.network.sharding import require_others
 from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
-from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
+from tailorbird.techniques.through_wrappers import (
+    OnEstimate,
+    OnStep,
+    dev_score,
+    to_preferences,
+    to_sequences,
+)
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
     from tailorbird.models.training_network import TrainingNetwork
     from tailorbird.network.network import Network
-    from tailorbird.network.sequences import TokenSequence
+    from tailorbird.network.sequences import Unit
     from tailorbird.network.settings import TrainSettings
 
 log = logging.getLogger(__name__)
@@ -50,8 +61,15 @@ log = logging.getLogger(__name__)
 Method = Literal["lora", "rslora", "dora", "pissa", "eva", "qlora", "full"]
 """What is trained; see the top of this file."""
 
+Objective = Literal["supervised", "dpo"]
+"""What is learnt; see the top of this file."""
+
 SEEN_EXAMPLES = 3000
 """Examples shown in all, by default: small sets are passed over more often than large ones."""
+DPO_SHARE = 0.1
+"""The part of the supervised learning rates at which preferences are learnt."""
+DPO_EPOCHS = 3
+"""Passes over preferences, at most, by default."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +80,8 @@ class FineTune:
     merge them into the weights first.
 
     Args:
+        objective: what is learnt: "supervised", the completions; or "dpo", to prefer them to the rejected
+            answers, which every training example must then have.
         method: what is trained: "lora", "rslora", "dora", "pissa", "eva", "qlora" or "full". All but the last
             two leave the base's weights alone and share them. "dora" is slower, and is the one whose layers
             can't be merged for export; "pissa" stores layers of twice the rank; "qlora" takes the least
@@ -70,8 +90,11 @@ class FineTune:
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
         learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
-            1e-3, for "full" a tenth of it. Several rates, or "auto" for 3e-4, 1e-3 and 3e-3, race on dev first.
-        epochs: passes over the training examples; None chooses by their number (`epochs_for`).
+            1e-3, for "full" a tenth of it, for "dpo" a tenth again. Several rates, or "auto" for 3e-4, 1e-3 and
+            3e-3 (or those tenths), race on dev first.
+        epochs: passes over the training examples; None chooses by their number (`epochs_for`), for "dpo" 3 of
+            them at most.
+        beta: of "dpo", above 0: the larger, the nearer the model stays to what it was.
         batch_size: examples a step.
         max_examples: examples to train on, at most; None is all of them.
         patience: evaluations on dev without a better score before it stops.
@@ -93,11 +116,13 @@ class FineTune:
             bitsandbytes.
     """
 
+    objective: Objective = "supervised"
     method: Method = "lora"
     rank: int = 16
     alpha: int | None = None
     learning_rate: float | str | tuple[float, ...] | None = None
     epochs: float | None = None
+    beta: float = 0.1
     batch_size: int = 8
     max_examples: int | None = None
     patience: int = 3
@@ -113,6 +138,12 @@ class FineTune:
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
             raise RecipeError(f"fine_tune: rank is {self.rank}; expected 1 to 512. 8 to 64 are usual.")
+        if self.objective not in get_args(Objective):
+            raise RecipeError(
+                f"fine_tune: objective is {self.objective!r}; expected one of {list(get_args(Objective))}."
+            )
+        if not 0 < self.beta < math.inf:
+            raise RecipeError(f"fine_tune: beta is {self.beta}; expected above 0. 0.05 to 0.5 are usual.")
         check_method(self.method)
         check_precision(self.precision)
         if self.shard and self.method == "qlora":
@@ -128,7 +159,7 @@ class FineTune:
 
     def _rates(self) -> tuple[float, ...]:
         """The rates to choose from; empty where what was given is none."""
-        share = 0.1 if self.method == "full" else 1.0
+        share = (0.1 if self.method == "full" else 1.0) * (DPO_SHARE if self.objective == "dpo" else 1.0)
         match self.learning_rate:
             case None:
                 return (1e-3 * share,)
@@ -162,7 +193,8 @@ class FineTune:
         if self.shard:
             require_others()
         with weights.engine.lock:
-            sequences = to_sequences(weights, model, data, data.train[: self.max_examples])
+            to_units = to_preferences if self.objective == "dpo" else to_sequences
+            sequences = to_units(weights, model, data, data.train[: self.max_examples])
             if self.method == "full":
                 return self._train_copy(weights, sequences, model, data)
             if self.method == "qlora":
@@ -170,7 +202,7 @@ class FineTune:
             return self._train_layers(weights, sequences, model, data)
 
     def _train_copy(
-        self, weights: LocalWeights, sequences: list[TokenSequence], model: Model, data: Data
+        self, weights: LocalWeights, sequences: Sequence[Unit], model: Model, data: Data
     ) -> LocalWeights:
         from tailorbird.models.own_copy import own_copy
 
@@ -184,7 +216,7 @@ class FineTune:
         return trained
 
     def _train_layers(
-        self, weights: LocalWeights, sequences: list[TokenSequence], model: Model, data: Data
+        self, weights: LocalWeights, sequences: Sequence[Unit], model: Model, data: Data
     ) -> LocalWeights:
         engine, adapter = weights.engine, new_adapter_name()
         trained = replace(weights, adapter=adapter)
@@ -206,7 +238,7 @@ class FineTune:
         self,
         weights: LocalWeights,
         base: Engine,
-        sequences: list[TokenSequence],
+        sequences: Sequence[Unit],
         model: Model,
         data: Data,
         *,
@@ -231,7 +263,7 @@ class FineTune:
             def score_on_dev() -> float:
                 return dev_score(trained, model, data, dev)
 
-            def search(settings: TrainSettings) -> TrainSettings:
+            def search(settings: TrainSettings, sequences: Sequence[Unit]) -> TrainSettings:
                 trials = _Trials(
                     network, parameters, sequences, settings, score_on_dev, self.checkpoint, identity
                 )
@@ -302,11 +334,12 @@ class FineTune:
             torch.manual_seed(self.seed)
             engine.add_adapter(adapter, config)
 
-    def _set_start(self, engine: Engine, adapter: str, sequences: list[TokenSequence]) -> None:
+    def _set_start(self, engine: Engine, adapter: str, sequences: Sequence[Unit]) -> None:
         if self.method == "pissa":
             start_at_weights(engine, adapter, self.seed)
         elif self.method == "eva":
-            start_at_inputs(engine, adapter, [s.prompt + s.completion for s in sequences], self.seed)
+            read = [s.prompt + s.completion for unit in sequences for s in unit.sequences]
+            start_at_inputs(engine, adapter, read, self.seed)
 
     def settings(self, num_examples: int) -> TrainSettings:
         """The loop's settings for so many examples."""
@@ -314,13 +347,18 @@ class FineTune:
 
         return TrainSettings(
             learning_rate=self._rates()[0],
-            epochs=epochs_for(num_examples) if self.epochs is None else self.epochs,
+            epochs=self._default_epochs(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
             patience=self.patience,
             seed=self.seed,
             checkpoint_every_s=20.0,
+            beta=self.beta if self.objective == "dpo" else None,
         )
+
+    def _default_epochs(self, num_examples: int) -> int:
+        epochs = epochs_for(num_examples)
+        return min(epochs, DPO_EPOCHS) if self.objective == "dpo" else epochs
 
 
 class _Trials:
@@ -330,7 +368,7 @@ class _Trials:
         self,
         network: Network,
         parameters: dict[str, torch.nn.Parameter],
-        sequences: list[TokenSequence],
+        sequences: Sequence[Unit],
         settings: TrainSettings,
         dev_score: Callable[[], float],
         checkpoint: Path | None,

@@ -21,16 +21,18 @@ from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model
 from tailorbird.network import processes
 from tailorbird.network.estimate import PlannedSteps, TrainingEstimate, estimate_of, evaluations_in
+from tailorbird.network.keeper import facts_of, identity_of
 from tailorbird.network.memory import PeakMemory, available_bytes
 from tailorbird.network.probe import Probed, probe, unprobed
-from tailorbird.network.training import Run, facts_of, identity_of, train
+from tailorbird.network.training import Run, train
+from tailorbird.network.untrained import referenced
 from tailorbird.records import Example
 from tailorbird.techniques.rate_race import RACE
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score
 
 if TYPE_CHECKING:
     from tailorbird.network.network import Network
-    from tailorbird.network.sequences import TokenSequence
+    from tailorbird.network.sequences import Unit
     from tailorbird.network.settings import TrainResult, TrainSettings
 
 ESTIMATE, TRAINING = "estimate.json", "training.json"
@@ -46,15 +48,15 @@ class Watch:
 
     `dev_seconds` measures how long one evaluation on dev takes. `dial` is the technique's setting that
     decides how much is trained: its name, its value, and the power with which the trained numbers grow.
-    `search` chooses settings after the estimate was told and before training; `searched` are its steps and
-    evaluations.
+    `search` chooses settings for what is learnt, after the estimate was told and before training; `searched`
+    are its steps and evaluations.
     """
 
     stage: str
     on_estimate: OnEstimate | None = None
     dev_seconds: Callable[[], float] | None = None
     dial: tuple[str, int, int] = ("rank", 1, 1)
-    search: Callable[[TrainSettings], TrainSettings] | None = None
+    search: Callable[[TrainSettings, Sequence[Unit]], TrainSettings] | None = None
     searched: tuple[int, int] = (0, 0)
 
 
@@ -62,7 +64,7 @@ def train_measured(
     watch: Watch,
     network: Network,
     parameters: Mapping[str, Any],
-    sequences: Sequence[TokenSequence],
+    sequences: Sequence[Unit],
     settings: TrainSettings,
     *,
     dev_score: Callable[[], float] | None = None,
@@ -76,6 +78,7 @@ def train_measured(
     are shared out all probe together, and the first one's numbers count.
 
     Without somebody to tell nothing is probed, and what can't fit by the shapes of the weights is refused.
+    Preferences get their reference once, before a search for settings begins.
 
     Raises:
         OutOfMemory: it needs more than is free.
@@ -99,9 +102,10 @@ def train_measured(
         if on_estimate and not processes.from_first(lambda: on_estimate(found)):
             return None
         del run
-    if learnable and watch.search:
-        settings = watch.search(settings)
     device = next(iter(parameters.values())).device
+    sequences = referenced(network, sequences, settings, device, folder=checkpoint, identity=identity)
+    if learnable and watch.search:
+        settings = watch.search(settings, sequences)
     with PeakMemory(device) as peak:
         result = train(
             network,
@@ -146,8 +150,8 @@ def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) ->
 
 
 def _known(path: Path | None, run: Run, identity: str) -> TrainingEstimate | None:
-    record = json.loads(path.read_text()) if path and path.is_file() else {"run": None}
-    if record["run"] != identity:
+    record: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
+    if record.get("run") != identity:
         return None
     known = TrainingEstimate.from_json(record["estimate"])
     # A run may be taken up by others than those for whom it was said what each of them would hold.

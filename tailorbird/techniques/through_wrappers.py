@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from tailorbird.data.task import Data
@@ -10,12 +10,12 @@ from tailorbird.errors import ContextTooLong, DataError
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, as_seen_by_weights, on_weights
-from tailorbird.records import Example
+from tailorbird.records import Example, Request
 
 if TYPE_CHECKING:
     from tailorbird.models.chat_template import ChatTemplate
     from tailorbird.network.estimate import TrainingEstimate
-    from tailorbird.network.sequences import TokenSequence
+    from tailorbird.network.sequences import Preference, TokenSequence
     from tailorbird.network.settings import StepReport
 
 OnStep = Callable[["StepReport"], None]
@@ -38,6 +38,42 @@ def to_sequences(
     return sequences
 
 
+def to_preferences(
+    weights: LocalWeights, model: Model, data: Data, examples: Sequence[Example]
+) -> list[Preference]:
+    """The examples as tokens, each with its preferred and its rejected completion, as `to_sequences` does.
+
+    Raises:
+        DataError: an example has no rejected answer; or as for `to_sequences`.
+    """
+    from tailorbird.network.sequences import Preference
+
+    template = weights.engine.template
+    preferences: list[Preference] = []
+    refuse_unpaired(examples)
+    for example, request in _reaching(model, data, examples):
+        answers = (example.completion, example.rejected or "")
+        preferred, rejected = _sequences(template, example, request, answers)
+        preferences.append(Preference(preferred, rejected))
+    refuse_unlearnable(template, [p.preferred for p in preferences], len(examples))
+    return preferences
+
+
+def refuse_unpaired(examples: Sequence[Example]) -> None:
+    """Preferences can be learnt where every example has a rejected answer.
+
+    Raises:
+        DataError: one has none.
+    """
+    lone = [place_of(example) for example in examples if example.rejected is None and example.weight]
+    if lone:
+        raise DataError(
+            f"{lone[0]}: no rejected answer, and so in {len(lone)} of {len(examples)} training examples; "
+            "expected in all to learn preferences. Give each row 'prompt', 'chosen' and 'rejected', or learn from "
+            'the completions alone with objective = "supervised".'
+        )
+
+
 def as_sequences(
     template: ChatTemplate, model: Model, data: Data, examples: Iterable[Example]
 ) -> list[TokenSequence]:
@@ -45,25 +81,38 @@ def as_sequences(
 
     An example that a wrapper leaves one choice never reaches the weights and is not trained on.
     """
-    from tailorbird.network.sequences import TokenSequence
+    return [
+        sequence
+        for example, request in _reaching(model, data, examples)
+        for sequence in _sequences(template, example, request, (example.completion,))
+    ]
 
-    sequences: list[TokenSequence] = []
+
+def _reaching(model: Model, data: Data, examples: Iterable[Example]) -> Iterator[tuple[Example, Request]]:
+    """The examples that reach the weights, with the request as those see it."""
     for example in examples:
         request = as_seen_by_weights(model, data.task.ask(example))
-        if request.choices is not None and len(request.choices) == 1:
-            continue
-        completion = template.completion(example.completion)
-        try:
-            prompt = template.prompt(request).ids
-        except ContextTooLong as error:
-            raise DataError(f"{place_of(example)}: too long to train on: {error}") from error
-        if len(prompt) + len(completion) > template.context:
-            raise DataError(
-                f"{place_of(example)}: {len(prompt)} tokens of prompt and {len(completion)} of completion, but the "
-                f"model takes {template.context} together. Shorten the example or leave it out."
-            )
-        sequences.append(TokenSequence(prompt, completion, example.weight))
-    return sequences
+        if request.choices is None or len(request.choices) != 1:
+            yield example, request
+
+
+def _sequences(
+    template: ChatTemplate, example: Example, request: Request, answers: Sequence[str]
+) -> list[TokenSequence]:
+    """The request with each of these answers."""
+    from tailorbird.network.sequences import TokenSequence
+
+    completions = [template.completion(answer) for answer in answers]
+    try:
+        prompt = template.prompt(request).ids
+    except ContextTooLong as error:
+        raise DataError(f"{place_of(example)}: too long to train on: {error}") from error
+    if len(prompt) + (longest := max(map(len, completions))) > template.context:
+        raise DataError(
+            f"{place_of(example)}: {len(prompt)} tokens of prompt and {longest} of completion, but the "
+            f"model takes {template.context} together. Shorten the example or leave it out."
+        )
+    return [TokenSequence(prompt, completion, example.weight) for completion in completions]
 
 
 def refuse_unlearnable(template: ChatTemplate, sequences: Sequence[TokenSequence], num_examples: int) -> None:

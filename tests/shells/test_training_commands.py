@@ -201,3 +201,31 @@ def test_training_that_cannot_fit_is_refused_with_what_would(folder):
     assert "Error: fine_tune: training needs about" in ran.stderr
     assert "What would fit:" in ran.stderr
     assert "rank = " in ran.stderr
+
+
+def test_preferences_are_learnt_by_a_recipe_and_the_estimate_counts_the_question_before(folder):
+    rows = [json.loads(line) for line in (folder / "tickets.jsonl").read_text().splitlines()]
+    labels = sorted({row["completion"] for row in rows})
+    paired = [
+        {
+            "prompt": row["prompt"],
+            "chosen": row["completion"],
+            "rejected": next(label for label in labels if label != row["completion"]),
+        }
+        for row in rows
+    ]
+    (folder / "preferences.jsonl").write_text("".join(json.dumps(row) + "\n" for row in paired))
+    (folder / "dpo.toml").write_text(
+        'base = "tiny"\nsteps = ["fine_tune"]\n[fine_tune]\nobjective = "dpo"\nrank = 4\nmax_dev = 4\n'
+    )
+    given = ("customize", "--recipe", "dpo.toml", "--examples")
+    code, out, err = tailor(*given, "preferences.jsonl", "--name", "preferring", folder=folder)
+    assert code == 0, err
+    assert "to ask the model as it is about the preferences" in out
+    [training] = json.loads((model(folder, "preferring") / "training.json").read_text())["trainings"]
+    steps = (model(folder, "preferring") / training["metrics"]).read_text().splitlines()[1:]
+    assert all("reward_margin" in json.loads(line) for line in steps)
+    assert "Reward margin" in (model(folder, "preferring") / "training.html").read_text()
+    code, _, err = tailor(*given, "tickets.jsonl", "--name", "none", folder=folder)
+    assert code == 2
+    assert "no rejected answer, and so in " in err

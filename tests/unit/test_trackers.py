@@ -1,6 +1,7 @@
 import json
 import struct
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -63,6 +64,12 @@ def test_an_unknown_tracker_is_refused_with_those_there_are(tmp_path):
 def test_a_step_without_a_score_has_none():
     assert "dev_score" not in values_of(REPORTS[0])
     assert values_of(REPORTS[2])["dev_score"] == pytest.approx(0.8)
+
+
+def test_a_step_over_preferences_tells_their_margin():
+    assert "reward_margin" not in values_of(REPORTS[0])
+    report = replace(REPORTS[0], reward_margin=0.0, reward_accuracy=0.5)
+    assert (values_of(report)["reward_margin"], values_of(report)["reward_accuracy"]) == (0.0, 0.5)
 
 
 def test_tensorboard_files_hold_every_step(tmp_path):

@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -258,3 +259,13 @@ def test_checking_imports_neither_torch_nor_transformers():
         subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
         == "set()\n"
     )
+
+
+def test_preferences_are_told_with_how_to_learn_from_them(report_on):
+    paired = [replace(e, rejected="never mind", id="") for e in examples()]
+    every = find(report_on(paired), "every example has a rejected answer")
+    assert (every.severity, every.what.split(":")[0]) == ("info", "60 preferences")
+    assert 'objective = "dpo" under [fine_tune] in tailor.toml' in every.fix
+    some = find(report_on([*paired[:5], *examples()[5:]]), "with a rejected answer")
+    assert some.what == "5 of 60 examples with a rejected answer."
+    assert 'objective = "dpo" needs one in every example' in some.fix

@@ -142,6 +142,15 @@ def test_there_are_curves_of_loss_score_rate_and_speed():
     assert page.count('class="curve raw"') == 2
 
 
+def test_preferences_have_curves_of_their_margin_and_of_how_many_are_preferred_rightly():
+    steps = [{**step, "reward_margin": step["step"] / 10, "reward_accuracy": 0.75} for step in STEPS]
+    page = render_training_report(record(), [steps])
+    labels = re.findall(r'aria-label="([^"]+)"', page)
+    assert labels[:3] == ["Loss by step", "Reward margin by step", "Preferred rightly by step"]
+    assert "−log σ of the margin, mean of the preferences, before each step" in page
+    assert "Nats a token" in rendered()
+
+
 def test_without_dev_without_estimate_and_without_a_check_there_is_nothing_about_them():
     steps = [{key: value for key, value in step.items() if key != "score"} for step in STEPS]
     bare = copy.deepcopy(TRAINING) | {"estimate": None, "expected_s": None}

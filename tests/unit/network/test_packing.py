@@ -6,7 +6,7 @@ from torch.nn import functional
 
 from tailorbird.network import branched_attention as module
 from tailorbird.network.branched_attention import branched_attention
-from tailorbird.network.packing import Pack, pack
+from tailorbird.network.packing import Pack, pack, pack_pairs
 
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
@@ -25,11 +25,35 @@ def test_lengths_that_do_not_add_up_are_a_defect():
         Pack((1, 2, 3), 1, (1,))
 
 
+def test_a_pair_stands_in_one_branch_and_its_second_sequence_does_not_see_the_first():
+    packed = pack_pairs([(7, 8, 9, 1, 2), (7, 8, 9, 3), (7, 8, 4), (7, 8, 4, 5)], 2)
+    assert packed.ids == (7, 8, 9, 1, 2, 3, 4, 5)
+    assert packed.positions == (0, 1, 2, 3, 4, 3, 2, 3)
+    assert (packed.lengths, packed.forks) == ((4, 2), ((1, 3), (1, 1)))
+    assert packed.pieces[1] == ((0, 0), (2, 2), (3, 5))
+    seen = [[not hidden for hidden in row] for row in packed.unseen[0].tolist()]
+    assert seen == [[True] * 4, [True] * 4, [True] * 4, [True, False, False, True]]
+    assert not packed.unseen[1].any()
+
+
+def test_a_fork_outside_its_branch_is_a_defect():
+    with pytest.raises(AssertionError):
+        Pack((1, 2, 3), 1, (2,), ((1, 3),))
+
+
+def rows_of_each(packed):
+    """The rows of each sequence, in its order."""
+    for number, (start, length) in enumerate(zip(packed.starts, packed.lengths, strict=True)):
+        own, before = range(start, start + length), range(packed.prefix)
+        first, end = packed.forks[number] if packed.forks else (length, length)
+        yield [*before, *own[:end]]
+        yield [*before, *own[:first], *own[end:]]
+
+
 def attention_of_each(query_HND, key_KND, value_KND, packed):
     """Each sequence laid out whole and attended to by itself."""
     out_HND = torch.empty_like(query_HND)
-    for start, length in zip(packed.starts, packed.lengths, strict=True):
-        rows = [*range(packed.prefix), *range(start, start + length)]
+    for rows in rows_of_each(packed):
         parts = [x[:, rows][None] for x in (query_HND, key_KND, value_KND)]
         whole = functional.scaled_dot_product_attention(*parts, is_causal=True, enable_gqa=True)
         out_HND[:, rows] = whole[0]
@@ -37,13 +61,17 @@ def attention_of_each(query_HND, key_KND, value_KND, packed):
 
 
 @pytest.mark.parametrize("written_out", [10**9, 0], ids=["written_out", "streamed"])
-@given(prefix=st.integers(0, 6), lengths=lengths)
-@settings(max_examples=40, deadline=None)
-def test_every_branch_attends_to_the_prefix_and_to_itself_alone(written_out, prefix, lengths):
+@given(prefix=st.integers(0, 6), lengths=lengths, draw=st.data())
+@settings(max_examples=60, deadline=None)
+def test_every_branch_attends_to_the_prefix_and_to_itself_alone(written_out, prefix, lengths, draw):
     count = prefix + sum(lengths)
     if not count:
         return
-    packed = Pack(tuple(range(count)), prefix, tuple(lengths))
+    forks = ()
+    if draw.draw(st.booleans()):
+        ends = [draw.draw(st.integers(0, length)) for length in lengths]
+        forks = tuple((draw.draw(st.integers(0, end)), end) for end in ends)
+    packed = Pack(tuple(range(count)), prefix, tuple(lengths), forks)
     generator = torch.Generator().manual_seed(count)
     query, key, value = (
         torch.randn(heads, count, 8, generator=generator, dtype=torch.float64, requires_grad=True)
