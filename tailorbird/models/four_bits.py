@@ -8,21 +8,15 @@ as they are. What the layers compute, they compute in bfloat16 on a CUDA device 
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from tailorbird.errors import Unsupported
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from tailorbird.models.local import LocalWeights
 
 # It warns, at its import, of a kernel for one processor that we keep it from using: see `keep_as_packed`.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
@@ -39,38 +33,6 @@ def require_four_bits() -> None:
             "fine_tune: method is 'qlora', LoRA on a base in 4 bits, which needs bitsandbytes, and that is not "
             "installed here. Install it (pip install 'tailorbird[qlora]'), or use method 'lora'."
         )
-
-
-def in_four_bits(weights: LocalWeights) -> LocalWeights:
-    """The same weights, an adapter merged into them, in four bits in an engine of their own.
-
-    Raises:
-        Unsupported: bitsandbytes is missing, or the adapter is more than plain LoRA on linear layers.
-    """
-    require_four_bits()
-    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
-
-    from tailorbird.models.engine import Engine
-    from tailorbird.models.exports.merged import dtype_name, write_merged
-
-    engine = weights.engine
-    how = BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type="nf4",
-        bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=torch.bfloat16 if engine.device.type == "cuda" else torch.float32,
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        write_merged(weights, Path(folder), dtype_name(weights))
-        model = AutoModelForCausalLM.from_pretrained(
-            folder,
-            dtype=engine.model.dtype,
-            quantization_config=how,
-            device_map={"": engine.device},
-            trust_remote_code=False,
-        )
-    own = Engine(model, engine.tokenizer, engine.template.context)
-    return replace(weights, engine=own, reference=None, adapter=None)
 
 
 def is_in_four_bits(model: Any) -> bool:

@@ -24,10 +24,10 @@ from tailorbird.network.loss import forks, num_shared, shared_prefix, shares
 from tailorbird.network.memory import available_bytes, used_bytes
 from tailorbird.network.network import Network
 from tailorbird.network.optimizer import is_matrix
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import Preference, Unit
 from tailorbird.network.settings import TrainSettings
 from tailorbird.network.sharding import layer_bytes
-from tailorbird.network.training import Run
 
 MOST_STEPS = 2_000
 """Longer runs are counted by so many of their steps, evenly spread."""

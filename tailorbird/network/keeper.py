@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,11 +18,9 @@ from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile
 from tailorbird.network.optimizer import moved_by
 from tailorbird.network.randomness import random_state, set_random_state
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import add_to_hash
 from tailorbird.network.settings import Progress, StepReport
-
-if TYPE_CHECKING:
-    from tailorbird.network.training import Run
 
 NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
 

@@ -15,8 +15,8 @@ from tailorbird.network.memory import PeakMemory, available_bytes, used_bytes
 from tailorbird.network.network import set_mode
 from tailorbird.network.optimizer import clip_gradients, make_optimizers
 from tailorbird.network.randomness import own_randomness
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import Unit
-from tailorbird.network.training import Run
 
 LEAST_S, MOST_S = 2.0, 8.0
 """Steps are probed for about so long: for 3 % of the training, within these bounds."""

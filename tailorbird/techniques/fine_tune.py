@@ -33,7 +33,7 @@ from tailorbird.data.storage import write_atomic
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, start_at_weights
-from tailorbird.models.four_bits import in_four_bits, require_four_bits
+from tailorbird.models.four_bits import require_four_bits
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
 from tailorbird.models.sharded import sharded_training
@@ -198,6 +198,8 @@ class FineTune:
             if self.method == "full":
                 return self._train_copy(weights, sequences, model, data)
             if self.method == "qlora":
+                from tailorbird.models.own_copy import in_four_bits
+
                 weights = in_four_bits(weights)
             return self._train_layers(weights, sequences, model, data)
 

@@ -24,7 +24,9 @@ from tailorbird.network.estimate import PlannedSteps, TrainingEstimate, estimate
 from tailorbird.network.keeper import facts_of, identity_of
 from tailorbird.network.memory import PeakMemory, available_bytes
 from tailorbird.network.probe import Probed, probe, unprobed
-from tailorbird.network.training import Run, train
+from tailorbird.network.run import Run
+from tailorbird.network.sharding import is_sharded
+from tailorbird.network.training import train
 from tailorbird.network.untrained import referenced
 from tailorbird.records import Example
 from tailorbird.techniques.rate_race import RACE
@@ -103,7 +105,15 @@ def train_measured(
             return None
         del run
     device = next(iter(parameters.values())).device
-    sequences = referenced(network, sequences, settings, device, folder=checkpoint, identity=identity)
+    sequences = referenced(
+        network,
+        sequences,
+        settings,
+        device,
+        folder=checkpoint,
+        identity=identity,
+        everywhere=any(map(is_sharded, parameters.values())),
+    )
     if learnable and watch.search:
         settings = watch.search(settings, sequences)
     with PeakMemory(device) as peak:

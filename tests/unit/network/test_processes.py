@@ -13,8 +13,8 @@ from test_training import SEQUENCES, SETTINGS, SHAPE, run
 
 from tailorbird.network.batches import share_out
 from tailorbird.network.decoder import Decoder
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import TokenSequence
-from tailorbird.network.training import Run
 
 FOLDERS = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
 """Where a program finds this module and what it imports."""

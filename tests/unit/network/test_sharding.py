@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from process_group import run_group
+from test_preference import LEARNT, PREFERENCES
 from test_processes import FOLDERS, PROGRAM, UNEVEN, gradients, loaded
 from test_training import SETTINGS, SHAPE, run
 from torch import nn
 
 from tailorbird.errors import RecipeError, Unsupported
 from tailorbird.network.decoder import Decoder
+from tailorbird.network.run import Run
 from tailorbird.network.sharding import handed_over, layers_of, sharded, twin_of
-from tailorbird.network.training import Run
 
 HELPERS = """
 from test_sharding import *
@@ -97,6 +98,20 @@ save((result.losses, result.tokens, decoder.state_dict()), "run")
         assert all(torch.equal(weights[name], value) for name, value in first[2].items())
     for name, value in decoder.state_dict().items():
         torch.testing.assert_close(first[2][name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_preferences_are_learnt_with_sharded_layers_as_by_one_process(tmp_path):
+    code = """
+from test_preference import LEARNT, PREFERENCES
+decoder, result = sharded_run(sequences=PREFERENCES[:5], settings=replace(LEARNT, max_batch_tokens=30))
+save((result.losses, result.tokens), "run")
+"""
+    assert together(tmp_path, code) == [0, 0]
+    _, alone = run(sequences=PREFERENCES[:5], settings=LEARNT)
+    for rank in (0, 1):
+        losses, tokens = loaded(tmp_path, "run", rank)
+        assert losses == pytest.approx(alone.losses, rel=1e-4)
+        assert tokens == alone.tokens
 
 
 TRAINED = """

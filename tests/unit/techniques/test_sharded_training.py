@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from process_group import run_group
+from test_fine_tune_preference import DATA as PREFERENCES
 
 from tailorbird.errors import RecipeError
 from tailorbird.models import training_network
@@ -79,6 +80,7 @@ def of_many(shard):
         "pissa": made(replace(lora, method="pissa")),
         "race": made(replace(lora, learning_rate=(1e-3, 5e-3))),
         "text": made(lora, tiny_questions()),
+        "preferences": made(replace(lora, objective="dpo", learning_rate=1e-3), PREFERENCES),
         "bfloat16": made(replace(lora, precision="bfloat16")),
         "full in bfloat16": made(replace(lora, method="full", learning_rate=1e-3, precision="bfloat16")),
     }
