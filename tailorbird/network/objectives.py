@@ -51,7 +51,10 @@ class Objective(Protocol):
 class Completions:
     """The negative log-likelihood of a labelled token, in nats."""
 
-    tells: tuple[str, ...] = ()
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """Nothing."""
+        return ()
 
     def divisor(self, units: Sequence[Unit]) -> float:
         """Labels, each with its sequence's weight."""
@@ -73,7 +76,11 @@ class Preferences:
     """
 
     beta: float
-    tells: tuple[str, ...] = ("reward_margin", "reward_accuracy")
+
+    @property
+    def tells(self) -> tuple[str, ...]:
+        """The mean margin, and the share of margins above 0."""
+        return "reward_margin", "reward_accuracy"
 
     def divisor(self, units: Sequence[Unit]) -> float:
         """Preferences, each with its weight."""

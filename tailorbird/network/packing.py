@@ -117,7 +117,7 @@ def pack(rows: Sequence[tuple[int, ...]], prefix: int) -> Pack:
     """The rows as one stream, their first `prefix` tokens, which are the same in all, once.
 
     >>> pack([(7, 8, 1), (7, 8, 2, 3)], 2)
-    Pack(ids=(7, 8, 1, 2, 3), prefix=2, lengths=(1, 2))
+    Pack(ids=(7, 8, 1, 2, 3), prefix=2, lengths=(1, 2), forks=())
     """
     own = [row[prefix:] for row in rows]
     return Pack((*rows[0][:prefix], *chain.from_iterable(own)), prefix, tuple(map(len, own)))
