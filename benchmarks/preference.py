@@ -49,7 +49,7 @@ CONTENDERS = (
 SETTINGS = {"batch_size": 8, "learning_rate": 1e-4, "rank": 16, "beta": 0.1}
 CASES = {
     "parity": {
-        "about": "a tiny random model, float32",
+        "about": "a tiny random model, float32 (its times are fixed costs)",
         "contenders": ("tailorbird", "trl_fp32", "trl_fp32_precomputed"),
         "settings": {**SETTINGS, "learning_rate": 5e-3, "rank": 4},
         "precision": "float32",
