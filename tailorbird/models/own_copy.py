@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,5 +30,6 @@ def own_copy(weights: LocalWeights, device: torch.device | None = None) -> Local
         write_merged(weights, Path(folder), "f32")
         model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, trust_remote_code=False)
     engine = weights.engine
-    own = Engine(model.to(device or engine.device), engine.tokenizer, engine.template.context)
+    where: Any = device or engine.device
+    own = Engine(model.to(where), engine.tokenizer, engine.template.context)
     return replace(weights, engine=own, reference=None, adapter=None)

@@ -146,7 +146,9 @@ def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) ->
 
 
 def _known(path: Path | None, run: Run, identity: str) -> TrainingEstimate | None:
-    record = json.loads(path.read_text()) if path and path.is_file() else {"run": None}
+    if not path or not path.is_file():
+        return None
+    record = json.loads(path.read_text())
     if record["run"] != identity:
         return None
     known = TrainingEstimate.from_json(record["estimate"])
