@@ -33,7 +33,8 @@ def own_copy(weights: LocalWeights, device: torch.device | None = None) -> Local
             folder, dtype=torch.float32, trust_remote_code=False
         )
     engine = weights.engine
-    own = Engine(model.to(device or engine.device), engine.tokenizer, engine.template.context)
+    where: Any = device or engine.device
+    own = Engine(model.to(where), engine.tokenizer, engine.template.context)
     return replace(weights, engine=own, reference=None, adapter=None)
 
 

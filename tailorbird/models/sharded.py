@@ -2,7 +2,7 @@
 
 What is trained is a twin of the engine (see `network/sharding.py`); when it is over the engine itself has what
 was learnt, whole, and answers, is saved and is exported like any other. Frozen weights stay in the engine as
-well, on the processor while the twin is on a CUDA device.
+well, in main memory while the twin is on a CUDA device; opened and answering, it must fit that device by itself.
 """
 
 from __future__ import annotations

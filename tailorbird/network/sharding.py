@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from tailorbird.errors import RecipeError, Unsupported
 from tailorbird.network import processes
 from tailorbird.network.batches import Batch
+from tailorbird.network.memory import return_freed_memory
 from tailorbird.network.optimizer import clip_gradients
 from tailorbird.network.sequences import Unit
 
@@ -106,6 +107,8 @@ def shard(
     from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 
     layers = layers_of(module)
+    if device.type == "cpu":
+        return_freed_memory()
     reduced = None if dtype is None else torch.float32
     mesh = init_device_mesh(device.type, (processes.num_processes(),))
     # torch remembers meshes for good, and by them their groups, which must end with `processes.joined`; a mesh

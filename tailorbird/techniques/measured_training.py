@@ -160,8 +160,10 @@ def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) ->
 
 
 def _known(path: Path | None, run: Run, identity: str) -> TrainingEstimate | None:
-    record: dict[str, Any] = json.loads(path.read_text()) if path and path.is_file() else {}
-    if record.get("run") != identity:
+    if not path or not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    if record["run"] != identity:
         return None
     known = TrainingEstimate.from_json(record["estimate"])
     # A run may be taken up by others than those for whom it was said what each of them would hold.
