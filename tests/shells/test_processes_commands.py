@@ -87,6 +87,7 @@ def test_a_stopped_group_leaves_nobody_behind_and_the_same_command_ends_the_same
     assert all((value == expected[key]).all() for key, value in weights(folder, name).items())
 
 
+@pytest.mark.slow
 def test_sharded_processes_make_the_model_that_one_makes_and_say_what_each_holds(folder, by_two):
     code, out, err = tailor(*TWO, "sharded", "--shard", folder=folder)
     assert code == 0, err
@@ -99,6 +100,7 @@ def test_sharded_processes_make_the_model_that_one_makes_and_say_what_each_holds
     assert code == 0, err
 
 
+@pytest.mark.slow
 def test_a_stopped_sharded_training_is_taken_up_by_one_whole_process(folder, by_two):
     process = start((*TWO, "resharded", "--shard"), folder)
     at_step(folder, "resharded", 4, process)

@@ -186,6 +186,7 @@ save((decoder.state_dict(), result.losses, result.best_step, seen), "resumed")
         torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_a_sharded_group_after_the_same_step(tmp_path):
     code = """
 reports = []
@@ -212,6 +213,7 @@ except KeyboardInterrupt:
     assert max((tmp_path / "kept").glob("*-*")).name.endswith(f"-{steps[-1]:09d}")
 
 
+@pytest.mark.slow
 def test_what_a_sharded_training_will_take_counts_one_processs_part(tmp_path):
     codes = together(
         tmp_path,
@@ -308,6 +310,7 @@ assert not [name for name in threads if "gloo" in name], threads
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in Linux's /proc")
 @pytest.mark.parametrize("lost", [False, True])
 def test_no_thread_of_a_sharded_group_outlives_it(lost):

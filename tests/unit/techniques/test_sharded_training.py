@@ -93,6 +93,7 @@ def assert_alike(found, expected, rel):
         assert one == (other if isinstance(other, str) else pytest.approx(other, abs=100 * rel))
 
 
+@pytest.mark.slow
 def test_every_way_of_fine_tuning_makes_the_same_sharded(tmp_path):
     first, second = by_two(tmp_path, "of_many(shard=True)")
     alone = of_many(shard=False)
@@ -111,6 +112,7 @@ def without_packs(shard):
     return made(replace(QUICK, shard=shard))
 
 
+@pytest.mark.slow
 def test_what_is_not_packed_is_sharded_on_the_plain_path(tmp_path, monkeypatch):
     first, _ = by_two(tmp_path, "without_packs(shard=True)")
     monkeypatch.setattr(training_network, "_takes_attention", training_network._takes_attention)
@@ -125,6 +127,7 @@ def from_nothing(shard):
     return {name: made(replace(small, architecture=name)) for name in ("tailorbird", "gpt2")}
 
 
+@pytest.mark.slow
 def test_training_from_scratch_makes_the_same_sharded(tmp_path):
     first, second = by_two(tmp_path, "from_nothing(shard=True)")
     for name, expected in from_nothing(shard=False).items():
