@@ -155,7 +155,11 @@ def test_a_killed_sharded_group_is_taken_up_and_ends_the_same_bit_for_bit(tmp_pa
 
 @pytest.mark.parametrize(
     ("before", "after"),
-    [((2, "sharded_run"), (1, "run")), ((1, "run"), (2, "sharded_run")), ((2, "sharded_run"), (2, "run"))],
+    [
+        ((2, "sharded_run"), (1, "run")),
+        pytest.param((1, "run"), (2, "sharded_run"), marks=pytest.mark.slow),
+        pytest.param((2, "sharded_run"), (2, "run"), marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_is_taken_up_sharded_or_whole_by_another_number_of_processes(tmp_path, before, after):
     code = """
