@@ -26,8 +26,10 @@ import datetime as dt
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -142,6 +144,7 @@ def train(job, contender, python):
     path = folder / f"{contender}.json"
     path.write_text(json.dumps({**job, "contender": contender, "out": str(folder / contender)}), "utf-8")
     runner = python if contender.startswith("trl") else sys.executable
+    before = Cpu()
     done = subprocess.run(
         [runner, str(ROOT / "benchmarks" / "preference_contender.py"), str(path)],
         capture_output=True,
@@ -153,7 +156,35 @@ def train(job, contender, python):
     line = next((text for text in done.stdout.splitlines() if text.startswith("RESULT ")), None)
     if line is None:
         raise RuntimeError(f"{contender} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return json.loads(line.removeprefix("RESULT "))
+    return {**json.loads(line.removeprefix("RESULT ")), "others_cores": before.others_since()}
+
+
+class Cpu:
+    """Processor time from now on: what the whole machine spends, and what our child processes do."""
+
+    def __init__(self):
+        self.at, self.busy_s, self.own_s = time.perf_counter(), self._busy_s(), self._own_s()
+
+    def others_since(self):
+        """Cores that others kept busy on average since; None where the system doesn't tell."""
+        busy_s = self._busy_s()
+        if self.busy_s is None or busy_s is None:
+            return None
+        others_s = busy_s - self.busy_s - (self._own_s() - self.own_s)
+        return max(0.0, others_s / (time.perf_counter() - self.at))
+
+    @staticmethod
+    def _busy_s():
+        try:
+            user, nice, system = map(int, Path("/proc/stat").read_text("utf-8").split()[1:4])
+        except (OSError, ValueError):
+            return None
+        return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+
+    @staticmethod
+    def _own_s():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
 
 def gaps(weights, task, examples):
@@ -287,6 +318,12 @@ def run_line(found):
     )
 
 
+def others(result):
+    """How many cores others kept busy meanwhile."""
+    cores = result.get("others_cores")
+    return "–" if cores is None else f"{cores:.2f}"
+
+
 def as_markdown(records):
     """Every case as a table, and how far each contender is from ours."""
     lines = ["# Learning preferences beside TRL", ""]
@@ -297,24 +334,26 @@ def as_markdown(records):
             "",
             run_line(found),
             "",
-            "| contender | seconds | times ours | peak memory | reward accuracy | margin | right answer likelier |",
-            "|---|---|---|---|---|---|---|",
+            "| contender | seconds | times ours | cores others used | memory | reward accuracy | margin | likelier |",
+            "|---|---|---|---|---|---|---|---|",
         ]
         lines += [
-            f"| {r['contender']} | {r['seconds']:.1f} | {r['seconds'] / ours['seconds']:.2f} | "
+            f"| {r['contender']} | {r['seconds']:.1f} | {r['seconds'] / ours['seconds']:.2f} | {others(r)} | "
             f"{r['peak_bytes'] / 1e9:.2f} GB | {r['reward_accuracy']:.1%} | {r['margin']:.4f} | "
             f"{r['likelier_before']:.1%} before, {r['likelier']:.1%} after |"
             for r in found["results"]
         ]
-        others = [r for r in found["results"] if r is not ours]
+        rest = [r for r in found["results"] if r is not ours]
         lines += [
+            "",
+            "Held-out pairs: the share with a margin above 0, the mean margin, and where the right answer is likelier.",
             "",
             "Largest difference from ours:",
             "",
             "| contender | loss of a step | gradient norm of a step, relative | margin of a held-out pair |",
             "|---|---|---|---|",
         ]
-        for r in others:
+        for r in rest:
             d = differences(ours, r)
             lines.append(
                 f"| {r['contender']} | {d['loss']:.1e} | {d['gradient_norm']:.1e} | {d['margin']:.1e} |"
