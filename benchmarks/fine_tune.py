@@ -7,14 +7,17 @@ metaprompt   the same messages, each behind a metaprompt of 5 fixed examples
 
 Contenders, each in a process of its own, taking turns:
 
-tailorbird      FineTune as it is; its time includes tokenizing and planning
-trl_default     SFTTrainer as it comes (bfloat16, gradient checkpointing)
-trl_tuned_bf16  without checkpointing, batches of like length
-trl_tuned_fp32  the same in float32
-plain           the loop of a textbook over transformers and PEFT, padded, in float32
+tailorbird            FineTune as it is; its time includes tokenizing and planning
+trl_default           SFTTrainer as it comes (bfloat16, gradient checkpointing)
+trl_tuned_bf16        without checkpointing, batches of like length
+trl_tuned_fp32        the same in float32
+llamafactory_default  LLaMA-Factory as it comes (float32 on a CPU, gradient checkpointing)
+llamafactory_tuned    without checkpointing, batches of like length
+plain                 the loop of a textbook over transformers and PEFT, padded, in float32
 
 `--trl` names a Python that has trl and datasets besides the packages here; without it, an environment is
-made in build/bench/trl. Each trained adapter then answers the same test messages by label scoring.
+made in build/bench/trl, as one is for LLaMA-Factory, which wants older packages. Each trained adapter then
+answers the same test messages by label scoring.
 Writes benchmarks/results/fine_tune.json and .md; works in build/bench/fine_tune.
 """
 
@@ -25,17 +28,24 @@ import os
 import statistics
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 from machine import machine, sentence
 from main_job import SEED, SHARED, distinct, even_draw, read_intents
+from peers import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 WORK = ROOT / "build" / "bench" / "fine_tune"
-CONTENDERS = ("tailorbird", "trl_default", "trl_tuned_bf16", "trl_tuned_fp32", "plain")
-TRL_PACKAGES = ("trl==1.16.0", "datasets==5.2.0")
+CONTENDERS = (
+    "tailorbird",
+    "trl_default",
+    "trl_tuned_bf16",
+    "trl_tuned_fp32",
+    "llamafactory_default",
+    "llamafactory_tuned",
+    "plain",
+)
 SETTINGS = {"batch_size": 16, "learning_rate": 1e-3, "rank": 16}
 CASES = {
     "short": {"steps": 96, "about": "Banking77, 10 examples of each of 77 intents"},
@@ -44,46 +54,15 @@ CASES = {
 
 
 def environment_with_trl(given):
-    """A Python that has the peers; made once, beside the packages of this one."""
-    if given:
-        return given
-    folder = WORK.parent / "trl"
-    python = folder / "bin" / "python"
-    if not python.exists():
-        venv.create(folder, with_pip=False)
-        place = next(folder.glob("lib/python*/site-packages"))
-        ours = next(Path(sys.prefix).glob("lib/python*/site-packages"))
-        (place / "ours.pth").write_text(f"{ours}\n", "utf-8")
-        subprocess.run(
-            [
-                sys.executable,
-                "-m",
-                "pip",
-                "install",
-                "--quiet",
-                "--target",
-                str(place),
-                "--no-deps",
-                *TRL_PACKAGES,
-            ],
-            check=True,
-        )
-        needs = (
-            "pyarrow",
-            "pandas",
-            "multiprocess",
-            "xxhash",
-            "dill",
-            "python-dateutil",
-            "pytz",
-            "tzdata",
-            "six",
-        )
-        subprocess.run(
-            [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(place), "--no-deps", *needs],
-            check=True,
-        )
-    return str(python)
+    """A Python that has TRL; made once, beside the packages of this one."""
+    return given or environment("trl")
+
+
+def python_of(contender, trl):
+    """Which Python runs a contender."""
+    if contender.startswith("llamafactory"):
+        return environment("llamafactory")
+    return environment_with_trl(trl) if contender.startswith("trl") else sys.executable
 
 
 def rows_of(case, shared):
@@ -110,7 +89,7 @@ def rows_of(case, shared):
     return rows, task, model, test
 
 
-def train(case, contender, steps, python, round_number):
+def train(case, contender, steps, trl, round_number):
     """One contender's training, in a process of its own."""
     from tailorbird.models.gguf_file import converted, starter_file
 
@@ -126,9 +105,8 @@ def train(case, contender, steps, python, round_number):
     }
     path = folder / f"{contender}.json"
     path.write_text(json.dumps(job), "utf-8")
-    runner = python if contender.startswith("trl") else sys.executable
     done = subprocess.run(
-        [runner, str(ROOT / "benchmarks" / "fine_tune_contender.py"), str(path)],
+        [python_of(contender, trl), str(ROOT / "benchmarks" / "fine_tune_contender.py"), str(path)],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -158,7 +136,7 @@ def accuracy(adapter, task, wrapper, test):
     return sum(a.text == e.completion for a, e in zip(answers, test, strict=True))
 
 
-def measure(case, given, python, tell):
+def measure(case, given, tell):
     """All contenders of a case, taking turns."""
     folder = WORK / case
     folder.mkdir(parents=True, exist_ok=True)
@@ -170,7 +148,7 @@ def measure(case, given, python, tell):
     runs = {name: [] for name in given.contenders.split(",")}
     for number in range(given.rounds):
         for name, done in runs.items():
-            found = train(case, name, steps, python, number)
+            found = train(case, name, steps, given.trl, number)
             done.append(found)
             size = f"{found['peak_bytes'] / 1e9:.2f} GB"
             tell(f"{case} {name}: {found['seconds']:.1f} s, {size}, loss {found['last_loss']:.3f}")
@@ -268,12 +246,11 @@ def main():
     given = parser.parse_args()
     if not given.shared.is_dir():
         sys.exit(f"{given.shared}: the public data sets are not there. Name their folder with --shared.")
-    python = environment_with_trl(given.trl)
     given.out.mkdir(parents=True, exist_ok=True)
     path = given.out / "fine_tune.json"
     records = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     for case in [given.only] if given.only else CASES:
-        records[case] = measure(case, given, python, lambda line: print(line, flush=True))
+        records[case] = measure(case, given, lambda line: print(line, flush=True))
         path.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
         (given.out / "fine_tune.md").write_text(as_markdown(records), "utf-8")
     print(f"written to {given.out / 'fine_tune.md'}")

@@ -99,6 +99,68 @@ def trl(job, **settings):
     return seconds, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
+def llamafactory(job, **settings):
+    """LLaMA-Factory's trainer on chat rows; what it takes is the training alone, as it measures it."""
+    import os
+
+    os.environ["WANDB_DISABLED"] = "true"
+    from llamafactory.train.tuner import run_exp
+
+    folder = Path(job["out"] + "-llamafactory")
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [
+        {"messages": [*row["messages"], {"role": "assistant", "content": row["completion"]}]}
+        for row in read_rows(job)
+    ]
+    (folder / "rows.json").write_text(json.dumps(rows, ensure_ascii=False), "utf-8")
+    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    described = {
+        "rows": {
+            "file_name": "rows.json",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages"},
+            "tags": {**tags, "system_tag": "system"},
+        }
+    }
+    (folder / "dataset_info.json").write_text(json.dumps(described), "utf-8")
+    run_exp(
+        {
+            "stage": "sft",
+            "do_train": True,
+            "model_name_or_path": job["base"],
+            "finetuning_type": "lora",
+            "lora_target": "all",
+            "lora_rank": job["rank"],
+            "lora_alpha": 2 * job["rank"],
+            "dataset": "rows",
+            "dataset_dir": str(folder),
+            "template": "smollm2",
+            "cutoff_len": 2048,
+            "overwrite_cache": True,
+            "output_dir": str(folder / "out"),
+            "overwrite_output_dir": True,
+            "per_device_train_batch_size": job["batch_size"],
+            "gradient_accumulation_steps": 1,
+            "max_steps": job["steps"],
+            "learning_rate": job["learning_rate"],
+            "lr_scheduler_type": "cosine",
+            "warmup_steps": max(1, round(0.06 * job["steps"])),
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "use_cpu": True,
+            "disable_tqdm": True,
+            **settings,
+        }
+    )
+    state = json.loads((folder / "out" / "trainer_state.json").read_text("utf-8"))
+    losses = [entry["loss"] for entry in state["log_history"] if "loss" in entry]
+    for file in (folder / "out").glob("adapter_*"):
+        Path(job["out"]).mkdir(parents=True, exist_ok=True)
+        file.replace(Path(job["out"]) / file.name)
+    return state["log_history"][-1]["train_runtime"], losses
+
+
 def plain(job):
     """The loop that a textbook has: padded batches, all logits, float32, AdamW."""
     from peft import get_peft_model
@@ -148,6 +210,10 @@ CONTENDERS = {
     "trl_tuned_fp32": lambda job: trl(
         job, bf16=False, gradient_checkpointing=False, train_sampling_strategy="group_by_length"
     ),
+    "llamafactory_default": llamafactory,
+    "llamafactory_tuned": lambda job: llamafactory(
+        job, disable_gradient_checkpointing=True, train_sampling_strategy="group_by_length"
+    ),
     "plain": plain,
 }
 
@@ -177,7 +243,7 @@ def versions():
     from importlib.metadata import PackageNotFoundError, version
 
     found = {}
-    for name in ("torch", "transformers", "peft", "trl"):
+    for name in ("torch", "transformers", "peft", "trl", "llamafactory"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

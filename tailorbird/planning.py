@@ -14,7 +14,7 @@ from tailorbird.data.formats import read_examples
 from tailorbird.data.keys import is_on_disk, keys_of
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
-from tailorbird.errors import InputError, NotFound
+from tailorbird.errors import InputError, NotFound, RecipeError
 from tailorbird.recipe_file import ArmSpec, RecipeFile, default_arms
 from tailorbird.records import Example, content_hash
 from tailorbird.references import STARTER, is_remote
@@ -31,7 +31,8 @@ class Plan:
     """A comparison, resolved; nothing has run yet.
 
     `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
-    say what was done to the data, `command` is what the user typed, for the report.
+    say what was done to the data, `command` is what the user typed, for the report. With `shard` the processes
+    that train together share layers out, which what is made depends on no more than on their number.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Plan:
     notes: tuple[str, ...] = ()
     key_env: str | None = None
     command: str = ""
+    shard: bool = False
 
     @property
     def key(self) -> str:
@@ -171,8 +173,13 @@ def build_recipe(
     checkpoint: Path | None = None,
     on_step: Callable[[Any], None] | None = None,
     on_estimate: Callable[[Any], bool] | None = None,
+    shard: bool = False,
 ) -> Recipe:
-    """The techniques of an arm; those that train get the seed, a folder for checkpoints and listeners."""
+    """The techniques of an arm; those that train get the seed, a folder for checkpoints and listeners.
+
+    Raises:
+        RecipeError: layers are to be shared out, and none of the steps trains any.
+    """
     from tailorbird.techniques.technique import Recipe
 
     techniques = []
@@ -188,7 +195,14 @@ def build_recipe(
             extra["on_step"] = on_step
         if "on_estimate" in known and on_estimate is not None:
             extra["on_estimate"] = on_estimate
+        if "shard" in known and shard:
+            extra["shard"] = True
         techniques.append(replace(technique, **extra) if extra else technique)
+    if shard and not any(hasattr(technique, "shard") for technique in techniques):
+        raise RecipeError(
+            f"shard: of the steps {[step.technique for step in spec.steps]} none trains layers that could be shared "
+            "out. Leave --shard out, or add fine_tune or from_scratch."
+        )
     return Recipe(tuple(techniques))
 
 

@@ -29,7 +29,7 @@ from tailorbird.plugins import FLOORS, names, part
 
 TECHNIQUES = "tailorbird.techniques"
 BASE_ARM = "base"
-NOT_SETTINGS = frozenset({"checkpoint", "on_step", "on_estimate", "source"})
+NOT_SETTINGS = frozenset({"checkpoint", "on_step", "on_estimate", "shard", "source"})
 """Fields of techniques that a program gives, not a file."""
 
 INITIAL_CONFIG = """\

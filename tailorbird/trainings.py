@@ -171,7 +171,12 @@ def apply_watched(
 ) -> Model:
     """An arm's recipe applied to its base, with every training in it watched."""
     recipe = build_recipe(
-        spec, seed=plan.seed, checkpoint=checkpoint, on_step=watch.on_step, on_estimate=watch.on_estimate
+        spec,
+        seed=plan.seed,
+        checkpoint=checkpoint,
+        on_step=watch.on_step,
+        on_estimate=watch.on_estimate,
+        shard=plan.shard,
     )
     try:
         return recipe.apply(base, plan.data)

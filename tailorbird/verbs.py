@@ -100,9 +100,13 @@ def customize(
     prompt_column: str | None = None,
     completion_column: str | None = None,
     overwrite: bool = False,
+    shard: bool = False,
     project: AnyPath = ".",
 ) -> ModelInfo:
-    """Applies techniques in order, such as `["knowledge", "fine_tune"]`, and saves the model under `name`."""
+    """Applies techniques in order, such as `["knowledge", "fine_tune"]`, and saves the model under `name`.
+
+    With `shard` the processes that torchrun started share the model's layers out.
+    """
     workbench = Workbench(Path(project))
     plan = workbench.plan_one(
         name=name,
@@ -112,7 +116,7 @@ def customize(
         base=base,
         columns=Columns(prompt_column, completion_column),
     )
-    return workbench.customize(plan, overwrite=overwrite)
+    return workbench.customize(replace(plan, shard=shard), overwrite=overwrite)
 
 
 def export(

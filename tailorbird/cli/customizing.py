@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from contextlib import nullcontext
+from dataclasses import replace as with_values
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +12,7 @@ import typer
 
 from tailorbird.cli.estimating import estimates_json, show_estimates
 from tailorbird.cli.interruption import terminating_interrupts
-from tailorbird.cli.launching import launch, launched, told_by_first
+from tailorbird.cli.launching import launch, launched, refuse_shard_alone, told_by_first
 from tailorbird.cli.options import (
     AsJson,
     BaseModel,
@@ -26,6 +27,7 @@ from tailorbird.cli.options import (
 from tailorbird.cli.output import kept_for_json, print_json, remark, say, size_text
 from tailorbird.cli.project import project_of
 from tailorbird.cli.saved import info_json
+from tailorbird.errors import InputError
 
 if TYPE_CHECKING:
     from tailorbird.workbench import ModelInfo, Plan, Workbench
@@ -64,6 +66,12 @@ def customize(
             metavar="N", min=1, help="Train in N processes on this machine, which share out every step."
         ),
     ] = None,
+    shard: Annotated[
+        bool,
+        typer.Option(
+            "--shard", help="Share the model's layers out between the processes: each holds a part of them."
+        ),
+    ] = False,
     plan_only: Annotated[
         bool, typer.Option("--plan", help="Print what training would take, probed, and stop.")
     ] = False,
@@ -72,6 +80,8 @@ def customize(
     """Make one model and keep it. Stopped, it continues when run again."""
     from tailorbird.workbench import Columns
 
+    if shard:
+        _check_shard(processes, plan_only=plan_only)
     if launched(processes) and not plan_only:
         raise typer.Exit(launch(processes or 1))
     words = None if steps is None else [word.strip() for word in steps.split(",") if word.strip()]
@@ -93,7 +103,12 @@ def customize(
             shown: object = estimates_json(found)
         else:
             info = _run(
-                workbench, plan, tracker_names(track), general_text, checked=general_check, overwrite=replace
+                workbench,
+                with_values(plan, shard=shard),
+                tracker_names(track),
+                general_text,
+                checked=general_check,
+                overwrite=replace,
             )
             shown = info_json(info)
             if not told_by_first():
@@ -101,6 +116,15 @@ def customize(
             _show(info)
     if as_json:
         print_json(shown)
+
+
+def _check_shard(processes: int | None, *, plan_only: bool) -> None:
+    if plan_only:
+        raise InputError(
+            "--plan counts for one process that holds the whole model; with --shard a training says what each holds "
+            "when it starts. Leave one of the two out."
+        )
+    refuse_shard_alone(processes)
 
 
 def _run(

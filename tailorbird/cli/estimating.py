@@ -30,10 +30,13 @@ def estimate_text(estimate: TrainingEstimate) -> str:
         took = clock_time(estimate.reference_s)
         reference = f"; before that about {took} to ask the model as it is about the preferences"
     where = "GPU memory" if estimate.device == "cuda" else "memory"
+    shards = ""
+    if estimate.shared_among > 1:
+        shards = f" in each of {estimate.shared_among} processes, which share the layers out"
     return (
         f"about {clock_time(estimate.seconds)} for {estimate.steps:,} steps "
         f"over {estimate.tokens:,} tokens{shared}{dev}{reference}{search}; "
-        f"up to {size_text(estimate.peak_bytes)} of {where}, {size_text(estimate.more_bytes)} more than now, "
+        f"up to {size_text(estimate.peak_bytes)} of {where}{shards}, {size_text(estimate.more_bytes)} more than now, "
         f"{size_text(estimate.available_bytes)} free"
     )
 

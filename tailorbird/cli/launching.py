@@ -50,6 +50,19 @@ def launched(num_processes: int | None) -> bool:
     return False
 
 
+def refuse_shard_alone(num_processes: int | None) -> None:
+    """Layers can be shared out where this command runs in several processes.
+
+    Raises:
+        InputError: it runs in one.
+    """
+    if int(os.environ.get("WORLD_SIZE") or num_processes or 1) == 1:
+        raise InputError(
+            "--shard: the model's layers can be shared out between several processes only, and this command runs "
+            "in one. Add --processes 2, or start it with torchrun."
+        )
+
+
 def told_by_first() -> bool:
     """Whether this process is the one that prints; of many it is the first."""
     return os.environ.get("RANK", "0") == "0"

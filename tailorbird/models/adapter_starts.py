@@ -5,12 +5,14 @@ Legend: I inputs, O outputs of a layer, R rank, N tokens looked at.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+
+from tailorbird.network.sharding import part_of
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
@@ -58,16 +60,21 @@ def second_half_kept(parameters: Mapping[str, nn.Parameter]) -> Generator[None]:
     with ExitStack() as hooks:
         for name, parameter in parameters.items():
             axis = 0 if ".lora_A." in name else 1
-            handle = parameter.register_hook(lambda gradient, axis=axis: _first_half(gradient, axis))
+            handle = parameter.register_post_accumulate_grad_hook(_only_first_half(axis))
             hooks.callback(handle.remove)
         yield
 
 
-def _first_half(gradient: Tensor, axis: int) -> Tensor:
-    half = gradient.shape[axis] // 2
-    kept = gradient.clone()
-    kept.narrow(axis, half, half).zero_()
-    return kept
+def _only_first_half(axis: int) -> Callable[[Tensor], None]:
+    @torch.no_grad()
+    def forget_second(parameter: Tensor) -> None:
+        if parameter.grad is not None:
+            half = parameter.shape[axis] // 2
+            gradient, first_row = part_of(parameter.grad)
+            second = gradient[max(0, half - first_row) :] if axis == 0 else gradient[:, half:]
+            second.zero_()
+
+    return forget_second
 
 
 @torch.no_grad()

@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 import warnings
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -17,14 +17,16 @@ import torch
 from tailorbird.errors import InputError, IntegrityError, NotFound
 from tailorbird.models.causal import TransformersNetwork, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
+from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_tensors
 from tailorbird.models.generation import Row
 from tailorbird.models.label_scoring import Trie, build_trie, score_labels
 from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
 from tailorbird.models.request_checks import check_request, only_choice
+from tailorbird.network.sharding import twin_of
 from tailorbird.records import Completion, Request, Usage
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Sequence
+    from collections.abc import Callable, Generator, Iterator, Sequence
 
     from tailorbird.models.training_network import TrainingNetwork
 
@@ -55,18 +57,20 @@ class Engine:
 
     def __init__(self, model: Any, tokenizer: Any, context: int | None = None) -> None:
         self.model = model.eval()
+        keep_as_packed(model)
         self.peft: Any = None
         self.tokenizer = tokenizer
         limit = usable_context(model)
         self.template = ChatTemplate(tokenizer, min(limit, context or limit))
         self.network = TransformersNetwork(model)
         self.device = next(model.parameters()).device
-        self.num_parameters = sum(p.numel() for p in model.parameters())
+        self.num_parameters: int = model.num_parameters()  # of packed weights, what they stand for
         self.lock = threading.RLock()
         self._prefixes = PrefixCache()
         self._trie = lru_cache(maxsize=64)(self._build_trie)
         self._adapters: set[str] = set()
         self._active: str | None = None
+        self._without_gradients: Callable[[], AbstractContextManager[None]] = torch.inference_mode
 
     @classmethod
     def load(cls, folder: Path, context: int | None = None) -> Engine:
@@ -205,7 +209,10 @@ class Engine:
                 for key, value in self.model.state_dict().items()
                 if ".lora_" not in key
             }
-            self.model.save_pretrained(folder, state_dict=tensors)
+            if is_in_four_bits(self.model):
+                save_tensors(self.model.config, tensors, folder)
+            else:
+                _save_pretrained(self.model, tensors, folder)
             self.tokenizer.save_pretrained(folder)
 
     @contextmanager
@@ -229,17 +236,37 @@ class Engine:
             self.peft.set_adapter(adapter)
         self._active = adapter
 
+    def twin(self, adapter: str | None) -> Engine:
+        """An engine of its own over the same weights, with this one adapter, to be shared out among processes."""
+        with self.using(adapter):
+            own = Engine(twin_of(self.model), self.tokenizer, self.template.context)
+        own._adapters, own._active = {adapter} if adapter else set(), adapter
+        # What a sharded layer makes in inference mode, such as its gathered weights, could not be trained later.
+        own._without_gradients = torch.no_grad
+        return own
+
+    def move_to(self, device: torch.device) -> None:
+        """Brings the weights and all adapters to another device."""
+        with self.lock:
+            self.model.to(device)
+            self.device = device
+            self._prefixes = PrefixCache()
+
     @contextmanager
-    def training(self, adapter: str | None, dtype: torch.dtype) -> Generator[TrainingNetwork]:
+    def training(
+        self, adapter: str | None, dtype: torch.dtype, *, to_shard: bool = False
+    ) -> Generator[TrainingNetwork]:
         """Holds the engine while it is trained; all that is asked meanwhile runs the same way.
 
         Args:
             adapter: what is trained; it is switched on. None where the weights themselves are.
             dtype: what matrix products are computed in.
+            to_shard: whether the network's layers will be shared out.
         """
         from tailorbird.models.training_network import TrainingNetwork
 
-        with self.using(adapter), TrainingNetwork(self.model, adapter, dtype).running() as network:
+        running = TrainingNetwork(self.model, adapter, dtype, to_shard=to_shard).running()
+        with self.using(adapter), running as network:
             before, self.network = self.network, network
             try:
                 yield network
@@ -286,10 +313,9 @@ class Engine:
                     answers[asked.index] = replace(completion, seconds=share)
         return [a for a in answers if a is not None]
 
-    @torch.inference_mode()
     def _score(self, batch: list[_Asked], choices: tuple[str, ...], adapter: str | None) -> list[Completion]:
         trie = self._trie(choices)
-        with self.using(adapter):
+        with self.using(adapter), self._without_gradients():
             ready = self._prefill([asked.prompt for asked in batch], adapter)
             scores = score_labels(
                 self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie
@@ -350,7 +376,7 @@ class Engine:
         Nothing is held at a yield: neither the engine nor inference mode, which belongs to the thread.
         """
         rows = written.rows
-        with self.using(adapter), torch.inference_mode():
+        with self.using(adapter), self._without_gradients():
             ready = self._prefill([row.prompt for row in rows], adapter)
             written.shared_tokens = ready.shared_tokens
             past, seen_BP, positions_B = ready.past, ready.seen_BP, ready.lengths_B
@@ -363,7 +389,7 @@ class Engine:
             if all(row.finish_reason for row in rows):
                 return
             tokens = [self.template.pad_id if row.finish_reason else row.ids[-1] for row in rows]
-            with self.using(adapter), torch.inference_mode():
+            with self.using(adapter), self._without_gradients():
                 ids_BT = torch.tensor(tokens, device=self.device).unsqueeze(1)
                 seen_BP = torch.cat([seen_BP, seen_BP.new_ones(len(rows), 1)], dim=1)
                 hidden_BTC, past = self.network.hidden(
@@ -396,3 +422,12 @@ def _batches(group: list[_Asked]) -> Iterator[list[_Asked]]:
         batch.append(asked)
     if batch:
         yield batch
+
+
+def _save_pretrained(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+    # Of many processes transformers lets the first alone write, and each makes copies of its own.
+    model.should_save_on_this_rank = lambda _: True
+    try:
+        model.save_pretrained(folder, state_dict=tensors)
+    finally:
+        del model.should_save_on_this_rank

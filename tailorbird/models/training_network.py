@@ -22,6 +22,8 @@ from tailorbird.models.causal import TransformersNetwork
 from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.fused import lora_linear, rms_norm, swiglu
 from tailorbird.network.packing import Pack, pack, pack_pairs
+from tailorbird.network.processes import num_processes
+from tailorbird.network.sharding import shard
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -41,14 +43,19 @@ class TrainingNetwork(TransformersNetwork):
         model: a transformers causal model, with or without PEFT's layers in it.
         adapter: the adapter that is on; None where the weights themselves are trained.
         dtype: what matrix products are computed in: torch.float32 or torch.bfloat16.
+        to_shard: whether `shard` will be called: frozen weights are then read when they are needed.
     """
 
-    def __init__(self, model: Any, adapter: str | None, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: Any, adapter: str | None, dtype: torch.dtype, *, to_shard: bool = False
+    ) -> None:
         super().__init__(model)
         self.packs = False
         self._adapter = adapter
+        self._to_shard = to_shard
+        self._path_when_whole: str | None = None
         # Of the weights' own type, which costs no copies; the type asked for comes when it runs.
-        self._replaced = _replacements(self.body, adapter, model.dtype)
+        self._replaced = _replacements(self.body, adapter, model.dtype, late=to_shard)
         self.fused = self._replaced is not None
         self.dtype = dtype if self.fused else model.dtype
 
@@ -57,7 +64,13 @@ class TrainingNetwork(TransformersNetwork):
         """Which of the ways of computing runs, for people."""
         how = "packed" if self.packs else "shared prefix" if self.shares_prefix else "plain"
         precision = str(self.dtype).removeprefix("torch.")
-        return f"{how}, {'fused' if self.fused else 'unfused'}, {precision}"
+        sharded = f", sharded by {num_processes()}" if self._path_when_whole else ""
+        return f"{how}, {'fused' if self.fused else 'unfused'}, {precision}{sharded}"
+
+    @property
+    def path_when_whole(self) -> str:
+        """`path`, but that sharding leaves it as it is: it changes what a run gives no more than rounding does."""
+        return self._path_when_whole or self.path
 
     @contextmanager
     def running(self) -> Generator[TrainingNetwork]:
@@ -70,7 +83,7 @@ class TrainingNetwork(TransformersNetwork):
                 self.packs = self._agrees(expected)
                 config._attn_implementation = ATTENTION if self.packs else before  # noqa: SLF001
             if self._replaced is not None and self.dtype != self.model.dtype:
-                self._replaced = _replacements(self.body, self._adapter, self.dtype)
+                self._replaced = _replacements(self.body, self._adapter, self.dtype, late=self._to_shard)
             for module, forward in self._replaced or ():
                 module.forward = forward
             if config._attn_implementation == before and self.dtype != self.model.dtype:  # noqa: SLF001
@@ -81,12 +94,22 @@ class TrainingNetwork(TransformersNetwork):
             for module, _ in self._replaced or ():
                 del module.forward
 
+    def shard(self, device: torch.device) -> None:
+        """Share the layers out between all processes, and bring the rest to the device, while it is running.
+
+        A prefix of its own, as one more pass through layers, is for those alone that hold them whole.
+        """
+        assert self._to_shard
+        self._path_when_whole = self.path
+        self.shares_prefix = self.shares_prefix and self.packs
+        shard(self.model, device, root=self.body, dtype=self.dtype if self.fused else None)
+
     def packed(self, packed: Pack) -> Tensor:
         """See `Network.packed`."""
         device = self.model.device
         ids_1N = torch.tensor([packed.ids], device=device)
         positions_1N = torch.tensor([packed.positions], device=device)
-        output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=packed)
+        output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=_Sealed(packed))
         return output.last_hidden_state[0]
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
@@ -126,6 +149,13 @@ _PREFIX, _ROWS = (5, 3, 7, 2), ((1, 4, 6), (2, 5, 8))
 """Token ids that every vocabulary has; two sequences of one beginning."""
 
 
+class _Sealed:
+    """A pack on its way through the layers, closed to torch, which looks for tensors in what a layer is given."""
+
+    def __init__(self, content: Pack) -> None:
+        self.content = content
+
+
 def _takes_attention(model: Any) -> bool:
     return bool(getattr(model, "_supports_attention_backend", False))
 
@@ -138,7 +168,7 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     scaling: float | None = None,
-    pack: Pack | None = None,
+    pack: _Sealed | None = None,
     **rest: Any,
 ) -> tuple[Tensor, None]:
     """Attention as transformers calls it: over a pack where one is given, else the usual one."""
@@ -150,7 +180,9 @@ def _attention(
         return out, None
     if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
         raise NotImplementedError("This attention does more than a softmax over what came before.")
-    gathered_HND = branched_attention(query[0], key[0], value[0], pack, scaling or query.shape[-1] ** -0.5)
+    gathered_HND = branched_attention(
+        query[0], key[0], value[0], pack.content, scaling or query.shape[-1] ** -0.5
+    )
     return gathered_HND.transpose(0, 1)[None], None
 
 
@@ -166,20 +198,25 @@ def _after_a_past(query: Tensor, key: Tensor) -> Tensor | None:
 AttentionInterface.register(ATTENTION, _attention)
 
 
-def _replacements(body: Any, adapter: str | None, dtype: torch.dtype) -> list[tuple[Any, Forward]] | None:
-    """Every layer of the body to replace, with its new `forward`; None where an adapter is of another kind."""
+def _replacements(
+    body: Any, adapter: str | None, dtype: torch.dtype, *, late: bool
+) -> list[tuple[Any, Forward]] | None:
+    """Every layer of the body to replace, with its new `forward`; None where an adapter is of another kind.
+
+    With `late` frozen weights are read, and brought to `dtype`, each time that a layer runs.
+    """
     found: list[tuple[Any, Forward]] = []
     adapters = _lora_layers(body)
     if any(not _plain_lora(module, adapter) for module in adapters):
         return None
     inside = {id(child) for module in adapters for child in module.modules() if child is not module}
-    found += [(module, _lora_forward(module, adapter, dtype)) for module in adapters]
+    found += [(module, _lora_forward(module, adapter, dtype, late=late)) for module in adapters]
     last = getattr(body, "norm", None)
     for module in body.modules():
         if id(module) in inside or module in adapters:
             continue
         if type(module) is nn.Linear:
-            found.append((module, _linear_forward(module, dtype)))
+            found.append((module, _linear_forward(module, dtype, late=late)))
         elif module is not last and _is_rms_norm(module):
             found.append((module, _norm_forward(module, dtype)))
         elif _is_swiglu(module):
@@ -208,22 +245,34 @@ def _plain_lora(module: Any, adapter: str | None) -> bool:
     )
 
 
-def _lora_forward(module: Any, adapter: str | None, dtype: torch.dtype) -> Forward:
+def _lora_forward(module: Any, adapter: str | None, dtype: torch.dtype, *, late: bool) -> Forward:
     base = module.base_layer
     if adapter is None or adapter not in module.lora_A:
-        return _linear_forward(base, dtype)
-    W_OI, b_O = base.weight.detach().to(dtype), None if base.bias is None else base.bias.detach().to(dtype)
+        return _linear_forward(base, dtype, late=late)
+    frozen = _frozen(base, dtype, late=late)
     lora_a, lora_b, scale = module.lora_A[adapter], module.lora_B[adapter], module.scaling[adapter]
-    return lambda x, *_, **__: lora_linear(x, W_OI, b_O, lora_a.weight, lora_b.weight, scale)
+    return lambda x, *_, **__: lora_linear(x, *frozen(), lora_a.weight, lora_b.weight, scale)
 
 
-def _linear_forward(module: nn.Linear, dtype: torch.dtype) -> Forward:
+def _linear_forward(module: nn.Linear, dtype: torch.dtype, *, late: bool) -> Forward:
     if module.weight.requires_grad:  # a copy in another type is made anew for every step
         return lambda x, *_, **__: functional.linear(
             x.to(dtype), module.weight.to(dtype), _cast(module.bias, dtype)
         )
-    W_OI, b_O = module.weight.detach().to(dtype), _cast(module.bias, dtype)
-    return lambda x, *_, **__: functional.linear(x.to(dtype), W_OI, b_O)
+    frozen = _frozen(module, dtype, late=late)
+    return lambda x, *_, **__: functional.linear(x.to(dtype), *frozen())
+
+
+def _frozen(
+    module: nn.Linear, dtype: torch.dtype, *, late: bool
+) -> Callable[[], tuple[Tensor, Tensor | None]]:
+    """Gives weight and bias in this type: those of now, or with `late` those that the layer then has."""
+
+    def read() -> tuple[Tensor, Tensor | None]:
+        return module.weight.detach().to(dtype), _cast(module.bias, dtype)
+
+    now = None if late else read()
+    return lambda: now or read()
 
 
 def _cast(bias: Tensor | None, dtype: torch.dtype) -> Tensor | None:

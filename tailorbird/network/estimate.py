@@ -18,14 +18,16 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from tailorbird.network import processes
 from tailorbird.network.batches import Batch, split
 from tailorbird.network.loss import forks, num_shared, shared_prefix, shares
 from tailorbird.network.memory import available_bytes, used_bytes
 from tailorbird.network.network import Network
 from tailorbird.network.optimizer import is_matrix
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import Preference, Unit
 from tailorbird.network.settings import TrainSettings
-from tailorbird.network.training import Run
+from tailorbird.network.sharding import layer_bytes
 
 MOST_STEPS = 2_000
 """Longer runs are counted by so many of their steps, evenly spread."""
@@ -45,7 +47,8 @@ class TrainingEstimate:
     and best weights, `activation_bytes` what the largest batch needs; `available_bytes` may be taken
     besides what is held. `longest` is the number of tokens of the longest sequence, `num_trained` that
     of the numbers that change. `search_steps` and `search_evaluations` are spent before, on choosing the
-    learning rate.
+    learning rate. Where layers are shared out among `shared_among` processes, bytes are one process's, its
+    part of the layers' gradients, moments and best weights among them.
     """
 
     stage: str
@@ -66,6 +69,7 @@ class TrainingEstimate:
     num_trained: int
     search_steps: int = 0
     search_evaluations: int = 0
+    shared_among: int = 1
     reference_s: float = 0.0
 
     @property
@@ -239,7 +243,8 @@ def estimate_of(
         checkpoints: whether checkpoints will be written, which takes memory too.
     """
     run, total = planned.run, planned.total
-    saving = _state_bytes(run, gradients=0) if checkpoints else 0
+    saving = _saved_bytes(run) if checkpoints else 0
+    gathered = _gathered_bytes(run)
     largest = planned.largest(sizes)
     num_trained = sum(parameter.numel() for parameter in run.parameters.values())
     trained_share = min(1.0, num_trained / max(1, sizes.body + sizes.head))
@@ -255,11 +260,12 @@ def estimate_of(
         evaluation_s=evaluation_s or 0.0,
         held_bytes=used_bytes(run.device) if held_bytes is None else held_bytes,
         state_bytes=_state_bytes(run, gradients=1),
-        activation_bytes=round(max(sizes.activation_bytes(largest), saving)),
+        activation_bytes=round(max(sizes.activation_bytes(largest) + gathered, saving)),
         available_bytes=available_bytes(run.device),
         largest_batch_tokens=largest.computed,
         longest=max(run.lengths),
         num_trained=num_trained,
+        shared_among=processes.num_processes() if run.parts.sharded else 1,
         # A forward pass without its backward pass, over every preference once.
         reference_s=step_s * run.steps_per_epoch / (2 + trained_share) if _lack_references(run) else 0.0,
     )
@@ -278,7 +284,24 @@ def evaluations_in(steps: int, run: Run) -> int:
 
 
 def _state_bytes(run: Run, *, gradients: int) -> int:
-    """Of gradients, moments, and a copy of the best parameters."""
-    moments = 2 if run.settings.optimizer == "adamw" else 1
-    size = sum(parameter.numel() * parameter.element_size() for parameter in run.parameters.values())
-    return size * (gradients + moments + 1)
+    """Of gradients, moments, and a copy of the best parameters, as far as this process holds them."""
+    return (gradients + _moments(run) + 1) * sum(p.numel() * p.element_size() for p in run.parts.own.values())
+
+
+def _saved_bytes(run: Run) -> int:
+    """What a checkpoint takes while it is written; one that parts are gathered for is put together whole."""
+    if not run.parts.sharded:
+        return _state_bytes(run, gradients=0)
+    whole = sum(p.numel() * p.element_size() for p in run.parameters.values())
+    return (_moments(run) + 2) * whole if run.device.type == "cpu" else 0
+
+
+def _moments(run: Run) -> int:
+    return 2 if run.settings.optimizer == "adamw" else 1
+
+
+def _gathered_bytes(run: Run) -> int:
+    """Of whole layers while they run: two at a time, and one's gradients twice where they are added up."""
+    network = run.network
+    module: nn.Module = network if isinstance(network, nn.Module) else getattr(network, "model")  # noqa: B009
+    return 4 * layer_bytes(module)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import resource
 import sys
@@ -15,6 +16,8 @@ import torch
 
 UNLIMITED = 1 << 60
 """What control groups write for "no limit" is above this."""
+M_MMAP_THRESHOLD = -3
+"""The number of the option in glibc's malloc.h."""
 PROC, CGROUPS = Path("/proc"), Path("/sys/fs/cgroup")
 
 
@@ -74,6 +77,19 @@ def _left_in(root: Path, path: str, limit: str, usage: str, file_cache: str) -> 
             yield int(allowed) - held + int(cached.get(file_cache, 0))
         if group == root:
             return
+
+
+def return_freed_memory() -> None:
+    """From now on the system gets back what is freed, from 256 KiB on; where the C library is glibc.
+
+    By itself it keeps more and more of what comes and goes, as layers that are gathered do: of 0.8 GB in use
+    after steps of two processes that shared 88 million weights, 2.2 GB were held.
+    """
+    try:
+        set_option = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    set_option(M_MMAP_THRESHOLD, 256 * 1024)
 
 
 class PeakMemory:

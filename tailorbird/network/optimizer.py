@@ -62,6 +62,11 @@ def set_learning_rate(optimizers: Iterable[Optimizer], learning_rate: float) -> 
             group["lr"] = learning_rate
 
 
+def moved_by(optimizer: Optimizer) -> list[nn.Parameter]:
+    """What an optimizer moves, in the order in which its state is numbered."""
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
 def clip_gradients(parameters: Iterable[nn.Parameter], max_norm: float) -> float:
     """Scale all gradients together to a Euclidean norm of at most `max_norm`; the norm they had."""
     return float(nn.utils.clip_grad_norm_(list(parameters), max_norm))

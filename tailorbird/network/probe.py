@@ -15,8 +15,8 @@ from tailorbird.network.memory import PeakMemory, available_bytes, used_bytes
 from tailorbird.network.network import set_mode
 from tailorbird.network.optimizer import clip_gradients, make_optimizers
 from tailorbird.network.randomness import own_randomness
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import Unit
-from tailorbird.network.training import Run
 
 LEAST_S, MOST_S = 2.0, 8.0
 """Steps are probed for about so long: for 3 % of the training, within these bounds."""
@@ -45,18 +45,18 @@ def probe(planned: PlannedSteps) -> Probed:
     """Time typical steps and count what they save. The parameters are as before, without gradients."""
     run, sizes = planned.run, Sizes.of(planned.run.network)
     _, batches = next(_typical(planned, sizes))
-    if max(map(sizes.activation_bytes, batches)) > available_bytes(run.device):
+    if run.by_first(lambda: max(map(sizes.activation_bytes, batches)) > available_bytes(run.device)):
         return Probed(0.0, sizes, used_bytes(run.device))
     with own_randomness(run.device, run.settings.seed):
         set_mode(run.network, training=True)
         try:
             # Weights come into memory, and libraries choose their ways, when first needed.
             _timed(run, [min(run.sequences, key=len)])
-            _forget_gradients(run)
+            run.parts.forget_gradients()
             return _probed(planned, sizes, used_bytes(run.device))
         finally:
             set_mode(run.network, training=False)
-            _forget_gradients(run)
+            run.parts.forget_gradients()
 
 
 def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
@@ -71,15 +71,12 @@ def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
         work += sum(map(sizes.multiply_adds, batches))
         whole_s = seconds / work * sizes.multiply_adds(planned.total)
         spent = time.perf_counter() - started
-        if (number >= TIMED and spent > CHEAP * whole_s) or spent > min(MOST_S, max(LEAST_S, 0.03 * whole_s)):
+        enough = number >= TIMED and spent > CHEAP * whole_s
+        enough = enough or spent > min(MOST_S, max(LEAST_S, 0.03 * whole_s))
+        if planned.run.by_first(lambda enough=enough: enough):
             break
     mean = sizes.multiply_adds(planned.total) / planned.run.total_steps
     return Probed(seconds / work * mean + _optimizer_seconds(planned.run), sizes, held_bytes)
-
-
-def _forget_gradients(run: Run) -> None:
-    for parameter in run.parameters.values():
-        parameter.grad = None
 
 
 def _typical(planned: PlannedSteps, sizes: Sizes) -> Iterator[tuple[list[Unit], list[Work]]]:
@@ -100,7 +97,12 @@ def _timed(run: Run, sequences: list[Unit]) -> float:
 
 
 def _measured(run: Run, sequences: list[Unit], batches: Sequence[Work], sizes: Sizes) -> tuple[float, Sizes]:
-    """Seconds of a step, and the sizes with the bytes that one token of it took."""
+    """Seconds of a step, and the sizes with the bytes that one token of it took.
+
+    Where layers are shared out the bytes stay those of the shapes: what is saved then includes gathered weights.
+    """
+    if run.parts.sharded:
+        return _timed(run, sequences), sizes
     saved = _SavedBytes(run)
     before = used_bytes(run.device)
     with PeakMemory(run.device, every_s=0.005) as peak, saved.counting():
@@ -139,7 +141,7 @@ def _optimizer_seconds(run: Run) -> float:
     """Of clipping and moving all parameters once, timed on stand-ins: the real ones must not move."""
     stand_ins: dict[str, nn.Parameter] = {}
     probed = total = 0
-    for name, parameter in run.parameters.items():
+    for name, parameter in run.parts.own.items():
         total += parameter.numel()
         if probed < MOST_PROBED:
             probed += parameter.numel()

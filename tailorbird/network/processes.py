@@ -1,17 +1,18 @@
 """Many processes that train one model: all compute, and what they found is added up.
 
-Every process holds the whole model and walks the same plan; a step's sequences are shared out, gradients are
-summed, and so every process moves its parameters alike. The first one alone writes and tells. What stands
-here does nothing where a process is alone.
+Every process walks the same plan; a step's sequences are shared out, gradients are summed, and so every
+process moves its parameters alike. Each holds the whole model, or a part of every layer (`sharding`). The first
+one alone writes and tells. What stands here does nothing where a process is alone.
 """
 
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib
 import pickle
 import traceback
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -53,7 +54,7 @@ def joined(num_processes: int, local_rank: int = 0) -> Generator[None]:
             )
         torch.cuda.set_device(local_rank)
     importlib.import_module("torch._dynamo")  # imported later, it would hold on to the group for good
-    with _lost_if_it_fails():
+    with lost_if_it_fails():
         dist.init_process_group("cpu:gloo,cuda:nccl" if on_cuda else "gloo", timeout=PATIENCE)
     try:
         yield
@@ -61,6 +62,7 @@ def joined(num_processes: int, local_rank: int = 0) -> Generator[None]:
         _forget_locals(error)
         raise
     finally:
+        gc.collect()  # sharded layers hold the group, and are held by one another
         # Once nothing holds the group, its threads are waited for. One that outlives the interpreter aborts the
         # process: it frees a tensor that Python knows, and for that takes a lock that is no more.
         dist.destroy_process_group()
@@ -93,19 +95,26 @@ def is_first() -> bool:
     return rank() == 0
 
 
-def from_first(make: Callable[[], T]) -> T:
-    """What the first process makes, in all of them; an error of it is raised in all of them."""
+def from_first(make: Callable[[], T], *, everywhere: bool = False) -> T:
+    """What the first process makes, in all of them; an error of it is raised in all of them.
+
+    With `everywhere` all make it, since they must compute together, and the first one's counts. An error is
+    then raised where it happens: others fail alike, or lose the process that it ends.
+    """
     if not together():
         return make()
     made: Any = None
     failed: Exception | None = None
-    if is_first():
+    if everywhere:
+        with lost_if_group_fails():
+            made = make()
+    elif is_first():
         try:
             made = make()
         except Exception as error:  # noqa: BLE001 - it is raised again, everywhere
             failed = error
     sent: list[Any] = [made, _sendable(failed)]
-    with _lost_if_it_fails():
+    with lost_if_it_fails():
         dist.broadcast_object_list(sent, src=0)
     if failed := failed or sent[1]:
         raise failed
@@ -119,6 +128,23 @@ def _sendable(error: Exception | None) -> Exception | None:
         return RuntimeError(f"{type(error).__name__}: {error}")
 
 
+def each_from_first(tensors: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The first process's tensors by name, one after the other, in all processes; they lie on the processor.
+
+    What the others give is not looked at.
+    """
+    if not together():
+        yield from tensors.items()
+        return
+    told = from_first(lambda: [(name, tensor.dtype, tensor.shape) for name, tensor in tensors.items()])
+    for name, dtype, shape in told:
+        tensor = tensors[name].contiguous() if is_first() else torch.empty(shape, dtype=dtype)
+        if tensor.numel():
+            with lost_if_it_fails():  # as bytes, which every backend can send
+                dist.broadcast(tensor.reshape(-1).view(torch.uint8), src=0)
+        yield name, tensor
+
+
 def require_alike(fingerprint: str) -> None:
     """All processes must be about to do the same.
 
@@ -128,7 +154,7 @@ def require_alike(fingerprint: str) -> None:
     if not together():
         return
     found: list[str] = [""] * num_processes()
-    with _lost_if_it_fails():
+    with lost_if_it_fails():
         dist.all_gather_object(found, fingerprint)
     if different := [number for number, other in enumerate(found) if other != found[0]]:
         raise RecipeError(
@@ -142,7 +168,7 @@ def summed(values: Sequence[float], device: torch.device) -> list[float]:
     if not together():
         return list(values)
     total = torch.tensor(values, dtype=torch.float64, device=device)
-    with _lost_if_it_fails():
+    with lost_if_it_fails():
         dist.all_reduce(total)
     return total.tolist()
 
@@ -152,7 +178,7 @@ def any_of(number: int, device: torch.device) -> int:
     if not together():
         return number
     largest = torch.tensor(int(number), device=device)
-    with _lost_if_it_fails():
+    with lost_if_it_fails():
         dist.all_reduce(largest, dist.ReduceOp.MAX)
     return int(largest)
 
@@ -168,7 +194,7 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
     for group in groups.values():
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in group]
         flat = torch.cat([gradient.flatten() for gradient in gradients])
-        with _lost_if_it_fails():
+        with lost_if_it_fails():
             dist.all_reduce(flat)
         parts: tuple[Tensor, ...] = flat.split([p.numel() for p in group])
         for parameter, part in zip(group, parts, strict=True):
@@ -176,11 +202,35 @@ def sum_gradients(parameters: Iterable[nn.Parameter]) -> None:
 
 
 @contextlib.contextmanager
-def _lost_if_it_fails() -> Generator[None]:
+def lost_if_it_fails() -> Generator[None]:
+    """Around what processes tell one another: it fails where one of them is gone.
+
+    Raises:
+        ProcessLost: the block failed.
+    """
     try:
         yield
     except RuntimeError as error:
-        raise ProcessLost(
-            f"Process {rank()} lost the others of this training: one of them ended, and its own message says why, "
-            "or can't be reached. Mend that and run the same command again; it continues."
-        ) from error
+        raise _lost() from error
+
+
+@contextlib.contextmanager
+def lost_if_group_fails() -> Generator[None]:
+    """Around work in which processes tell one another something; what else fails in it stays what it is.
+
+    Raises:
+        ProcessLost: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error).lower():
+            raise _lost() from error
+        raise
+
+
+def _lost() -> ProcessLost:
+    return ProcessLost(
+        f"Process {rank()} lost the others of this training: one of them ended, and its own message says why, "
+        "or can't be reached. Mend that and run the same command again; it continues."
+    )

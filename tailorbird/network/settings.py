@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import get_args
 
 from tailorbird.errors import RecipeError
@@ -103,6 +103,21 @@ class StepReport:
     epoch: float = 0.0
     reward_margin: float | None = None
     reward_accuracy: float | None = None
+
+
+@dataclass
+class Progress:
+    """How far a run has come; JSON-like."""
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list[float])
+    best_step: int | None = None
+    best_score: float | None = None
+    evaluations_since_best: int = 0
+    stopped_early: bool = False
+    tokens: int = 0
+    shared_tokens: int = 0
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)

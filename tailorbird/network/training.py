@@ -6,44 +6,33 @@
 
 A run that was killed and is called again with the same arguments ends in the same parameters, bit by bit
 on a CPU, as one that was not. Where several processes call it together (see `processes`), each computes a
-part of every step, and what comes of it is what one process gives, but for the order of sums. Their number
-is no part of the run: it may be taken up by more of them, or fewer.
+part of every step, and what comes of it is what one process gives, but for the order of sums. Their number,
+and whether layers are shared out between them (`sharding`), is no part of the run: it may be taken up by more
+of them, or fewer.
 """
 
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import math
 import signal
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from tailorbird.errors import DataError, RecipeError, TrainingDiverged
+from tailorbird.errors import DataError
 from tailorbird.network import processes
-from tailorbird.network.batches import plan_epoch, share_out, split
-from tailorbird.network.checkpoints import latest_checkpoint, save_checkpoint
 from tailorbird.network.interruption import postponed_signals
-from tailorbird.network.loss import forks, num_shared, shares
-from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile
+from tailorbird.network.keeper import Keeper, identity_of
 from tailorbird.network.network import Network, set_mode
-from tailorbird.network.objectives import objective_of
-from tailorbird.network.optimizer import clip_gradients, make_optimizers, set_learning_rate
-from tailorbird.network.precision import bfloat16_products
-from tailorbird.network.randomness import own_randomness, random_state, seed_of, set_random_state
-from tailorbird.network.schedule import schedule_factor
-from tailorbird.network.sequences import Unit, add_to_hash
+from tailorbird.network.randomness import own_randomness
+from tailorbird.network.run import Run
+from tailorbird.network.sequences import Unit
 from tailorbird.network.settings import StepReport, TrainResult, TrainSettings
 from tailorbird.network.untrained import referenced
 
-NOT_PART_OF_IDENTITY = ("checkpoint_every_s", "checkpoint_every_steps")
+T = TypeVar("T")
 
 
 def train(
@@ -88,8 +77,17 @@ def train(
     learnt = sequences if len(learnable) == len(sequences) else [sequences[n] for n in learnable]
     run = Run(network, dict(parameters), learnt, settings, dev_score)
     if processes.together():
-        processes.require_alike(f"{identity_of(run, identity)}, {'kept' if checkpoint else 'not kept'}")
-    run.sequences = referenced(network, learnt, settings, run.device, folder=checkpoint, identity=identity)
+        ways = f"{'kept' if checkpoint else 'not kept'}, {'sharded' if run.parts.sharded else 'whole'}"
+        processes.require_alike(f"{identity_of(run, identity)}, {ways}")
+    run.sequences = referenced(
+        network,
+        learnt,
+        settings,
+        run.device,
+        folder=checkpoint,
+        identity=identity,
+        everywhere=run.parts.sharded,
+    )
     keeper = Keeper(checkpoint, run, identity) if checkpoint else None
     stop = 0
     postponed = postponed_signals() if keeper else contextlib.nullcontext(lambda: None)
@@ -116,307 +114,3 @@ def train(
                 keeper.metrics.close()
     run.put_back_best()
     return run.result()
-
-
-@dataclass
-class Progress:
-    """How far a run has come; JSON-like."""
-
-    step: int = 0
-    losses: list[float] = field(default_factory=list[float])
-    best_step: int | None = None
-    best_score: float | None = None
-    evaluations_since_best: int = 0
-    stopped_early: bool = False
-    tokens: int = 0
-    shared_tokens: int = 0
-    seconds: float = 0.0
-
-
-class Run:
-    """A training run under way: what is trained, on what, and how far it has come."""
-
-    def __init__(
-        self,
-        network: Network,
-        parameters: dict[str, nn.Parameter],
-        sequences: Sequence[Unit],
-        settings: TrainSettings,
-        dev_score: Callable[[], float] | None,
-    ) -> None:
-        if not parameters:
-            raise RecipeError("There is nothing to train: no parameters were given.")
-        if frozen := [name for name, parameter in parameters.items() if not parameter.requires_grad]:
-            raise RecipeError(
-                f"{len(frozen)} of the parameters to train are frozen, such as {frozen[0]!r}. "
-                "Set requires_grad on them, or leave them out."
-            )
-        self.network = network
-        self.parameters = parameters
-        self.sequences = sequences
-        self.settings = settings
-        self.objective = objective_of(sequences, settings)
-        self.told: dict[str, float] = {}
-        self.dev_score = dev_score
-        self.device = next(iter(parameters.values())).device
-        self.optimizers = make_optimizers(
-            parameters,
-            learning_rate=settings.learning_rate,
-            weight_decay=settings.weight_decay,
-            optimizer=settings.optimizer,
-        )
-        self.lengths = [len(sequence) for sequence in sequences]
-        self.steps_per_epoch = -(-len(sequences) // settings.batch_size)
-        self.total_steps = settings.max_steps or math.ceil(settings.epochs * self.steps_per_epoch)
-        self.progress = Progress()
-        self.best: dict[str, Tensor] = {}
-        self._epoch_plan: tuple[int, list[list[int]]] = (-1, [])
-
-    def steps(self) -> Iterator[StepReport]:
-        """Train from where the progress stands to the end, reporting each step."""
-        if self.settings.evaluate_first and self.progress.step == 0 and self.progress.best_step is None:
-            self.evaluate()
-        set_mode(self.network, training=True)
-        while self.progress.step < self.total_steps and not self.progress.stopped_early:
-            started = time.perf_counter()
-            report = self.take_step()
-            score = self.evaluate() if self.evaluation_is_due() else None
-            self.progress.seconds += time.perf_counter() - started
-            yield replace(
-                report,
-                score=score,
-                seconds=self.progress.seconds,
-                shared_tokens=self.progress.shared_tokens,
-                epoch=self.progress.step / self.steps_per_epoch,
-            )
-
-    def take_step(self) -> StepReport:
-        """One optimizer step on the next sequences."""
-        progress, settings = self.progress, self.settings
-        factor = schedule_factor(
-            progress.step,
-            self.total_steps,
-            warmup_fraction=settings.warmup_fraction,
-            schedule=settings.schedule,
-        )
-        learning_rate = settings.learning_rate * factor
-        set_learning_rate(self.optimizers, learning_rate)
-        if processes.together():
-            # Each draws numbers of its own, which a checkpoint, written by one of them, can't hold.
-            torch.manual_seed(seed_of(settings.seed, progress.step, processes.rank()))
-        loss = self.gradients_of(self.next_sequences())
-        norm = clip_gradients(self.parameters.values(), settings.clip_norm)
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise TrainingDiverged(
-                f"Training diverged at step {progress.step + 1} of {self.total_steps}: the loss is {loss}, "
-                f"the gradient norm {norm}, at learning rate {learning_rate:.3g}. Use a learning rate of "
-                f"{settings.learning_rate / 10:.1g} or less, or more warm-up."
-            )
-        for optimizer in self.optimizers:
-            optimizer.step()
-        progress.step += 1
-        progress.losses.append(loss)
-        return StepReport(
-            progress.step,
-            self.total_steps,
-            loss,
-            learning_rate,
-            norm,
-            progress.tokens,
-            progress.seconds,
-            reward_margin=self.told.get("reward_margin"),
-            reward_accuracy=self.told.get("reward_accuracy"),
-        )
-
-    def next_sequences(self) -> list[Unit]:
-        """The sequences of the coming step."""
-        epoch, number = divmod(self.progress.step, self.steps_per_epoch)
-        if self._epoch_plan[0] != epoch:
-            settings = self.settings
-            plan = plan_epoch(self.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
-            self._epoch_plan = (epoch, plan)
-        return [self.sequences[n] for n in self._epoch_plan[1][number]]
-
-    def gradients_of(self, sequences: list[Unit]) -> float:
-        """Set the gradients of the step's mean loss; that loss."""
-        progress = self.progress
-        before = progress.tokens, progress.shared_tokens
-        own = self.own_gradients_of(sequences)
-        processes.sum_gradients(self.parameters.values())
-        found = (*own, progress.tokens - before[0], progress.shared_tokens - before[1])
-        loss, *told, tokens, shared = processes.summed(found, self.device)
-        progress.tokens, progress.shared_tokens = before[0] + int(tokens), before[1] + int(shared)
-        self.told = dict(zip(self.objective.tells, told, strict=True))
-        return loss
-
-    def own_gradients_of(self, sequences: list[Unit]) -> list[float]:
-        """Set this process's summand of the gradients of a step; its summands of the loss and what is told."""
-        for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=True)
-        share = shares(self.network, wanted=self.settings.share_prefix)
-        objective, forked = self.objective, forks(self.network, share=share)
-        divisor = objective.divisor(sequences)
-        part = self.own_part(sequences, share=share, forked=forked)
-        batches = split(part, self.settings.max_batch_tokens, share=share, forked=forked) if part else []
-        found = [0.0] * (1 + len(objective.tells))
-        for batch in batches:
-            with bfloat16_products(self.device, wanted=self.settings.bf16_on_cuda):
-                loss, told = objective.sums(self.network, batch, device=self.device, share=share)
-            (loss / divisor).backward()
-            sums = (float(loss.detach()), *told)
-            found = [value + sum_ / divisor for value, sum_ in zip(found, sums, strict=True)]
-            self.progress.tokens += batch.num_tokens
-            self.progress.shared_tokens += num_shared(self.network, batch) if share else 0
-        return found
-
-    def own_part(self, sequences: list[Unit], *, share: bool, forked: bool) -> list[Unit]:
-        """Those of a step that this process computes."""
-        if not processes.together():
-            return sequences
-        return share_out(sequences, processes.num_processes(), share=share, forked=forked)[processes.rank()]
-
-    def evaluation_is_due(self) -> bool:
-        """Whether `dev_score` is to be asked after the step just done."""
-        if self.dev_score is None:
-            return False
-        every = max(1, round(self.steps_per_epoch / self.settings.evaluations_per_epoch))
-        return self.progress.step % every == 0 or self.progress.step == self.total_steps
-
-    def evaluate(self) -> float | None:
-        """Ask for the score, remember the best parameters, and decide whether to go on."""
-        dev_score = self.dev_score
-        if dev_score is None:
-            return None
-        set_mode(self.network, training=False)
-        # The score may draw random numbers; the training must not notice.
-        with torch.no_grad(), own_randomness(self.device, self.settings.seed):
-            score = processes.from_first(lambda: float(dev_score()))
-        set_mode(self.network, training=True)
-        progress = self.progress
-        if not math.isfinite(score):
-            raise RecipeError(f"dev_score gave {score} after step {progress.step}; expected a finite number.")
-        if progress.best_score is None or score > progress.best_score:
-            progress.best_step, progress.best_score = progress.step, score
-            progress.evaluations_since_best = 0
-            self.best = {name: tensor.detach().clone() for name, tensor in self.parameters.items()}
-        else:
-            progress.evaluations_since_best += 1
-            patience = self.settings.patience
-            progress.stopped_early = patience is not None and progress.evaluations_since_best >= patience
-        return score
-
-    @torch.no_grad()
-    def put_back_best(self) -> None:
-        """Give the parameters the values that scored best, if any were scored."""
-        for name, tensor in self.best.items():
-            self.parameters[name].copy_(tensor)
-
-    def result(self) -> TrainResult:
-        """What the run came to."""
-        progress = self.progress
-        return TrainResult(
-            steps=progress.step,
-            loss=progress.losses[-1],
-            losses=tuple(progress.losses),
-            best_step=progress.best_step,
-            best_score=progress.best_score,
-            stopped_early=progress.stopped_early,
-            tokens=progress.tokens,
-            shared_tokens=progress.shared_tokens,
-            seconds=progress.seconds,
-        )
-
-
-class Keeper:
-    """Writes a run's checkpoints and takes a run up from them; of many processes the first alone writes."""
-
-    def __init__(self, folder: Path, run: Run, identity: str) -> None:
-        self.folder = folder
-        self.run = run
-        self.identity = identity_of(run, identity)
-        self.metrics = MetricsFile(folder / METRICS_FILE, facts_of(run, self.identity))
-        self.last_step = 0
-        self.last_time = time.perf_counter()
-
-    def add(self, report: StepReport) -> None:
-        """Note a step, and write a checkpoint if one is due."""
-        if processes.is_first():
-            self.metrics.add(report)
-            self.keep_if_due()
-
-    def keep_if_due(self) -> None:
-        """Write a checkpoint if the settings ask for one now, and always when the run has ended."""
-        settings, progress = self.run.settings, self.run.progress
-        every = settings.checkpoint_every_steps
-        late = time.perf_counter() - self.last_time >= settings.checkpoint_every_s
-        due = late if every is None else progress.step - self.last_step >= every
-        if due or progress.stopped_early or progress.step == self.run.total_steps:
-            self.keep()
-
-    def keep(self) -> None:
-        """Write a checkpoint, if the last one is of an earlier step."""
-        run = self.run
-        if self.last_step == run.progress.step or not processes.is_first():
-            return
-        self.metrics.sync()
-        tensors = {f"parameter.{name}": tensor for name, tensor in run.parameters.items()}
-        tensors |= {f"best.{name}": tensor for name, tensor in run.best.items()}
-        for number, optimizer in enumerate(run.optimizers):
-            for index, state in optimizer.state_dict()["state"].items():
-                tensors |= {f"optimizer.{number}.{index}.{key}": value for key, value in state.items()}
-        tensors |= {f"random.{kind}": state for kind, state in random_state(run.device).items()}
-        save_checkpoint(self.folder, self.identity, run.progress.step, tensors, asdict(run.progress))
-        self.last_step = run.progress.step
-        self.last_time = time.perf_counter()
-
-    def take_up(self) -> None:
-        """Put the run where its newest whole checkpoint left it, if there is one."""
-        found = processes.from_first(lambda: latest_checkpoint(self.folder, self.identity))
-        if found is not None:
-            self._restore(*found)
-        if processes.is_first():
-            self.metrics.take_up(self.run.progress.step)
-
-    def _restore(self, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        run = self.run
-        run.progress = Progress(**facts)
-        run.best = {name: tensor.to(run.device) for name, tensor in part(tensors, "best.").items()}
-        with torch.no_grad():
-            for name, tensor in part(tensors, "parameter.").items():
-                run.parameters[name].copy_(tensor)
-        for number, optimizer in enumerate(run.optimizers):
-            states: dict[int, dict[str, Tensor]] = {}
-            for key, tensor in part(tensors, f"optimizer.{number}.").items():
-                index, _, name = key.partition(".")
-                states.setdefault(int(index), {})[name] = tensor
-            optimizer.load_state_dict({**optimizer.state_dict(), "state": states})
-        set_random_state(part(tensors, "random."))
-        self.last_step = run.progress.step
-
-
-def part(tensors: Mapping[str, Tensor], start: str) -> dict[str, Tensor]:
-    """Those tensors whose names begin with `start`, by the rest of their names."""
-    return {name.removeprefix(start): tensor for name, tensor in tensors.items() if name.startswith(start)}
-
-
-def facts_of(run: Run, identity: str) -> dict[str, Any]:
-    """What a run is, for the first line of its `metrics.jsonl`."""
-    return {
-        "run": identity,
-        "total_steps": run.total_steps,
-        "steps_per_epoch": run.steps_per_epoch,
-        "num_sequences": len(run.sequences),
-        "num_trained": sum(parameter.numel() for parameter in run.parameters.values()),
-        "settings": {
-            key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY
-        },
-    }
-
-
-def identity_of(run: Run, identity: str) -> str:
-    """A hash of all that decides how a run goes: its settings, sequences, parameters' names and shapes."""
-    settings = {key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY}
-    shapes = {name: list(tensor.shape) for name, tensor in run.parameters.items()}
-    digest = hashlib.blake2b(json.dumps([identity, settings, shapes], sort_keys=True).encode(), digest_size=8)
-    add_to_hash(digest, run.sequences)
-    return digest.hexdigest()

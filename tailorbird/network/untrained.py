@@ -37,10 +37,12 @@ def referenced(
     *,
     folder: Path | None = None,
     identity: str = "",
+    everywhere: bool = False,
 ) -> Sequence[Unit]:
     """The same units, every preference with its reference; `network` is the model before training.
 
-    Many processes share the work out. The network is left in evaluation mode if it had to be asked.
+    Many processes share the work out, unless it is to be done everywhere. The network is left in evaluation
+    mode if it had to be asked.
 
     Args:
         network: asked where a reference is missing.
@@ -49,6 +51,7 @@ def referenced(
         device: where the work is done.
         folder: where the references of this run are kept; None keeps none.
         identity: names the model, such as the hash of its weights.
+        everywhere: every process asks for all, as it must where layers are shared out: they run together.
     """
     if settings.beta is None:
         return units
@@ -58,7 +61,7 @@ def referenced(
     key = _key(asked, identity)
     values = processes.from_first(lambda: _kept(folder, key)) if folder else None
     if values is None:
-        values = _ask(network, asked, settings, device)
+        values = _ask(network, asked, settings, device, everywhere=everywhere)
         if folder and processes.is_first():
             content = json.dumps({"preferences": key, "reference": values})
             write_atomic(folder / REFERENCE_FILE, content.encode())
@@ -74,13 +77,19 @@ def _with_reference(unit: Unit, reference: float | None) -> Unit:
 
 @torch.no_grad()
 def _ask(
-    network: Network, preferences: list[Preference], settings: TrainSettings, device: torch.device
+    network: Network,
+    preferences: list[Preference],
+    settings: TrainSettings,
+    device: torch.device,
+    *,
+    everywhere: bool,
 ) -> list[float]:
     """Each one's log π(preferred) - log π(rejected)."""
     set_mode(network, training=False)
     share = shares(network, wanted=settings.share_prefix)
     own = sorted(range(len(preferences)), key=lambda n: len(preferences[n]))
-    own = own[processes.rank() :: processes.num_processes()]
+    if not everywhere:
+        own = own[processes.rank() :: processes.num_processes()]
     found: dict[Unit, float] = {}
     for start in range(0, len(own), ASKED_TOGETHER):
         some = [preferences[n] for n in own[start : start + ASKED_TOGETHER]]
@@ -89,7 +98,8 @@ def _ask(
             with bfloat16_products(device, wanted=settings.bf16_on_cuda):
                 log_p_B = sequence_log_probabilities(network, batch, device=device, share=share)
             found |= zip(batch.units, gaps(log_p_B).tolist(), strict=True)
-    return processes.summed([found.get(preference, 0.0) for preference in preferences], device)
+    values = [found.get(preference, 0.0) for preference in preferences]
+    return values if everywhere else processes.summed(values, device)
 
 
 def _key(preferences: Sequence[Preference], identity: str) -> str:

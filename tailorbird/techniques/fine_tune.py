@@ -12,6 +12,7 @@ What is trained, by `method`:
     dora     LoRA for the direction, lengths of W's rows beside it     Liu et al. 2024, arXiv 2402.09353
     pissa    LoRA that starts at W's greatest singular directions      Meng et al. 2024, arXiv 2404.02948
     eva      LoRA whose A starts at the layers' inputs' directions     Paischer et al. 2024, arXiv 2410.07170
+    qlora    LoRA on a copy of the base whose layers are in four bits  Dettmers et al. 2023, arXiv 2305.14314
     full     every weight, of a copy of the model
 """
 
@@ -20,10 +21,9 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -33,10 +33,13 @@ from tailorbird.data.storage import write_atomic
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, start_at_weights
+from tailorbird.models.four_bits import require_four_bits
 from tailorbird.models.local import LocalWeights, new_adapter_name
 from tailorbird.models.model import Model, on_weights
+from tailorbird.models.sharded import sharded_training
 from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
+from tailorbird.network.sharding import require_others
 from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
 from tailorbird.techniques.through_wrappers import (
     OnEstimate,
@@ -48,13 +51,14 @@ from tailorbird.techniques.through_wrappers import (
 
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
+    from tailorbird.models.training_network import TrainingNetwork
     from tailorbird.network.network import Network
     from tailorbird.network.sequences import Unit
     from tailorbird.network.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
-Method = Literal["lora", "rslora", "dora", "pissa", "eva", "full"]
+Method = Literal["lora", "rslora", "dora", "pissa", "eva", "qlora", "full"]
 """What is trained; see the top of this file."""
 
 Objective = Literal["supervised", "dpo"]
@@ -72,15 +76,17 @@ DPO_EPOCHS = 3
 class FineTune:
     """Trains the weights beneath the wrappers; the given model stays as it is.
 
-    A model that has LoRA layers goes on from a copy of them, of whatever method they are; "full" merges
-    them into the weights first.
+    A model that has LoRA layers goes on from a copy of them, of whatever method they are; "full" and "qlora"
+    merge them into the weights first.
 
     Args:
         objective: what is learnt: "supervised", the completions; or "dpo", to prefer them to the rejected
             answers, which every training example must then have.
-        method: what is trained: "lora", "rslora", "dora", "pissa", "eva" or "full". All but "full" leave the
-            base's weights alone and share them. "dora" is slower, and is the one whose layers can't be
-            merged for export; "pissa" stores layers of twice the rank.
+        method: what is trained: "lora", "rslora", "dora", "pissa", "eva", "qlora" or "full". All but the last
+            two leave the base's weights alone and share them. "dora" is slower, and is the one whose layers
+            can't be merged for export; "pissa" stores layers of twice the rank; "qlora" takes the least
+            memory, of which the base's layers need a quarter of what they do in 16 bits, and is slow
+            without a CUDA device.
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
         learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
@@ -97,14 +103,17 @@ class FineTune:
             what is faster here. The layers themselves stay in float32.
         max_batch_tokens: tokens computed at once, at most; fewer take less memory and give the same result.
         seed: of the order of examples and the fresh layers.
+        shard: share the layers out between the processes that train together, so that each holds a part of
+            their weights, gradients and moments; what comes of it differs by rounding.
         checkpoint: folder for checkpoints, so that a killed training goes on; None keeps none.
         on_step: told about every step.
         on_estimate: told what it will take before it starts; if it gives False, nothing is trained.
 
     Raises:
-        RecipeError: a setting out of its range.
+        RecipeError: a setting out of its range; or `shard` with "qlora", or where this process is alone.
         OutOfMemory: it would need more memory than there is.
-        Unsupported: the model's weights can't be trained here (a remote endpoint, a floor).
+        Unsupported: the model's weights can't be trained here (a remote endpoint, a floor); or "qlora" without
+            bitsandbytes.
     """
 
     objective: Objective = "supervised"
@@ -121,6 +130,7 @@ class FineTune:
     precision: Precision = "auto"
     max_batch_tokens: int = 16_384
     seed: int = 0
+    shard: bool = field(default=False, compare=False)
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
     on_estimate: OnEstimate | None = field(default=None, compare=False, repr=False)
@@ -136,6 +146,11 @@ class FineTune:
             raise RecipeError(f"fine_tune: beta is {self.beta}; expected above 0. 0.05 to 0.5 are usual.")
         check_method(self.method)
         check_precision(self.precision)
+        if self.shard and self.method == "qlora":
+            raise RecipeError(
+                "fine_tune: method 'qlora' with shard; layers in four bits can't be shared out between processes. "
+                "Leave --shard out, or use method 'lora'."
+            )
         if not self._rates() or not all(rate > 0 for rate in self._rates()):
             raise RecipeError(
                 f"fine_tune: learning_rate is {self.learning_rate}; expected above 0, such as 1e-3; several such "
@@ -175,11 +190,17 @@ class FineTune:
                 f"fine_tune: learning_rate is {self.learning_rate!r}, which is chosen on dev, and there are no dev "
                 "examples. Give one rate, such as 1e-3."
             )
+        if self.shard:
+            require_others()
         with weights.engine.lock:
             to_units = to_preferences if self.objective == "dpo" else to_sequences
             sequences = to_units(weights, model, data, data.train[: self.max_examples])
             if self.method == "full":
                 return self._train_copy(weights, sequences, model, data)
+            if self.method == "qlora":
+                from tailorbird.models.own_copy import in_four_bits
+
+                weights = in_four_bits(weights)
             return self._train_layers(weights, sequences, model, data)
 
     def _train_copy(
@@ -187,10 +208,13 @@ class FineTune:
     ) -> LocalWeights:
         from tailorbird.models.own_copy import own_copy
 
-        trained = own_copy(weights)
-        self._learn(trained, dict(trained.engine.model.named_parameters()), sequences, model, data)
+        base = weights.engine
+        # What is shared out goes to its device in parts.
+        trained = own_copy(weights, torch.device("cpu") if self.shard else None)
+        self._learn(trained, base, sequences, model, data)
         # As the base is held, which is how they come back when they are saved and loaded.
-        trained.engine.model.to(weights.engine.model.dtype)
+        trained.engine.model.to(base.model.dtype)
+        trained.engine.move_to(base.device)
         return trained
 
     def _train_layers(
@@ -199,17 +223,14 @@ class FineTune:
         engine, adapter = weights.engine, new_adapter_name()
         trained = replace(weights, adapter=adapter)
         if weights.adapter is None:
-            layers = self._fresh_layers(engine, adapter)
+            self._add_fresh_layers(engine, adapter)
         else:
-            layers = engine.copy_adapter(weights.adapter, adapter)
-        # The adapter's name differs from run to run and must not keep one from being taken up.
-        parameters = {name.replace(f".{adapter}.", "."): p for name, p in layers.items()}
+            engine.copy_adapter(weights.adapter, adapter)
         try:
             if weights.adapter is None:
                 self._set_start(engine, adapter, sequences)
             fresh_pissa = self.method == "pissa" and weights.adapter is None
-            with second_half_kept(parameters) if fresh_pissa else nullcontext():
-                self._learn(trained, parameters, sequences, model, data)
+            self._learn(trained, engine, sequences, model, data, half=fresh_pissa)
         except BaseException:
             engine.remove_adapter(adapter)
             raise
@@ -217,21 +238,25 @@ class FineTune:
 
     def _learn(
         self,
-        trained: LocalWeights,
-        parameters: dict[str, torch.nn.Parameter],
+        weights: LocalWeights,
+        base: Engine,
         sequences: Sequence[Unit],
         model: Model,
         data: Data,
+        *,
+        half: bool = False,
     ) -> None:
-        """Trains these parameters of these weights in place."""
+        """Trains these weights, made from those of `base`, in place; with `half` the first half of the ranks."""
         from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
-        engine, dev = trained.engine, data.dev[: self.max_dev]
-        start = f"{engine.fingerprint()} {_hash(parameters)} {self.method} alpha {self.alpha}"
-        layers = self.method != "full"
-        with engine.training(trained.adapter, from_first(lambda: self._compute_type(engine))) as network:
+        engine, dev, layers = weights.engine, data.dev[: self.max_dev], weights.adapter is not None
+        start = f"{engine.fingerprint()} {_hash(trained_in(weights))} {self.method} alpha {self.alpha}"
+        with self._running(weights, base) as (trained, network), ExitStack() as hooks:
             log.info("Training runs %s.", network.path)
-            identity = f"{start} {network.path}"
+            parameters = trained_in(trained)
+            if half:
+                hooks.enter_context(second_half_kept(parameters))
+            identity = f"{start} {network.path_when_whole}"
             settings, rates = self.settings(len(sequences)), self._rates()
             total_steps = settings.max_steps or math.ceil(
                 settings.epochs * -(-sum(s.num_labels > 0 for s in sequences) // settings.batch_size)
@@ -269,6 +294,19 @@ class FineTune:
                 on_step=self.on_step,
             )
 
+    @contextmanager
+    def _running(
+        self, weights: LocalWeights, base: Engine
+    ) -> Generator[tuple[LocalWeights, TrainingNetwork]]:
+        """The weights and their network as they are while they are trained: a sharded twin, or themselves."""
+        dtype = from_first(lambda: self._compute_type(base))
+        if self.shard:
+            with sharded_training(weights, dtype, base) as running:
+                yield running
+        else:
+            with weights.engine.training(weights.adapter, dtype) as network:
+                yield weights, network
+
     def _compute_type(self, engine: Engine) -> torch.dtype:
         """What products are computed in; a run that is taken up keeps what it began with."""
         from tailorbird.network.precision import compute_type
@@ -281,7 +319,7 @@ class FineTune:
             write_atomic(noted, str(dtype).removeprefix("torch.").encode())
         return dtype
 
-    def _fresh_layers(self, engine: Engine, adapter: str) -> dict[str, torch.nn.Parameter]:
+    def _add_fresh_layers(self, engine: Engine, adapter: str) -> None:
         from peft import LoraConfig
 
         alpha = self.alpha or (8 if self.method == "rslora" else 2 * self.rank)
@@ -296,7 +334,7 @@ class FineTune:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return engine.add_adapter(adapter, config)
+            engine.add_adapter(adapter, config)
 
     def _set_start(self, engine: Engine, adapter: str, sequences: Sequence[Unit]) -> None:
         if self.method == "pissa":
@@ -370,17 +408,24 @@ class _Trials:
             self.parameters[name].copy_(tensor)
 
 
+def trained_in(weights: LocalWeights) -> dict[str, torch.nn.Parameter]:
+    """What is trained in weights, by name: their layers if they have some, else all.
+
+    The adapter's own name, which differs from run to run and must not keep one from being taken up, is left out.
+    """
+    named = weights.engine.model.named_parameters()
+    if weights.adapter is None:
+        return dict(named)
+    place = f".{weights.adapter}."
+    return {name.replace(place, "."): parameter for name, parameter in named if place in name}
+
+
 def check_method(method: str) -> None:
-    """Raises RecipeError for a method that there isn't, Unsupported for QLoRA (arXiv 2305.14314)."""
-    if method == "qlora":
-        parts = {"a CUDA device": torch.cuda.is_available(), "bitsandbytes": bool(find_spec("bitsandbytes"))}
-        missing = " and ".join(part for part, there in parts.items() if not there) or "nothing else"
-        raise Unsupported(
-            "fine_tune: method is 'qlora', LoRA on a base in 4 bits, which this version does not train; of what "
-            f"it needs, {missing} is missing here. Use 'lora', or a smaller base model if memory is short."
-        )
+    """Raises RecipeError for a method that there isn't, Unsupported for one that needs what isn't installed."""
     if method not in get_args(Method):
         raise RecipeError(f"fine_tune: method is {method!r}; expected one of {list(get_args(Method))}.")
+    if method == "qlora":
+        require_four_bits()
 
 
 def _hash(parameters: dict[str, torch.nn.Parameter]) -> str:

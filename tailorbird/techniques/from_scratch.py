@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from tailorbird.models.causal import usable_context
 from tailorbird.models.engine import Engine
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, on_weights
+from tailorbird.models.sharded import sharded_network, sharded_weights
+from tailorbird.network.sharding import require_others
 from tailorbird.records import Document
 from tailorbird.techniques.through_wrappers import OnEstimate, OnStep, dev_score, to_sequences
 
@@ -54,12 +57,14 @@ class FromScratch:
         max_dev: dev examples that early stopping looks at, at most.
         max_batch_tokens: tokens computed at once, at most; fewer take less memory and give the same result.
         seed: of fresh weights and of all orders.
+        shard: share the layers out between the processes that train together; what comes of it differs by
+            rounding.
         checkpoint: folder for checkpoints; None keeps none.
         on_step: told about every step.
         on_estimate: told what each stage will take before it starts; if it gives False, it is left out.
 
     Raises:
-        RecipeError: an unknown architecture or a setting out of range.
+        RecipeError: an unknown architecture, a setting out of range, or `shard` where this process is alone.
         DataError: no training example.
         OutOfMemory: it would need more memory than there is.
     """
@@ -75,6 +80,7 @@ class FromScratch:
     max_dev: int = 64
     max_batch_tokens: int = 16_384
     seed: int = 0
+    shard: bool = field(default=False, compare=False)
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
     on_estimate: OnEstimate | None = field(default=None, compare=False, repr=False)
@@ -93,27 +99,29 @@ class FromScratch:
         return on_weights(model, lambda _: self._train(model, data))
 
     def _train(self, model: Model, data: Data) -> LocalWeights:
+        if self.shard:
+            require_others()
         texts = plain_texts(data)
         tokenizer = new_tokenizer(texts, self.vocab_size)
-        network, parameters = self._fresh_network(len(tokenizer), tokenizer)
-        self._learn_text(network, parameters, texts, tokenizer)
+        network = self._fresh_network(len(tokenizer), tokenizer)
+        with sharded_network(network) if self.shard else nullcontext(network) as running:
+            self._learn_text(running, texts, tokenizer)
         weights = self._as_weights(network, tokenizer)
         self._learn_examples(weights, model, data)
         return weights
 
-    def _fresh_network(self, vocab_size: int, tokenizer: Any) -> tuple[Any, dict[str, torch.nn.Parameter]]:
+    def _fresh_network(self, vocab_size: int, tokenizer: Any) -> Any:
         from tailorbird.models.causal import TransformersNetwork
         from tailorbird.network.decoder import Decoder, shape_for
 
         shape = shape_for(self.depth, vocab_size, context=self.context)
         if self.architecture == OURS:
-            decoder = Decoder(shape, seed=self.seed)
-            return decoder, dict(decoder.named_parameters())
+            return Decoder(shape, seed=self.seed)
         model = prebuilt(self.architecture, shape, tokenizer, self.seed)
         usable_context(model)  # refuses, before any training, what could not be run exactly
-        return TransformersNetwork(model), dict(model.named_parameters())
+        return TransformersNetwork(model)
 
-    def _learn_text(self, network: Any, parameters: Any, texts: list[str], tokenizer: Any) -> None:
+    def _learn_text(self, network: Any, texts: list[str], tokenizer: Any) -> None:
         """Stage one: every document and prompt, each closed by the end-of-text token, as one long text."""
         from tailorbird.network.sequences import blocks
         from tailorbird.network.settings import TrainSettings
@@ -135,7 +143,7 @@ class FromScratch:
         train_measured(
             Watch("from_scratch, text", on_estimate=self.on_estimate, dial=("depth", self.depth, 3)),
             network,
-            parameters,
+            dict((network if self.architecture == OURS else network.model).named_parameters()),
             blocks(ids, min(256, self.context)),
             settings,
             checkpoint=self.checkpoint / "text" if self.checkpoint else None,
@@ -149,8 +157,7 @@ class FromScratch:
         from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
         dev = data.dev[: self.max_dev]
-        parameters = dict(weights.engine.model.named_parameters())
-        for parameter in parameters.values():
+        for parameter in weights.engine.model.parameters():
             parameter.requires_grad_(True)
         settings = TrainSettings(
             learning_rate=self.learning_rate,
@@ -162,21 +169,25 @@ class FromScratch:
             seed=self.seed,
             checkpoint_every_s=20.0,
         )
-        with weights.engine.lock:
+        sequences, identity = to_sequences(weights, model, data, data.train), weights.engine.fingerprint()
+        with (
+            weights.engine.lock,
+            sharded_weights(weights) if self.shard else nullcontext(weights) as trained,
+        ):
             train_measured(
                 Watch(
                     "from_scratch, examples",
                     on_estimate=self.on_estimate,
-                    dev_seconds=(lambda: dev_seconds(weights, model, data, dev)) if dev else None,
+                    dev_seconds=(lambda: dev_seconds(trained, model, data, dev)) if dev else None,
                     dial=("depth", self.depth, 3),
                 ),
-                weights.engine.network,
-                parameters,
-                to_sequences(weights, model, data, data.train),
+                trained.engine.network,
+                dict(trained.engine.model.named_parameters()),
+                sequences,
                 settings,
-                dev_score=(lambda: dev_score(weights, model, data, dev)) if dev else None,
+                dev_score=(lambda: dev_score(trained, model, data, dev)) if dev else None,
                 checkpoint=self.checkpoint / "examples" if self.checkpoint else None,
-                identity=weights.engine.fingerprint(),
+                identity=identity,
                 on_step=self.on_step,
             )
             weights.engine.weights_changed(None)

@@ -21,9 +21,12 @@ from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model
 from tailorbird.network import processes
 from tailorbird.network.estimate import PlannedSteps, TrainingEstimate, estimate_of, evaluations_in
+from tailorbird.network.keeper import facts_of, identity_of
 from tailorbird.network.memory import PeakMemory, available_bytes
 from tailorbird.network.probe import Probed, probe, unprobed
-from tailorbird.network.training import Run, facts_of, identity_of, train
+from tailorbird.network.run import Run
+from tailorbird.network.sharding import is_sharded
+from tailorbird.network.training import train
 from tailorbird.network.untrained import referenced
 from tailorbird.records import Example
 from tailorbird.techniques.rate_race import RACE
@@ -73,7 +76,8 @@ def train_measured(
 ) -> TrainResult | None:
     """`train`, with its estimate told first; None where whoever was told doesn't want it to start.
 
-    Of many processes the first estimates, by its own part of the steps, and is the one to be told.
+    Of many processes the first estimates, by its own part of the steps, and is the one to be told. Where layers
+    are shared out all probe together, and the first one's numbers count.
 
     Without somebody to tell nothing is probed, and what can't fit by the shapes of the weights is refused.
     Preferences get their reference once, before a search for settings begins.
@@ -92,7 +96,8 @@ def train_measured(
                 _estimate(watch, run, checkpoint, run_identity),
                 search_steps=steps,
                 search_evaluations=evaluations,
-            )
+            ),
+            everywhere=run.parts.sharded,
         )
         refuse_if_too_large(found, watch, run)
         on_estimate, estimate = watch.on_estimate, found
@@ -100,7 +105,15 @@ def train_measured(
             return None
         del run
     device = next(iter(parameters.values())).device
-    sequences = referenced(network, sequences, settings, device, folder=checkpoint, identity=identity)
+    sequences = referenced(
+        network,
+        sequences,
+        settings,
+        device,
+        folder=checkpoint,
+        identity=identity,
+        everywhere=any(map(is_sharded, parameters.values())),
+    )
     if learnable and watch.search:
         settings = watch.search(settings, sequences)
     with PeakMemory(device) as peak:
@@ -124,11 +137,8 @@ def train_measured(
 def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) -> TrainingEstimate:
     """Known from the run's folder, else probed if somebody is told, else from shapes alone."""
     path = checkpoint / ESTIMATE if checkpoint else None
-    if path and path.is_file():
-        record = json.loads(path.read_text())
-        if record["run"] == identity:
-            known = TrainingEstimate.from_json(record["estimate"])
-            return replace(known, available_bytes=available_bytes(run.device))
+    if known := run.by_first(lambda: _known(path, run, identity)):
+        return known
     planned = PlannedSteps(run)
     probed: Probed = probe(planned) if watch.on_estimate else unprobed(planned)
     evaluation_s = None
@@ -143,10 +153,22 @@ def _estimate(watch: Watch, run: Run, checkpoint: Path | None, identity: str) ->
         held_bytes=probed.held_bytes,
         checkpoints=checkpoint is not None,
     )
-    if path and probed.step_s:
+    if path and probed.step_s and processes.is_first():
         content = json.dumps({"run": identity, "estimate": estimate.to_json()}, indent=1)
         write_atomic(path, content.encode())
     return estimate
+
+
+def _known(path: Path | None, run: Run, identity: str) -> TrainingEstimate | None:
+    if not path or not path.is_file():
+        return None
+    record = json.loads(path.read_text())
+    if record["run"] != identity:
+        return None
+    known = TrainingEstimate.from_json(record["estimate"])
+    # A run may be taken up by others than those for whom it was said what each of them would hold.
+    same = known.shared_among == (processes.num_processes() if run.parts.sharded else 1)
+    return replace(known, available_bytes=available_bytes(run.device)) if same else None
 
 
 def dev_seconds(weights: LocalWeights, model: Model, data: Data, dev: Sequence[Example]) -> float:

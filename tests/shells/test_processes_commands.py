@@ -56,17 +56,22 @@ def test_two_processes_make_the_model_that_one_makes_and_one_of_them_tells(folde
     assert losses(folder, "two")[:3] == pytest.approx(losses(folder, "one")[:3], rel=1e-5)
 
 
-def at_step(folder, name, step, process):
-    """Waits until a training has done so many steps."""
-    metrics = (
+def metrics_of(folder, name):
+    """Where a training under way keeps its steps."""
+    return (
         folder / ".tailorbird" / "models" / f".making-{name}" / "checkpoints" / name / "0" / "metrics.jsonl"
     )
+
+
+def at_step(folder, name, step, process):
+    """Waits until a training has done so many steps."""
+    metrics = metrics_of(folder, name)
     while not (metrics.is_file() and len(metrics.read_text().splitlines()) > step):
         assert process.poll() is None, process.communicate()
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
 def test_a_stopped_group_leaves_nobody_behind_and_the_same_command_ends_the_same(folder, by_two, number):
     name = f"stopped_by_{number.name}"
     process = start((*TWO, name), folder)
@@ -82,6 +87,61 @@ def test_a_stopped_group_leaves_nobody_behind_and_the_same_command_ends_the_same
     assert all((value == expected[key]).all() for key, value in weights(folder, name).items())
 
 
+@pytest.mark.slow
+def test_sharded_processes_make_the_model_that_one_makes_and_say_what_each_holds(folder, by_two):
+    code, out, err = tailor(*TWO, "sharded", "--shard", folder=folder)
+    assert code == 0, err
+    assert "rror" not in err
+    assert out.count("Made sharded: ") == 1
+    assert "in each of 2 processes, which share the layers out" in out
+    assert losses(folder, "sharded")[:3] == pytest.approx(losses(folder, "two")[:3], rel=1e-5)
+    assert losses(folder, "sharded") == pytest.approx(losses(folder, "two"), rel=1e-3)
+    code, out, err = tailor("ask", "sharded", "my parcel is late", folder=folder)
+    assert code == 0, err
+
+
+@pytest.mark.slow
+def test_a_stopped_sharded_training_is_taken_up_by_one_whole_process(folder, by_two):
+    process = start((*TWO, "resharded", "--shard"), folder)
+    at_step(folder, "resharded", 4, process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=100)
+    assert process.returncode == 130, err
+    done = len(metrics_of(folder, "resharded").read_text().splitlines()) - 1
+    code, _, err = tailor(*CUSTOMIZE, "--name", "resharded", folder=folder)
+    assert code == 0, err
+    found = losses(folder, "resharded")
+    assert done >= 4
+    assert found == pytest.approx(losses(folder, "two"), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("--name", "x", "--shard"),
+            "--shard: the model's layers can be shared out between several processes only",
+        ),
+        (
+            ("--processes", "2", "--name", "x", "--shard", "--plan"),
+            "--plan counts for one process that holds the whole model",
+        ),
+    ],
+)
+def test_sharding_that_can_not_be_is_refused(folder, arguments, message):
+    code, _, err = tailor(*CUSTOMIZE, *arguments, folder=folder)
+    assert code == 2
+    assert err.startswith("Error: ")
+    assert message in err
+
+
+def test_steps_without_layers_are_not_sharded(folder):
+    steps = ("customize", "--steps", "few_shot", "--examples", "tickets.jsonl", "--base", "tiny")
+    code, _, err = tailor(*steps, "--processes", "2", "--shard", "--name", "x", folder=folder)
+    assert code == 2
+    assert "shard: of the steps ['few_shot'] none trains layers that could be shared out" in err
+
+
 def test_an_error_is_told_once_and_ends_all(folder):
     code, out, err = tailor(*TWO, "refused", "--base", "nowhere", folder=folder)
     assert code == 2
@@ -90,15 +150,20 @@ def test_an_error_is_told_once_and_ends_all(folder):
     assert "Made" not in out
 
 
-def test_torchrun_makes_a_model_together(folder, by_two):
+@pytest.mark.parametrize(
+    ("name", "flags"),
+    [("sharded_by_torchrun", ("--shard",)), pytest.param("by_torchrun", (), marks=pytest.mark.slow)],
+)
+def test_torchrun_makes_a_model_together(folder, by_two, name, flags):
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
-    program += ["--standalone", "-m", "tailorbird.cli", *CUSTOMIZE, "--name", "by_torchrun"]
+    program += ["--standalone", "-m", "tailorbird.cli", *CUSTOMIZE, "--name", name, *flags]
     ran = subprocess.run(
         program, cwd=folder, env=environment(), capture_output=True, text=True, timeout=150, check=False
     )
     assert ran.returncode == 0, ran.stderr
-    assert ran.stdout.count("Made by_torchrun: ") == 1
-    assert losses(folder, "by_torchrun") == losses(folder, "two")
+    assert ran.stdout.count(f"Made {name}: ") == 1
+    expected = losses(folder, "two")
+    assert losses(folder, name) == (pytest.approx(expected, rel=1e-3) if flags else expected)
 
 
 def test_another_number_than_torchruns_is_refused(folder):

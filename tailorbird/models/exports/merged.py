@@ -6,6 +6,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterable
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import torch
 
 from tailorbird.errors import IntegrityError, Unsupported
 from tailorbird.models.chat_template import PLAIN_TEMPLATE
+from tailorbird.models.four_bits import is_in_four_bits, save_tensors, whole_tensors
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -74,7 +76,10 @@ def write_merged(weights: LocalWeights, folder: Path, dtype: str) -> None:
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    weights.engine.save(folder)
+    if is_in_four_bits(weights.engine.model):
+        _save_whole(weights, folder)
+    else:
+        weights.engine.save(folder)
     changes = adapter_changes(weights)
     for file in sorted(folder.glob("*.safetensors")):
         _rewrite(file, changes, DTYPES[dtype])
@@ -82,6 +87,16 @@ def write_merged(weights: LocalWeights, folder: Path, dtype: str) -> None:
     _edit_json(folder / "config.json", _plain_config(weights, str(DTYPES[dtype]).removeprefix("torch.")))
     _write_generation_config(weights, folder)
     describe_tokenizer(weights, folder)
+
+
+def _save_whole(weights: LocalWeights, folder: Path) -> None:
+    """What `Engine.save` writes, of weights held in four bits: the numbers that they stand for."""
+    engine = weights.engine
+    with engine.lock:
+        config = deepcopy(engine.model.config)
+        del config.quantization_config
+        save_tensors(config, whole_tensors(engine.model), folder)
+        engine.tokenizer.save_pretrained(folder)
 
 
 def describe_tokenizer(weights: LocalWeights, folder: Path) -> None:

@@ -16,7 +16,7 @@ from tailorbird.network.estimate import (
     evaluations_in,
 )
 from tailorbird.network.probe import probe, unprobed
-from tailorbird.network.training import Run
+from tailorbird.network.run import Run
 
 
 def planned(decoder=None, settings=SETTINGS, sequences=SEQUENCES, dev_score=None):

@@ -1,5 +1,9 @@
+import platform
+import subprocess
+import sys
 import time
 
+import pytest
 import torch
 
 from tailorbird.network.memory import PeakMemory, available_bytes, used_bytes
@@ -61,3 +65,24 @@ def test_the_peak_sees_what_was_given_back_before_the_end():
         time.sleep(0.2)
         del held
     assert peak.bytes - before > 200 << 20
+
+
+RETURNING = """
+import torch
+from tailorbird.network.memory import return_freed_memory, used_bytes
+return_freed_memory()
+torch.ones(10_000_000).sum()  # freed, it raises what malloc keeps, unless that is set
+before = used_bytes(torch.device("cpu"))
+gone, kept = [], []
+for _ in range(200):
+    gone.append(torch.ones(250_000))
+    kept.append(torch.ones(1_000))
+assert used_bytes(torch.device("cpu")) - before > 150e6
+gone.clear()
+assert used_bytes(torch.device("cpu")) - before < 50e6
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="set where the C library is glibc")
+def test_freed_memory_goes_back_to_the_system():
+    subprocess.run([sys.executable, "-c", RETURNING], timeout=60, check=True)

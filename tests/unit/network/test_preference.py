@@ -7,13 +7,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_processes import loaded, together
+from test_processes import FOLDERS, loaded, together
 from test_training import SEQUENCES, SETTINGS, SHAPE, Dropping, Stop, assert_equal, run, stop_after
 from torch.nn import functional
 
@@ -22,12 +21,14 @@ from tailorbird.network import untrained
 from tailorbird.network.batches import Batch, split
 from tailorbird.network.decoder import Decoder
 from tailorbird.network.estimate import PlannedSteps, Sizes, estimate_of
+from tailorbird.network.keeper import identity_of
 from tailorbird.network.loss import num_shared, sequence_log_probabilities
 from tailorbird.network.metrics_file import METRICS_FILE, read_metrics
 from tailorbird.network.objectives import Completions, Preferences, objective_of
 from tailorbird.network.probe import probe
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import Preference, TokenSequence, add_to_hash
-from tailorbird.network.training import Run, identity_of, train
+from tailorbird.network.training import train
 from tailorbird.network.untrained import REFERENCE_FILE, referenced
 
 BETA = 0.3
@@ -279,7 +280,7 @@ def test_an_interrupted_run_ends_in_the_same_parameters(tmp_path, stop):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 from test_preference import *
 def on_step(report):
     if report.step == 7:
@@ -290,7 +291,7 @@ run(Dropping(SHAPE, seed=1), PREFERENCES, LEARNT, checkpoint=Path(sys.argv[1]), 
 
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has kill -9")
 def test_a_killed_process_is_taken_up_and_ends_in_the_same_parameters(tmp_path):
-    script = KILLED.format(here=str(Path(__file__).parent))
+    script = KILLED.format(folders=FOLDERS)
     environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
     killed = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], env=environment, timeout=120, check=False

@@ -3,27 +3,28 @@
 import json
 import os
 import signal
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from process_group import run_group
 from test_training import SEQUENCES, SETTINGS, SHAPE, run
 
 from tailorbird.network.batches import share_out
 from tailorbird.network.decoder import Decoder
+from tailorbird.network.run import Run
 from tailorbird.network.sequences import TokenSequence
-from tailorbird.network.training import Run
 
+FOLDERS = [str(Path(__file__).parent), str(Path(__file__).parents[2])]
+"""Where a program finds this module and what it imports."""
 PROGRAM = """
 import json, os, sys
 from dataclasses import replace
 from pathlib import Path
-sys.path.insert(0, {here!r})
+sys.path[:0] = {folders!r}
 import torch
+from process_group import run_group
 from test_training import *
 from test_processes import *
 from tailorbird.errors import TailorbirdError
@@ -42,35 +43,7 @@ with processes.joined(int(os.environ["WORLD_SIZE"])):
 def together(folder, code, num_processes=2):
     """Runs the code in a group of so many processes; their exit codes."""
     indented = "\n".join(f"        {line}" for line in code.strip().splitlines())
-    return run_group(
-        PROGRAM.format(here=str(Path(__file__).parent), folder=str(folder), code=indented), num_processes
-    )
-
-
-def run_group(program, num_processes=2):
-    """Runs the program in so many processes; their exit codes."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env={
-                **os.environ,
-                "OMP_NUM_THREADS": "1",
-                "RANK": str(rank),
-                "WORLD_SIZE": str(num_processes),
-                "MASTER_ADDR": "127.0.0.1",
-                "MASTER_PORT": str(port),
-            },
-        )
-        for rank in range(num_processes)
-    ]
-    try:
-        return [process.wait(timeout=100) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
+    return run_group(PROGRAM.format(folders=FOLDERS, folder=str(folder), code=indented), num_processes)
 
 
 def loaded(folder, name, rank=0):

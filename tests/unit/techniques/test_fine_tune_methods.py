@@ -16,7 +16,7 @@ from tailorbird.testing.tiny import tiny_data, tiny_model
 DATA = tiny_data()
 NO_DEV = replace(DATA, dev=())
 ADAPTERS = ("rslora", "dora", "pissa", "eva")
-METHODS = (*ADAPTERS, "full")
+METHODS = (*ADAPTERS, "qlora", "full")
 RATE = 5e-3
 QUICK = FineTune(rank=4, epochs=2, learning_rate=RATE)
 
@@ -61,7 +61,7 @@ def test_a_model_of_every_method_comes_back_and_the_shared_base_answers_as_befor
     assert not nearly_equal(expected, before, 1e-3)
     assert nearly_equal(probabilities(base), before, 1e-6)
     save_model(model, tmp_path / "saved", task=DATA.task)
-    assert (tmp_path / "saved" / "weights").exists() == (method == "full")
+    assert (tmp_path / "saved" / "weights").exists() == (method in {"qlora", "full"})
     assert nearly_equal(probabilities(load_model(tmp_path / "saved", {}).model), expected)
 
 
@@ -110,7 +110,7 @@ def test_layers_of_dora_are_not_merged(base, tmp_path):
         export_model(model, DATA.task, DATA.dev, tmp_path / "out", form="safetensors", name="tiny")
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*ADAPTERS, "full"])  # four bits round what was learnt
 def test_a_model_that_was_tuned_goes_on_from_what_it_learnt(method):
     first = FineTune(rank=4, epochs=12, learning_rate=RATE).apply(tiny_model(), NO_DEV)
     expected = probabilities(first)
@@ -216,9 +216,42 @@ def test_a_method_that_there_is_not_is_refused():
 
 
 def test_qlora_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    monkeypatch.setattr("tailorbird.techniques.fine_tune.find_spec", lambda name: None)
-    with pytest.raises(
-        Unsupported, match=r"does not train; .* a CUDA device and bitsandbytes is missing here"
-    ):
+    monkeypatch.setattr("tailorbird.models.four_bits.find_spec", lambda name: None)
+    with pytest.raises(Unsupported, match=r"needs bitsandbytes, and that is not installed here. Install it"):
         FineTune(method="qlora")
+
+
+def test_qlora_is_not_shared_out():
+    with pytest.raises(RecipeError, match=r"'qlora' with shard; layers in four bits can't be shared out"):
+        FineTune(method="qlora", shard=True)
+
+
+def test_qlora_holds_the_layers_in_four_bits_and_nothing_else(base):
+    model = with_method("qlora").apply(base, NO_DEV)
+    weights = {n: p for n, p in model.engine.model.named_parameters() if ".lora_" not in n}
+    packed = {n for n, p in weights.items() if p.dtype == torch.uint8}
+    assert packed == {n for n in weights if ".base_layer." in n}
+    assert len(packed) == 14
+    assert (model.name, model.reference, model.num_parameters) == (base.name, None, base.num_parameters)
+    for name in packed:
+        assert (
+            2 * weights[name].numel()
+            == dict(base.engine.model.named_parameters())[name.replace(".base_layer.", ".")].numel()
+        )
+
+
+def test_a_qlora_model_is_exported_as_what_its_four_bits_stand_for(base, tmp_path):
+    model = with_method("qlora").apply(base, DATA)
+    export_model(model, DATA.task, DATA.dev, tmp_path / "out", form="safetensors", name="tiny")
+    merged = open_local(str(tmp_path / "out"))
+    assert not hasattr(merged.engine.model.config, "quantization_config")
+    assert nearly_equal(probabilities(merged), probabilities(model), 1e-4)
+
+
+def test_qlora_goes_on_from_layers_that_are_merged_first(base):
+    first = FineTune(rank=4, epochs=8, learning_rate=RATE).apply(base, NO_DEV)
+    losses = []
+    with_method("qlora", epochs=1, on_step=lambda r: losses.append(r.loss)).apply(first, NO_DEV)
+    fresh = []
+    with_method("qlora", epochs=1, on_step=lambda r: fresh.append(r.loss)).apply(base, NO_DEV)
+    assert losses[0] < 0.8 * fresh[0]

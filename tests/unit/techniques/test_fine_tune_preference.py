@@ -131,7 +131,7 @@ def test_a_race_over_rates_asks_the_untrained_model_once(monkeypatch, tmp_path):
     from tailorbird.network import untrained
 
     asked, original = [], untrained._ask
-    monkeypatch.setattr(untrained, "_ask", lambda *given: asked.append(1) or original(*given))
+    monkeypatch.setattr(untrained, "_ask", lambda *given, **how: asked.append(1) or original(*given, **how))
     replace(QUICK, learning_rate=(1e-3, 5e-3), checkpoint=tmp_path).apply(tiny_model(), DATA)
     assert len(asked) == 1
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from tailorbird.errors import DataError, RecipeError, TrainingDiverged
-from tailorbird.network.training import Run
+from tailorbird.network.run import Run
 from tailorbird.recipe_file import Step
 from tailorbird.techniques.fine_tune import FineTune
 from tailorbird.techniques.rate_race import race

@@ -1,0 +1,61 @@
+"""Environments in which peers run beside us: their own packages, and of ours what they don't bring."""
+
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+WORK = Path(__file__).resolve().parents[1] / "build" / "bench"
+DATASETS_NEED = (
+    "pyarrow",
+    "pandas",
+    "multiprocess",
+    "xxhash",
+    "dill",
+    "python-dateutil",
+    "pytz",
+    "tzdata",
+    "six",
+)
+PEERS = {
+    "trl": ("trl==1.16.0", "datasets==5.2.0", *DATASETS_NEED),
+    # It asks for older versions than ours of all that it is built on, but for torch.
+    "llamafactory": (
+        "llamafactory==0.9.5",
+        "transformers==5.6.0",
+        "tokenizers==0.22.2",
+        "huggingface_hub<2",
+        "peft==0.18.1",
+        "trl==0.24.0",
+        "accelerate==1.11.0",
+        "datasets==4.0.0",
+        "fsspec==2025.3.0",
+        "omegaconf",
+        "antlr4-python3-runtime==4.9.3",
+        "einops",
+        "requests",
+        "charset_normalizer",
+        "urllib3",
+        *DATASETS_NEED,
+    ),
+}
+STAND_INS = {"llamafactory": ("torchaudio",)}
+"""Modules that a peer imports and does not use for text, whose libraries need another torch."""
+
+
+def environment(name):
+    """A Python in which the peer of this name can be imported; made at the first call."""
+    folder = WORK / name
+    python, complete = folder / "bin" / "python", folder / "complete"
+    if complete.exists():
+        return str(python)
+    venv.create(folder, with_pip=False, clear=True)
+    place = next(folder.glob("lib/python*/site-packages"))
+    ours = next(Path(sys.prefix).glob("lib/python*/site-packages"))
+    (place / "ours.pth").write_text(f"{ours}\n", "utf-8")  # comes after the peer's own packages
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place)]
+    subprocess.run([*install, *PEERS[name]], check=True)
+    for module in STAND_INS.get(name, ()):
+        (place / f"{module}.py").write_text('"""Stands in for what text does not need."""\n', "utf-8")
+    complete.touch()
+    return str(python)
