@@ -4,7 +4,8 @@ What an operation keeps for its backward pass is chosen by hand: matrix products
 weights' copy (float32 or bfloat16), sums over a row run in float32, and what is cheap is computed again
 instead of kept.
 
-Legend: M tokens, I inputs, O outputs of a matrix, R rank, F width inside a feed-forward, C model width.
+Legend: M tokens, I inputs, O outputs of a matrix, R rank, K = I + R, F width inside a feed-forward, C model
+width.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+HALF = (torch.bfloat16, torch.float16)
 
 
 class _LoraLinear(torch.autograd.Function):
@@ -26,7 +29,13 @@ class _LoraLinear(torch.autograd.Function):
         x_MI = x_MI.to(W_OI.dtype)
         a_RI, b_OR = A_RI.to(W_OI.dtype), B_OR.to(W_OI.dtype)
         low_MR = x_MI @ a_RI.T
-        y_MO = functional.linear(x_MI, W_OI, b_O).addmm_(low_MR, b_OR.T, alpha=scale)
+        if W_OI.dtype in HALF:
+            # In one product, which rounds once: the low-rank part is often less than a step between two numbers
+            # of this type, and added to what is rounded already it would be lost.
+            x_MK, W_OK = torch.cat([x_MI, low_MR * scale], dim=1), torch.cat([W_OI, b_OR], dim=1)
+            y_MO = functional.linear(x_MK, W_OK, b_O)
+        else:
+            y_MO = functional.linear(x_MI, W_OI, b_O).addmm_(low_MR, b_OR.T, alpha=scale)
         ctx.save_for_backward(x_MI, W_OI, low_MR, a_RI, b_OR)
         ctx.scale, ctx.trained = scale, A_RI.dtype
         return y_MO

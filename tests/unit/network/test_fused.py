@@ -47,6 +47,17 @@ def test_a_lora_linear_in_bfloat16_keeps_its_parameters_gradients_in_float32():
         assert (one - other).norm() < 0.05 * other.norm()
 
 
+def test_a_lora_linear_in_bfloat16_does_not_lose_an_update_smaller_than_a_step_of_its_numbers():
+    x, W = draw(1024, 128), draw(96, 128)
+    A, B = draw(4, 128, seed=1), 2e-4 * draw(96, 4, seed=2)
+    update = (x @ A.T) @ B.T
+    assert update.abs().mean() < 0.0005 * (x @ W.T).abs().mean()
+    with_update = lora_linear(x, W.bfloat16(), None, A, B, 1.0)
+    without = lora_linear(x, W.bfloat16(), None, A, 0 * B, 1.0)
+    found = (with_update.float() - without.float()) * update
+    assert found.sum().item() == pytest.approx(update.square().sum().item(), rel=0.1)
+
+
 def test_an_rms_norm_divides_by_the_root_mean_square():
     x, w = draw(3, 4, 16).requires_grad_(), draw(16, seed=1).requires_grad_()
     assert_same(
