@@ -54,6 +54,8 @@ bench-kill: install
 # Installs its peers into an environment of their own.
 bench-fine-tune: install
 	$(BIN)/python benchmarks/fine_tune.py
+	$(BIN)/python benchmarks/fine_tune_accuracy.py
+	$(BIN)/python benchmarks/kill_training.py
 
 bench-preference: install
 	$(BIN)/python benchmarks/preference.py

@@ -26,13 +26,12 @@ import datetime as dt
 import json
 import os
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 from machine import machine, sentence
 from main_job import SEED, SHARED, distinct, even_draw, read_intents
-from peers import environment
+from peers import environment, result_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -105,18 +104,8 @@ def train(case, contender, steps, trl, round_number):
     }
     path = folder / f"{contender}.json"
     path.write_text(json.dumps(job), "utf-8")
-    done = subprocess.run(
-        [python_of(contender, trl), str(ROOT / "benchmarks" / "fine_tune_contender.py"), str(path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        check=False,
-    )
-    line = next((text for text in done.stdout.splitlines() if text.startswith("RESULT ")), None)
-    if line is None:
-        raise RuntimeError(f"{contender} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return {**json.loads(line.removeprefix("RESULT ")), "adapter": job["out"]}
+    found = result_of(python_of(contender, trl), "fine_tune_contender.py", path)
+    return {**found, "adapter": job["out"]}
 
 
 def accuracy(adapter, task, wrapper, test):

@@ -63,25 +63,18 @@ def case_of(name, shared, rows):
 
 
 def drawn(examples, count):
-    """So many of them at random, always the same."""
-    return sorted(examples, key=lambda e: e.id) if not count else _drawn(examples, count)
-
-
-def _drawn(examples, count):
+    """So many of them at random, always the same; all of them for 0."""
     order = sorted(examples, key=lambda e: e.id)
     random.Random(SEED).shuffle(order)
-    return order[:count]
+    return order[: count or len(order)]
 
 
 def technique_of(arm, settings):
     from tailorbird.techniques.fine_tune import FineTune
-    from tailorbird.techniques.floors import Nearest, TfidfLinear
+    from tailorbird.techniques.floors import NearestFloor, TfidfFloor
 
-    return (
-        {"tfidf_linear": TfidfLinear, "nearest": Nearest}[arm]()
-        if arm != "fine_tune"
-        else FineTune(**settings)
-    )
+    floors = {"tfidf_linear": TfidfFloor, "nearest": NearestFloor}
+    return floors[arm]() if arm in floors else FineTune(**settings)
 
 
 def run_arm(name, arm, given, tell):

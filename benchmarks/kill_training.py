@@ -39,8 +39,9 @@ LABELS, PER_LABEL, LONGEST = 6, 10, 90
 SUMMARY = """\
 {trials} trainings were killed (SIGKILL) at a uniformly random moment and started again; all ended with the
 weights, the losses and the scores of the undisturbed run, bit by bit. A checkpoint was due every {every}
-steps; at most {repeated} steps were done twice. {writing} of the kills came while a checkpoint or a note was
-being written, {before} before the first checkpoint, and {ended} when nothing was left to do.
+steps; at most {repeated} steps were done twice (a race's are not counted). {writing} of the kills came while
+a checkpoint or a note was being written, {before} before the first checkpoint, and {ended} when nothing was
+left to do.
 """
 
 

@@ -1,11 +1,14 @@
-"""Environments in which peers run beside us: their own packages, and of ours what they don't bring."""
+"""Peers that run beside us: environments with their own packages, and of ours what they don't bring."""
 
+import json
+import os
 import subprocess
 import sys
 import venv
 from pathlib import Path
 
-WORK = Path(__file__).resolve().parents[1] / "build" / "bench"
+ROOT = Path(__file__).resolve().parents[1]
+WORK = ROOT / "build" / "bench"
 DATASETS_NEED = (
     "pyarrow",
     "pandas",
@@ -59,3 +62,23 @@ def environment(name):
         (place / f"{module}.py").write_text('"""Stands in for what text does not need."""\n', "utf-8")
     complete.touch()
     return str(python)
+
+
+def result_of(python, script, job):
+    """What a script of this folder, run with a job's file, prints after RESULT as JSON.
+
+    Raises:
+        RuntimeError: it ended without a result.
+    """
+    done = subprocess.run(
+        [python, str(ROOT / "benchmarks" / script), str(job)],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
+        check=False,
+    )
+    line = next((text for text in done.stdout.splitlines() if text.startswith("RESULT ")), None)
+    if line is None:
+        raise RuntimeError(f"{job} ended with {done.returncode}:\n{done.stderr[-3000:]}")
+    return json.loads(line.removeprefix("RESULT "))

@@ -27,7 +27,6 @@ import json
 import os
 import random
 import resource
-import subprocess
 import sys
 import time
 from dataclasses import replace
@@ -36,6 +35,7 @@ from pathlib import Path
 from fine_tune import environment_with_trl
 from machine import machine, sentence
 from main_job import SEED, SHARED, distinct, even_draw, read_intents
+from peers import result_of
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -145,18 +145,8 @@ def train(job, contender, python):
     path.write_text(json.dumps({**job, "contender": contender, "out": str(folder / contender)}), "utf-8")
     runner = python if contender.startswith("trl") else sys.executable
     before = Cpu()
-    done = subprocess.run(
-        [runner, str(ROOT / "benchmarks" / "preference_contender.py"), str(path)],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"},
-        check=False,
-    )
-    line = next((text for text in done.stdout.splitlines() if text.startswith("RESULT ")), None)
-    if line is None:
-        raise RuntimeError(f"{contender} ended with {done.returncode}:\n{done.stderr[-3000:]}")
-    return {**json.loads(line.removeprefix("RESULT ")), "others_cores": before.others_since()}
+    found = result_of(runner, "preference_contender.py", path)
+    return {**found, "others_cores": before.others_since()}
 
 
 class Cpu:
