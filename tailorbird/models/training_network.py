@@ -19,8 +19,8 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tailorbird.models.causal import TransformersNetwork
-from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.fused import lora_linear, rms_norm, swiglu
+from tailorbird.network.pack_attention import flash_kernel, pack_attention
 from tailorbird.network.packing import Pack, pack, pack_pairs
 from tailorbird.network.processes import num_processes
 from tailorbird.network.sharding import shard
@@ -63,6 +63,8 @@ class TrainingNetwork(TransformersNetwork):
     def path(self) -> str:
         """Which of the ways of computing runs, for people."""
         how = "packed" if self.packs else "shared prefix" if self.shares_prefix else "plain"
+        if self.packs and _attends_by_flash(self.model, self.dtype):
+            how += ", FlashAttention"
         precision = str(self.dtype).removeprefix("torch.")
         sharded = f", sharded by {num_processes()}" if self._path_when_whole else ""
         return f"{how}, {'fused' if self.fused else 'unfused'}, {precision}{sharded}"
@@ -156,6 +158,14 @@ class _Sealed:
         self.content = content
 
 
+def _attends_by_flash(model: Any, dtype: torch.dtype) -> bool:
+    config = model.config.get_text_config()
+    heads = config.num_attention_heads
+    kv_heads = getattr(config, "num_key_value_heads", None) or heads
+    width = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return flash_kernel(model.device, dtype, heads, kv_heads, width) is not None
+
+
 def _takes_attention(model: Any) -> bool:
     return bool(getattr(model, "_supports_attention_backend", False))
 
@@ -180,7 +190,7 @@ def _attention(
         return out, None
     if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
         raise NotImplementedError("This attention does more than a softmax over what came before.")
-    gathered_HND = branched_attention(
+    gathered_HND = pack_attention(
         query[0], key[0], value[0], pack.content, scaling or query.shape[-1] ** -0.5
     )
     return gathered_HND.transpose(0, 1)[None], None

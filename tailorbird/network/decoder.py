@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from tailorbird.errors import ContextTooLong, RecipeError
-from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.network import Past
+from tailorbird.network.pack_attention import pack_attention
 from tailorbird.network.packing import Pack
 
 KeysValues = tuple[Tensor, Tensor]
@@ -253,7 +253,7 @@ class Attention(nn.Module):
         value_BKSD = self._heads(self.value(x_BTC))
         if packed is not None:
             scale = 1 / math.sqrt(self.head_width)
-            gathered_HND = branched_attention(query_BHTD[0], key_BKSD[0], value_BKSD[0], packed, scale)
+            gathered_HND = pack_attention(query_BHTD[0], key_BKSD[0], value_BKSD[0], packed, scale)
             return self.output(gathered_HND.transpose(0, 1).flatten(1)[None]), (key_BKSD, value_BKSD)
         if past is not None:
             key_BKSD = torch.cat([past[0], key_BKSD], dim=2)

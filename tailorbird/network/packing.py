@@ -4,7 +4,7 @@
     positions   0  1  2 |  3  4 |  3  4  5 |  3
 
 Every layer but attention treats each token by itself, so the stream goes through them without padding
-and without a token computed twice; attention branches (`branched_attention`).
+and without a token computed twice; attention branches (`pack_attention`).
 
 A branch may fork once more: two completions of one prompt stand in it one after the other, and the second
 doesn't see the first.
@@ -16,9 +16,10 @@ doesn't see the first.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +43,8 @@ class Pack:
     prefix: int
     lengths: tuple[int, ...]
     forks: tuple[tuple[int, int], ...] = ()
+    prepared: dict[Any, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """What attention made of it for all layers, by device."""
 
     def __post_init__(self) -> None:
         assert self.prefix + sum(self.lengths) == len(self.ids), (self.prefix, self.lengths, len(self.ids))

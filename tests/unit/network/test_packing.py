@@ -1,3 +1,7 @@
+from functools import partial
+from itertools import pairwise
+from unittest.mock import Mock
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -5,8 +9,10 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from tailorbird.network import branched_attention as module
+from tailorbird.network import pack_attention as choice
 from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.packing import Pack, pack, pack_pairs
+from tailorbird.network.tree_attention import tree_attention
 
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
@@ -60,10 +66,58 @@ def attention_of_each(query_HND, key_KND, value_KND, packed):
     return out_HND
 
 
-@pytest.mark.parametrize("written_out", [10**9, 0], ids=["written_out", "streamed"])
+class Written:
+    """The kernel that `tree_attention` calls, written out piece by piece."""
+
+    def scores(self, query_MHD, key_SKD, call, scale):
+        for (start, end), (first, last) in zip(
+            pairwise(call.query_bounds.tolist()), pairwise(call.key_bounds.tolist()), strict=True
+        ):
+            key_SHD = key_SKD[first:last].repeat_interleave(query_MHD.shape[1] // key_SKD.shape[1], dim=1)
+            scores_HMS = torch.einsum("mhd,shd->hms", query_MHD[start:end], key_SHD) * scale
+            if call.causal:
+                ahead = torch.ones(end - start, last - first, dtype=torch.bool).triu(1)
+                scores_HMS = scores_HMS.masked_fill(ahead, -torch.inf)
+            yield slice(start, end), slice(first, last), key_SHD, scores_HMS
+
+    def forward(self, query_MHD, key_SKD, value_SKD, call, scale):
+        groups = query_MHD.shape[1] // key_SKD.shape[1]
+        out, lse = torch.empty_like(query_MHD), query_MHD.new_empty(query_MHD.shape[1], len(query_MHD))
+        for asks, looks, _, scores_HMS in self.scores(query_MHD, key_SKD, call, scale):
+            value_SHD = value_SKD[looks].repeat_interleave(groups, dim=1)
+            out[asks] = torch.einsum("hms,shd->mhd", scores_HMS.softmax(-1), value_SHD)
+            lse[:, asks] = scores_HMS.logsumexp(-1)
+        assert call.most_queries == call.query_bounds.diff().max()
+        assert call.most_keys == call.key_bounds.diff().max()
+        return out, lse
+
+    def backward(self, dout, query, key, value, out, lse, call, scale):
+        groups = query.shape[1] // key.shape[1]
+        dquery, dkey, dvalue = (torch.zeros_like(x) for x in (query, key, value))
+        for asks, looks, key_SHD, scores_HMS in self.scores(query, key, call, scale):
+            weights = (scores_HMS - lse[:, asks, None]).exp()
+            value_SHD = value[looks].repeat_interleave(groups, dim=1)
+            along = (dout[asks] * out[asks]).sum(-1).T[..., None]
+            dscores = weights * (torch.einsum("mhd,shd->hms", dout[asks], value_SHD) - along) * scale
+            dquery[asks] = torch.einsum("hms,shd->mhd", dscores, key_SHD)
+            dkey[looks] = torch.einsum("hms,mhd->shd", dscores, query[asks]).unflatten(1, (-1, groups)).sum(2)
+            dvalue[looks] = (
+                torch.einsum("hms,mhd->shd", weights, dout[asks]).unflatten(1, (-1, groups)).sum(2)
+            )
+        return dquery, dkey, dvalue
+
+
+WAYS = {
+    "written_out": (branched_attention, 10**9),
+    "streamed": (branched_attention, 0),
+    "merged": (partial(tree_attention, kernel=Written()), 0),
+}
+
+
+@pytest.mark.parametrize(("attend", "written_out"), WAYS.values(), ids=WAYS)
 @given(prefix=st.integers(0, 6), lengths=lengths, draw=st.data())
 @settings(max_examples=60, deadline=None)
-def test_every_branch_attends_to_the_prefix_and_to_itself_alone(written_out, prefix, lengths, draw):
+def test_every_branch_attends_to_the_prefix_and_to_itself_alone(attend, written_out, prefix, lengths, draw):
     count = prefix + sum(lengths)
     if not count:
         return
@@ -79,7 +133,7 @@ def test_every_branch_attends_to_the_prefix_and_to_itself_alone(written_out, pre
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "WRITTEN_OUT", written_out)
-        found = branched_attention(query, key, value, packed, 8**-0.5)
+        found = attend(query, key, value, packed, 8**-0.5)
         gradients = torch.autograd.grad(found.square().sum(), (query, key, value))
     expected = attention_of_each(query, key, value, packed)
     torch.testing.assert_close(found, expected)
@@ -87,3 +141,54 @@ def test_every_branch_attends_to_the_prefix_and_to_itself_alone(written_out, pre
         gradients, torch.autograd.grad(expected.square().sum(), (query, key, value)), strict=True
     ):
         torch.testing.assert_close(one, other)
+
+
+@pytest.fixture
+def untried():
+    choice.flash_kernel.cache_clear()
+    yield
+    choice.flash_kernel.cache_clear()
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize("agree", [False, RuntimeError("no such operator")], ids=["differs", "missing"])
+def test_kernels_that_fail_when_tried_are_not_used_and_the_log_says_so(agree, monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(choice, "_agree", Mock(side_effect=[agree, True, True]))
+    assert choice.flash_kernel(torch.device("cuda"), torch.bfloat16, 4, 2, 64) is None
+    expected = "with a prefix" if agree is False else "no such operator"
+    assert f"({expected}): packs are padded instead" in caplog.text
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.parametrize(
+    ("device", "dtype", "width", "capability"),
+    [
+        ("cpu", torch.bfloat16, 64, (9, 0)),
+        ("cuda", torch.float32, 64, (9, 0)),
+        ("cuda", torch.bfloat16, 60, (9, 0)),
+        ("cuda", torch.bfloat16, 512, (9, 0)),
+        ("cuda", torch.bfloat16, 64, (7, 5)),
+    ],
+)
+def test_where_flash_attention_cannot_run_it_is_not_tried(device, dtype, width, capability, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(choice, "_agree", Mock(side_effect=AssertionError))
+    assert choice.flash_kernel(torch.device(device), dtype, 4, 2, width) is None
+
+
+@pytest.mark.usefixtures("untried")
+def test_where_it_can_its_kernels_can_be_tried(monkeypatch, caplog):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    monkeypatch.setattr(choice, "_agree", Mock(return_value=True))
+    assert isinstance(choice.flash_kernel(torch.device("cuda"), torch.float16, 4, 2, 64), choice.Flash)
+    assert not caplog.text
+
+
+@pytest.mark.usefixtures("untried")
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="FlashAttention runs on CUDA devices")
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_flash_attention_gives_what_attention_gives(dtype, caplog):
+    found = choice.flash_kernel(torch.device("cuda", 0), dtype, 9, 3, 64)
+    able = torch.cuda.get_device_capability() >= choice.LEAST_CAPABILITY
+    assert (found is not None) == able, caplog.text
