@@ -92,6 +92,13 @@ class Sampler:
 
 
 def cut_at_stop(text: str, stops: Sequence[str]) -> tuple[str, bool]:
-    """The text before the first stop text, and whether one was found."""
-    ends = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
-    return (text[: min(ends)], True) if ends else (text, False)
+    """The text before the stop text that is complete first, and whether one was found.
+
+    Of those that end together the longest counts. What comes later changes nothing, so a text may be cut while
+    it is written.
+
+    >>> cut_at_stop("one, two", ["one, two", ","])
+    ('one', True)
+    """
+    found = [(at + len(stop), at) for stop in stops if stop and (at := text.find(stop)) >= 0]
+    return (text[: min(found)[1]], True) if found else (text, False)

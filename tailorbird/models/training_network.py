@@ -33,6 +33,10 @@ ATTENTION = "tailorbird_packs"
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Relative difference between two ways of computing the same thing that is rounding, by type."""
 
+STREAM = 32
+"""Packs are filled up to a multiple of so many tokens: for every new number of rows, the library that multiplies in
+bfloat16 on processors makes and keeps new code, which takes time and memory."""
+
 Forward = Callable[..., Tensor]
 
 
@@ -108,11 +112,12 @@ class TrainingNetwork(TransformersNetwork):
 
     def packed(self, packed: Pack) -> Tensor:
         """See `Network.packed`."""
-        device = self.model.device
-        ids_1N = torch.tensor([packed.ids], device=device)
-        positions_1N = torch.tensor([packed.positions], device=device)
+        device, count = self.model.device, len(packed.ids)
+        rest = (0,) * (-count % STREAM)
+        ids_1N = torch.tensor([[*packed.ids, *rest]], device=device)
+        positions_1N = torch.tensor([[*packed.positions, *rest]], device=device)
         output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=_Sealed(packed))
-        return output.last_hidden_state[0]
+        return output.last_hidden_state[0, :count]
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """See `Network.logits`; the head itself runs in the type of its weights."""
@@ -190,10 +195,16 @@ def _attention(
         return out, None
     if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
         raise NotImplementedError("This attention does more than a softmax over what came before.")
+    count = len(pack.content.ids)
     gathered_HND = pack_attention(
-        query[0], key[0], value[0], pack.content, scaling or query.shape[-1] ** -0.5
+        query[0, :, :count],
+        key[0, :, :count],
+        value[0, :, :count],
+        pack.content,
+        scaling or query.shape[-1] ** -0.5,
     )
-    return gathered_HND.transpose(0, 1)[None], None
+    filled = query.shape[2] - count
+    return functional.pad(gathered_HND.transpose(0, 1), (0, 0, 0, 0, 0, filled))[None], None
 
 
 def _after_a_past(query: Tensor, key: Tensor) -> Tensor | None:

@@ -60,7 +60,7 @@ def _causal(query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, scale: float)
 def _branches(query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, packed: Pack, scale: float) -> Tensor:
     rows_M = packed.rectangle.flatten().to(query_HND.device)
     own_M = packed.own_rows.to(query_HND.device)
-    B, T, L = len(packed.lengths), packed.longest, packed.prefix
+    B, T, L = len(packed.lengths), packed.width, packed.prefix
     H, _, D = query_HND.shape
     query_HBTD = query_HND.index_select(1, rows_M).view(H, B, T, D)
     key_KBTD = key_KND.index_select(1, rows_M).view(-1, B, T, D)

@@ -2,7 +2,7 @@
 
 What an operation keeps for its backward pass is chosen by hand: matrix products run in the type of the
 weights' copy (float32 or bfloat16), sums over a row run in float32, and what is cheap is computed again
-instead of kept.
+instead of kept. Operations on elements are compiled where that pays.
 
 Legend: M tokens, I inputs, O outputs of a matrix, R rank, K = I + R, F width inside a feed-forward, C model
 width.
@@ -15,6 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from tailorbird.network.where_it_pays import WhereItPays
 
 HALF = (torch.bfloat16, torch.float16)
 
@@ -68,27 +70,39 @@ def lora_linear(  # noqa: PLR0917 - the formula's letters
     return y_MO.view(*x.shape[:-1], -1)
 
 
+def _norm(x_MC: Tensor, w_C: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    x32_MC = x_MC.float()
+    inverse_M1 = torch.linalg.vector_norm(x32_MC, dim=-1, keepdim=True)
+    inverse_M1 = inverse_M1.square_().div_(x_MC.shape[-1]).add_(eps).rsqrt_()
+    return (x32_MC * inverse_M1).mul_(w_C).to(dtype), inverse_M1
+
+
+def _norm_gradients(
+    dy_MC: Tensor, x_MC: Tensor, w_C: Tensor, inverse_M1: Tensor, trained: bool
+) -> tuple[Tensor, Tensor | None]:
+    dy_MC = dy_MC.float()
+    normed_MC = x_MC.float() * inverse_M1
+    dw_C = (dy_MC * normed_MC).sum(dim=0).to(w_C.dtype) if trained else None
+    dnormed_MC = dy_MC * w_C
+    along_M1 = torch.linalg.vecdot(dnormed_MC, normed_MC).unsqueeze(-1).div_(x_MC.shape[-1])
+    return dnormed_MC.sub_(normed_MC.mul_(along_M1)).mul_(inverse_M1).to(x_MC.dtype), dw_C
+
+
+_NORM, _NORM_GRADIENTS = WhereItPays(_norm), WhereItPays(_norm_gradients)
+
+
 class _RmsNorm(torch.autograd.Function):
     """y = w · x / √(mean(x²) + ε) (Zhang & Sennrich 2019, arXiv 1910.07467)."""
 
     @staticmethod
     def forward(ctx: Any, x_MC: Tensor, w_C: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        x32_MC = x_MC.float()
-        inverse_M1 = torch.linalg.vector_norm(x32_MC, dim=-1, keepdim=True)
-        inverse_M1 = inverse_M1.square_().div_(x_MC.shape[-1]).add_(eps).rsqrt_()
+        y_MC, inverse_M1 = _NORM(x_MC, w_C, eps, dtype)
         ctx.save_for_backward(x_MC, w_C, inverse_M1)
-        return (x32_MC * inverse_M1).mul_(w_C).to(dtype)
+        return y_MC
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        x_MC, w_C, inverse_M1 = ctx.saved_tensors
-        dy_MC = gradients[0].float()
-        normed_MC = x_MC.float() * inverse_M1
-        dw_C = (dy_MC * normed_MC).sum(dim=0).to(w_C.dtype) if ctx.needs_input_grad[1] else None
-        dnormed_MC = dy_MC * w_C
-        along_M1 = torch.linalg.vecdot(dnormed_MC, normed_MC).unsqueeze(-1).div_(x_MC.shape[-1])
-        dx_MC = dnormed_MC.sub_(normed_MC.mul_(along_M1)).mul_(inverse_M1).to(x_MC.dtype)
-        return dx_MC, dw_C, None, None
+        return *_NORM_GRADIENTS(gradients[0], *ctx.saved_tensors, ctx.needs_input_grad[1]), None, None
 
 
 def rms_norm(x: Tensor, w_C: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
@@ -97,20 +111,29 @@ def rms_norm(x: Tensor, w_C: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
     return y_MC.view(x.shape)
 
 
+def _gated(gate_MF: Tensor, up_MF: Tensor) -> Tensor:
+    return functional.silu(gate_MF).mul_(up_MF)
+
+
+def _gated_gradients(dy_MF: Tensor, gate_MF: Tensor, up_MF: Tensor) -> tuple[Tensor, Tensor]:
+    dup_MF = functional.silu(gate_MF).mul_(dy_MF)
+    return torch.ops.aten.silu_backward(dy_MF * up_MF, gate_MF), dup_MF
+
+
+_GATED, _GATED_GRADIENTS = WhereItPays(_gated), WhereItPays(_gated_gradients)
+
+
 class _SwiGlu(torch.autograd.Function):
     """y = silu(g) · u (Shazeer 2020, arXiv 2002.05202)."""
 
     @staticmethod
     def forward(ctx: Any, gate_MF: Tensor, up_MF: Tensor) -> Tensor:
         ctx.save_for_backward(gate_MF, up_MF)
-        return functional.silu(gate_MF).mul_(up_MF)
+        return _GATED(gate_MF, up_MF)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        gate_MF, up_MF = ctx.saved_tensors
-        dup_MF = functional.silu(gate_MF).mul_(gradients[0])
-        dgate_MF = torch.ops.aten.silu_backward(gradients[0] * up_MF, gate_MF)
-        return dgate_MF, dup_MF
+        return _GATED_GRADIENTS(gradients[0], *ctx.saved_tensors)
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:

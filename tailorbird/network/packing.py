@@ -24,6 +24,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+WIDTHS = 8
+"""Rectangles of own tokens are a multiple of this wide: attention then meets fewer shapes, for each of which libraries
+make and keep code."""
+
 Pieces = tuple[tuple[int, int], ...]
 """Where a sequence's tokens lie: in ascending order the first position of each piece, and its row."""
 
@@ -88,13 +92,18 @@ class Pack:
 
     @property
     def longest(self) -> int:
-        """The most own tokens of a sequence."""
+        """The most own tokens of a branch."""
         return max(self.lengths, default=0)
+
+    @property
+    def width(self) -> int:
+        """`longest`, rounded up: see `WIDTHS`."""
+        return -(-self.longest // WIDTHS) * WIDTHS
 
     @cached_property
     def rectangle(self) -> Tensor:
-        """Own tokens as a rectangle of places in the stream; short rows repeat their start as padding."""
-        places_T = torch.arange(self.longest)
+        """Own tokens as a rectangle of places in the stream; rows are filled up with their start."""
+        places_T = torch.arange(self.width)
         lengths_B1, starts_B1 = torch.tensor(self.lengths)[:, None], torch.tensor(self.starts)[:, None]
         return torch.where(
             places_T < lengths_B1, starts_B1 + places_T, starts_B1.clamp(max=len(self.ids) - 1)
@@ -106,14 +115,14 @@ class Pack:
         if not self.forks:
             return None
         start_B11, end_B11 = torch.tensor(self.forks).T[:, :, None, None]
-        places_T = torch.arange(self.longest)
+        places_T = torch.arange(self.width)
         passed_BT1 = places_T[None, :, None] >= end_B11
         return passed_BT1 & (places_T >= start_B11) & (places_T < end_B11)
 
     @cached_property
     def own_rows(self) -> Tensor:
         """Which cells of the flattened rectangle are tokens, in the stream's order."""
-        return (torch.arange(self.longest) < torch.tensor(self.lengths)[:, None]).flatten().nonzero()[:, 0]
+        return (torch.arange(self.width) < torch.tensor(self.lengths)[:, None]).flatten().nonzero()[:, 0]
 
 
 def pack(rows: Sequence[tuple[int, ...]], prefix: int) -> Pack:

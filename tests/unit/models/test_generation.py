@@ -1,6 +1,6 @@
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tailorbird.models.chat_template import Prompt
@@ -140,6 +140,7 @@ def test_a_character_split_over_tokens_is_sent_whole():
     st.text(st.characters(codec="utf-8"), max_size=30),
     st.lists(st.text("abé🦜 ", min_size=1, max_size=3), max_size=2),
 )
+@example(" a🦜", ["a", " a🦜"])
 def test_streamed_pieces_join_to_the_answer_whatever_is_said(text, stops):
     pieces, answered = pieces_of(text, tuple(stops))
     assert "".join(pieces) == answered == cut_at_stop(text, stops)[0]
@@ -148,3 +149,8 @@ def test_streamed_pieces_join_to_the_answer_whatever_is_said(text, stops):
 def test_the_first_stop_text_cuts():
     assert cut_at_stop("one two three", ["three", "two"]) == ("one ", True)
     assert cut_at_stop("one", ["two", ""]) == ("one", False)
+
+
+def test_of_overlapping_stop_texts_the_one_that_is_complete_first_cuts_and_then_the_longest():
+    assert cut_at_stop("one two three", ["two three", "wo"]) == ("one t", True)
+    assert cut_at_stop("one two three", ["wo", "two"]) == ("one ", True)

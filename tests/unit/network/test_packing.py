@@ -22,8 +22,9 @@ def test_a_pack_holds_the_shared_tokens_once_and_numbers_every_token_as_in_its_s
     assert packed.ids == (7, 8, 1, 2, 3)
     assert packed.positions == (0, 1, 2, 2, 3)
     assert packed.starts == (2, 3, 3)
-    assert packed.rectangle.tolist() == [[2, 2], [3, 3], [3, 4]]
-    assert packed.own_rows.tolist() == [0, 4, 5]
+    rest = [2] * 6, [3] * 6, [3] * 6
+    assert packed.rectangle.tolist() == [[2, 2, *rest[0]], [3, 3, *rest[1]], [3, 4, *rest[2]]]
+    assert packed.own_rows.tolist() == [0, 16, 17]
 
 
 def test_lengths_that_do_not_add_up_are_a_defect():
@@ -38,7 +39,7 @@ def test_a_pair_stands_in_one_branch_and_its_second_sequence_does_not_see_the_fi
     assert (packed.lengths, packed.forks) == ((4, 2), ((1, 3), (1, 1)))
     assert packed.pieces[1] == ((0, 0), (2, 2), (3, 5))
     seen = [[not hidden for hidden in row] for row in packed.unseen[0].tolist()]
-    assert seen == [[True] * 4, [True] * 4, [True] * 4, [True, False, False, True]]
+    assert [row[:4] for row in seen[:4]] == [[True] * 4, [True] * 4, [True] * 4, [True, False, False, True]]
     assert not packed.unseen[1].any()
 
 
