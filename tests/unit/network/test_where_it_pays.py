@@ -66,6 +66,7 @@ def test_without_a_compiler_the_function_runs_as_it_is_written(monkeypatch, capl
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("default")  # the compiler's own
 @pytest.mark.skipif(not shutil.which("g++"), reason="torch compiles for processors with a C++ compiler")
 def test_the_fused_operations_give_the_same_when_compiled_for_any_number_of_rows(monkeypatch):
     monkeypatch.setattr(module, "_seconds", Mock(side_effect=[0.5, 1.0] * 9))
