@@ -217,6 +217,7 @@ def as_markdown(records):
                 f"{result['last_loss']:.3f} | {right} |"
             )
         lines.append("")
+    lines += ["The last loss is of a contender's own last batch: not all put the same messages together.", ""]
     return "\n".join(lines)
 
 
