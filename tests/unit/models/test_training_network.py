@@ -16,9 +16,10 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 
 from tailorbird.models.causal import TransformersNetwork
-from tailorbird.models.training_network import TrainingNetwork
+from tailorbird.models.training_network import STREAM, TrainingNetwork
 from tailorbird.network.batches import Batch
 from tailorbird.network.loss import completion_loss
+from tailorbird.network.packing import pack
 from tailorbird.network.sequences import TokenSequence
 from tailorbird.testing.tiny import tiny_model
 
@@ -81,6 +82,25 @@ def test_loss_and_gradients_are_those_of_the_plain_model(model):
         fast_loss, found = gradients(network, model)
     assert fast_loss == pytest.approx(loss, rel=1e-5)
     assert relative(found, expected) < 1e-5
+
+
+def test_packs_of_any_size_meet_few_numbers_of_rows_and_are_computed_the_same():
+    model = MODELS["llama"]()
+    with_lora(model)
+    sizes = []
+    with TrainingNetwork(model, "a", torch.float32).running() as network:
+        hook = network.body.register_forward_pre_hook(
+            lambda module, given, named: sizes.append(named["input_ids"].shape[1]), with_kwargs=True
+        )
+        for count in (25, 29, 30, 45):  # and three more tokens in two branches
+            ids = tuple(n % 60 for n in range(count))
+            found = network.packed(pack([(*ids, 1), (*ids, 2, 3)], count))
+            assert len(found) == count + 3
+            with torch.no_grad():
+                expected = network.hidden(torch.tensor([[*ids, 2, 3]]))[0][0]
+            torch.testing.assert_close(found[[*range(count), -2, -1]], expected, rtol=1e-4, atol=1e-5)
+        hook.remove()
+    assert sizes[::2] == [STREAM, STREAM, 2 * STREAM, 2 * STREAM]
 
 
 @pytest.mark.parametrize(
