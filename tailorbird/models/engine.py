@@ -90,12 +90,12 @@ class Engine:
                 "model.safetensors and tokenizer.json, a .gguf file, 'starter', hf:org/name or URL#model."
             )
         logging.disable_progress_bar()
-        on_gpu = torch.cuda.is_available()
+        device, dtype = place_to_work()
         try:
             tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
-                dtype=torch.bfloat16 if on_gpu else torch.float32,
+                dtype=dtype,
                 use_safetensors=True,
                 trust_remote_code=False,
                 output_loading_info=True,
@@ -111,7 +111,7 @@ class Engine:
                 f"{folder}: {len(missing)} tensors of the model are not in its files, such as "
                 f"{missing[0]!r}; they would be random. Download the model again, or correct config.json."
             )
-        return cls(model.to("cuda") if on_gpu else model, tokenizer, context)
+        return cls(model.to(device), tokenizer, context)
 
     # -- adapters -----------------------------------------------------------------------------
 
@@ -422,6 +422,13 @@ def _batches(group: list[_Asked]) -> Iterator[list[_Asked]]:
         batch.append(asked)
     if batch:
         yield batch
+
+
+def place_to_work() -> tuple[torch.device, torch.dtype]:
+    """Where models are held on this machine, and in which type: in bfloat16 on a CUDA device where there is one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda"), torch.bfloat16
+    return torch.device("cpu"), torch.float32
 
 
 def _save_pretrained(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:

@@ -24,6 +24,7 @@ from tailorbird.network.pack_attention import flash_kernel, pack_attention
 from tailorbird.network.packing import Pack, pack, pack_pairs
 from tailorbird.network.processes import num_processes
 from tailorbird.network.sharding import shard
+from tailorbird.network.tree_attention import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -67,7 +68,7 @@ class TrainingNetwork(TransformersNetwork):
     def path(self) -> str:
         """Which of the ways of computing runs, for people."""
         how = "packed" if self.packs else "shared prefix" if self.shares_prefix else "plain"
-        if self.packs and _attends_by_flash(self.model, self.dtype):
+        if self.takes_streams():
             how += ", FlashAttention"
         precision = str(self.dtype).removeprefix("torch.")
         sharded = f", sharded by {num_processes()}" if self._path_when_whole else ""
@@ -110,14 +111,23 @@ class TrainingNetwork(TransformersNetwork):
         self.shares_prefix = self.shares_prefix and self.packs
         shard(self.model, device, root=self.body, dtype=self.dtype if self.fused else None)
 
-    def packed(self, packed: Pack) -> Tensor:
-        """See `Network.packed`."""
+    def takes_streams(self) -> bool:
+        """See `PackingNetwork.takes_streams`."""
+        return self.packs and _attends_by_flash(self.model, self.dtype)
+
+    def packed(self, packed: Pack | Stream) -> Tensor:
+        """See `PackingNetwork.packed`."""
+        if isinstance(packed, Stream):
+            return self._through_body(packed.ids_1N, packed.positions_1N, packed)
         device, count = self.model.device, len(packed.ids)
         rest = (0,) * (-count % STREAM)
         ids_1N = torch.tensor([[*packed.ids, *rest]], device=device)
         positions_1N = torch.tensor([[*packed.positions, *rest]], device=device)
+        return self._through_body(ids_1N, positions_1N, packed)[:count]
+
+    def _through_body(self, ids_1N: Tensor, positions_1N: Tensor, packed: Pack | Stream) -> Tensor:
         output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=_Sealed(packed))
-        return output.last_hidden_state[0, :count]
+        return output.last_hidden_state[0]
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """See `Network.logits`; the head itself runs in the type of its weights."""
@@ -159,8 +169,9 @@ _PREFIX, _ROWS = (5, 3, 7, 2), ((1, 4, 6), (2, 5, 8))
 class _Sealed:
     """A pack on its way through the layers, closed to torch, which looks for tensors in what a layer is given."""
 
-    def __init__(self, content: Pack) -> None:
+    def __init__(self, content: Pack | Stream) -> None:
         self.content = content
+        self.count = content.ids_1N.shape[1] if isinstance(content, Stream) else len(content.ids)
 
 
 def _attends_by_flash(model: Any, dtype: torch.dtype) -> bool:
@@ -195,7 +206,7 @@ def _attention(
         return out, None
     if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
         raise NotImplementedError("This attention does more than a softmax over what came before.")
-    count = len(pack.content.ids)
+    count = pack.count
     gathered_HND = pack_attention(
         query[0, :, :count],
         key[0, :, :count],

@@ -23,8 +23,9 @@ from torch.nn import functional
 
 from tailorbird.errors import ContextTooLong, RecipeError
 from tailorbird.network.network import Past
-from tailorbird.network.pack_attention import pack_attention
+from tailorbird.network.pack_attention import flash_kernel, pack_attention
 from tailorbird.network.packing import Pack
+from tailorbird.network.tree_attention import Stream
 
 KeysValues = tuple[Tensor, Tensor]
 """Keys and values of one layer, each [B, K, S, D]."""
@@ -168,17 +169,29 @@ class Decoder(nn.Module):
             kept.append(keys_values)
         return self.norm(x_BTC), tuple(kept) if keep_past else None
 
-    def packed(self, packed: Pack) -> Tensor:
+    def takes_streams(self) -> bool:
+        """See `PackingNetwork.takes_streams`; autocast decides in what type this one attends."""
+        shape, device = self.shape, self.embedding.weight.device
+        computes_in = (
+            torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else torch.float32
+        )
+        return flash_kernel(device, computes_in, shape.heads, shape.kv_heads, shape.head_width) is not None
+
+    def packed(self, packed: Pack | Stream) -> Tensor:
         """Final hidden states of a pack's tokens, [N, C].
 
         Raises:
             ContextTooLong: one of its sequences exceeds the shape's context.
         """
-        self._check_fits(max(packed.positions, default=-1) + 1)
-        device = self.embedding.weight.device
-        positions_1N = torch.tensor([packed.positions], device=device)
+        if isinstance(packed, Stream):
+            ids_1N, positions_1N = packed.ids_1N, packed.positions_1N
+        else:
+            self._check_fits(max(packed.positions, default=-1) + 1)
+            device = self.embedding.weight.device
+            ids_1N = torch.tensor([packed.ids], device=device)
+            positions_1N = torch.tensor([packed.positions], device=device)
         rotation = rotation_of(positions_1N, self.shape.head_width, self.shape.rope_theta)
-        x_1NC = self.embedding(torch.tensor([packed.ids], device=device))
+        x_1NC = self.embedding(ids_1N)
         for block in self.blocks:
             x_1NC, _ = block(x_1NC, rotation, None, None, packed)
         return self.norm(x_1NC)[0]
@@ -218,7 +231,7 @@ class Block(nn.Module):
         rotation: KeysValues,
         mask_BTS: Tensor | None,
         past: KeysValues | None,
-        packed: Pack | None = None,
+        packed: Pack | Stream | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """The stream after this layer, and the layer's keys and values."""
         normed_BTC = self.attention_norm(x_BTC)
@@ -245,7 +258,7 @@ class Attention(nn.Module):
         rotation: KeysValues,
         mask_BTS: Tensor | None,
         past: KeysValues | None,
-        packed: Pack | None = None,
+        packed: Pack | Stream | None = None,
     ) -> tuple[Tensor, KeysValues]:
         """What each token gathers, [B, T, C], and the keys and values of all S tokens."""
         query_BHTD = rotate(self._heads(self.query(x_BTC)), rotation)

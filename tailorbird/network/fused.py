@@ -4,7 +4,7 @@ What an operation keeps for its backward pass is chosen by hand: matrix products
 weights' copy (float32 or bfloat16), sums over a row run in float32, and what is cheap is computed again
 instead of kept. Operations on elements are compiled where that pays.
 
-Legend: M tokens, I inputs, O outputs of a matrix, R rank, K = I + R, F width inside a feed-forward, C model
+Legend: M tokens, I inputs, O outputs of a matrix, R rank, F width inside a feed-forward, C model
 width.
 """
 
@@ -18,8 +18,6 @@ from torch.nn import functional
 
 from tailorbird.network.where_it_pays import WhereItPays
 
-HALF = (torch.bfloat16, torch.float16)
-
 
 class _LoraLinear(torch.autograd.Function):
     """y = x Wᵀ + b + s (x Aᵀ) Bᵀ, with W and b frozen (Hu et al. 2021, arXiv 2106.09685, eq. 3)."""
@@ -30,14 +28,12 @@ class _LoraLinear(torch.autograd.Function):
     ) -> Tensor:
         x_MI = x_MI.to(W_OI.dtype)
         a_RI, b_OR = A_RI.to(W_OI.dtype), B_OR.to(W_OI.dtype)
-        low_MR = x_MI @ a_RI.T
-        if W_OI.dtype in HALF:
-            # In one product, which rounds once: the low-rank part is often less than a step between two numbers
-            # of this type, and added to what is rounded already it would be lost.
-            x_MK, W_OK = torch.cat([x_MI, low_MR * scale], dim=1), torch.cat([W_OI, b_OR], dim=1)
-            y_MO = functional.linear(x_MK, W_OK, b_O)
-        else:
-            y_MO = functional.linear(x_MI, W_OI, b_O).addmm_(low_MR, b_OR.T, alpha=scale)
+        low_MR = (x_MI @ a_RI.T).mul_(scale)
+        # The small part first, so that the large one is added to it before it is rounded: in half precision the
+        # low-rank part is often less than a step between two numbers, and the other way round it would be lost.
+        y_MO = (low_MR @ b_OR.T).addmm_(x_MI, W_OI.T)
+        if b_O is not None:
+            y_MO.add_(b_O)
         ctx.save_for_backward(x_MI, W_OI, low_MR, a_RI, b_OR)
         ctx.scale, ctx.trained = scale, A_RI.dtype
         return y_MO
@@ -47,9 +43,9 @@ class _LoraLinear(torch.autograd.Function):
         x_MI, W_OI, low_MR, a_RI, b_OR = ctx.saved_tensors
         dy_MO = gradients[0].to(W_OI.dtype)
         dlow_MR = (dy_MO @ b_OR).mul_(ctx.scale)
-        dB_OR = (dy_MO.T @ low_MR).to(ctx.trained).mul_(ctx.scale)
+        dB_OR = (dy_MO.T @ low_MR).to(ctx.trained)
         dA_RI = (dlow_MR.T @ x_MI).to(ctx.trained)
-        dx_MI = (dy_MO @ W_OI).addmm_(dlow_MR, a_RI) if ctx.needs_input_grad[0] else None
+        dx_MI = (dlow_MR @ a_RI).addmm_(dy_MO, W_OI) if ctx.needs_input_grad[0] else None
         return dx_MI, None, None, dA_RI, dB_OR, None
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from tailorbird.network.packing import Pack
+from tailorbird.network.tree_attention import Stream
 
 Past = Any
 """Keys and values of tokens already seen; opaque outside the network that made it."""
@@ -51,8 +52,12 @@ class PackingNetwork(Network, Protocol):
 
     packs: bool
 
-    def packed(self, packed: Pack) -> Tensor:
-        """Final hidden states of a pack's tokens, [N, C]."""
+    def packed(self, packed: Pack | Stream) -> Tensor:
+        """Final hidden states of a pack's tokens, [N, C]; a stream where `takes_streams` is True."""
+        ...
+
+    def takes_streams(self) -> bool:
+        """Whether a pack may come as tensors."""
         ...
 
 

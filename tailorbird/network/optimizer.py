@@ -46,7 +46,9 @@ def make_optimizers(
     groups = [group for group in groups if group["params"]]
     made: list[Optimizer] = []
     if groups:
-        made.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas))
+        on_cuda = all(parameter.is_cuda for parameter in parameters.values())
+        # On CUDA devices all moments and weights are moved by few kernels.
+        made.append(torch.optim.AdamW(groups, lr=learning_rate, betas=betas, fused=on_cuda or None))
     if flat:
         muon = torch.optim.Muon(
             flat, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw"

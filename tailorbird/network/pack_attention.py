@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.packing import Pack, pack, pack_pairs
-from tailorbird.network.tree_attention import Call, tree_attention
+from tailorbird.network.tree_attention import Call, Kernel, Stream, calls_of, tree_attention
 
 log = logging.getLogger(__name__)
 
@@ -23,14 +23,27 @@ ROUNDING = 0.03
 
 
 def pack_attention(
-    query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, packed: Pack, scale: float
+    query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, packed: Pack | Stream, scale: float
 ) -> Tensor:
-    """What every token of the pack gathers, [H, N, D]; arguments as of `branched_attention`."""
+    """What every token of the pack gathers, [H, N, D]; arguments as of `branched_attention`.
+
+    A stream needs `flash_kernel`.
+    """
     heads, _, width = query_HND.shape
     kernel = flash_kernel(query_HND.device, query_HND.dtype, heads, len(key_KND), width)
+    if isinstance(packed, Stream):
+        assert kernel
+        return tree_attention(query_HND, key_KND, value_KND, packed.calls, scale, kernel=kernel)
     if kernel is None:
         return branched_attention(query_HND, key_KND, value_KND, packed, scale)
-    return tree_attention(query_HND, key_KND, value_KND, packed, scale, kernel=kernel)
+    return _by_calls(query_HND, key_KND, value_KND, packed, scale, kernel=kernel)
+
+
+def _by_calls(
+    query_HND: Tensor, key_KND: Tensor, value_KND: Tensor, packed: Pack, scale: float, *, kernel: Kernel
+) -> Tensor:
+    calls = calls_of(packed, query_HND.device)
+    return tree_attention(query_HND, key_KND, value_KND, calls, scale, kernel=kernel)
 
 
 class Flash:
@@ -136,7 +149,7 @@ def _agree(packed: Pack, shapes: tuple[list[int], int], dtype: torch.dtype, devi
     ]
     found: list[list[Tensor]] = []
     with torch.enable_grad():
-        for attend in (branched_attention, partial(tree_attention, kernel=Flash())):
+        for attend in (branched_attention, partial(_by_calls, kernel=Flash())):
             out_HND = attend(query, key, value, packed, width**-0.5)
             found.append([out_HND, *torch.autograd.grad(out_HND.float().square().sum(), streams)])
     return all(

@@ -43,10 +43,15 @@ def compute_type(precision: Precision, width: int, *, device: str = "cpu") -> to
     return torch.bfloat16 if faster else torch.float32
 
 
-def bfloat16_products(device: torch.device, *, wanted: bool) -> contextlib.AbstractContextManager[Any]:
-    """Inside, products on a CUDA device are in bfloat16 if that is wanted; elsewhere nothing changes."""
+def bfloat16_products(
+    device: torch.device, *, wanted: bool, remember: bool = True
+) -> contextlib.AbstractContextManager[Any]:
+    """Inside, products on a CUDA device are in bfloat16 if that is wanted; elsewhere nothing changes.
+
+    With `remember` a weight that is used twice is converted once.
+    """
     if wanted and device.type == "cuda":
-        return torch.autocast("cuda", dtype=torch.bfloat16)
+        return torch.autocast("cuda", dtype=torch.bfloat16, cache_enabled=remember)
     return contextlib.nullcontext()
 
 

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from tailorbird.errors import RecipeError, TrainingDiverged
 from tailorbird.network import processes
-from tailorbird.network.batches import plan_epoch, share_out, split
-from tailorbird.network.loss import forks, num_shared, shares
+from tailorbird.network.batches import Batch, plan_epoch, share_out, split
+from tailorbird.network.loss import forks, num_shared, shared_prefix, shares
 from tailorbird.network.network import Network, set_mode
-from tailorbird.network.objectives import objective_of
+from tailorbird.network.objectives import Completions, objective_of
 from tailorbird.network.optimizer import make_optimizers, set_learning_rate
 from tailorbird.network.precision import bfloat16_products
 from tailorbird.network.randomness import own_randomness, seed_of
+from tailorbird.network.replays import replays_for
 from tailorbird.network.schedule import schedule_factor
 from tailorbird.network.sequences import Unit
 from tailorbird.network.settings import Progress, StepReport, TrainResult, TrainSettings
@@ -63,6 +64,11 @@ class Run:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             optimizer=settings.optimizer,
+        )
+        self.replays = (
+            replays_for(network, parameters, bf16=settings.bf16_on_cuda)
+            if isinstance(self.objective, Completions) and not self.parts.sharded
+            else None
         )
         self.lengths = [len(sequence) for sequence in sequences]
         self.steps_per_epoch = -(-len(sequences) // settings.batch_size)
@@ -158,6 +164,11 @@ class Run:
         batches = split(part, self.settings.max_batch_tokens, share=share, forked=forked) if part else []
         found = [0.0] * (1 + len(objective.tells))
         for batch, counts in self.parts.rounds(batches, sequences, self.device):
+            replayed = self.replayed(batch, divisor, share=share)
+            if replayed is not None:
+                self.count(batch, share=share)
+                found[0] += replayed
+                continue
             with processes.lost_if_group_fails():
                 with bfloat16_products(self.device, wanted=self.settings.bf16_on_cuda):
                     loss, told = objective.sums(self.network, batch, device=self.device, share=share)
@@ -166,9 +177,20 @@ class Run:
                 continue
             sums = (float(loss.detach()), *told)
             found = [value + sum_ / divisor for value, sum_ in zip(found, sums, strict=True)]
-            self.progress.tokens += batch.num_tokens
-            self.progress.shared_tokens += num_shared(self.network, batch) if share else 0
+            self.count(batch, share=share)
         return found
+
+    def replayed(self, batch: Batch, divisor: float, *, share: bool) -> float | None:
+        """The batch's summand of the loss, where recorded work added its gradients; else None."""
+        if self.replays is None:
+            return None
+        prefix = shared_prefix(self.network, batch) if share else 0
+        return self.replays.add_gradients(batch, prefix, divisor)
+
+    def count(self, batch: Batch, *, share: bool) -> None:
+        """Count a batch's tokens."""
+        self.progress.tokens += batch.num_tokens
+        self.progress.shared_tokens += num_shared(self.network, batch) if share else 0
 
     def own_part(self, sequences: list[Unit], *, share: bool, forked: bool) -> list[Unit]:
         """Those of a step that this process computes."""

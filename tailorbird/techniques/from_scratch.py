@@ -21,7 +21,7 @@ from tailorbird.data.documents import read_folder
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError
 from tailorbird.models.causal import usable_context
-from tailorbird.models.engine import Engine
+from tailorbird.models.engine import Engine, place_to_work
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, on_weights
 from tailorbird.models.sharded import sharded_network, sharded_weights
@@ -108,6 +108,8 @@ class FromScratch:
             self._learn_text(running, texts, tokenizer)
         weights = self._as_weights(network, tokenizer)
         self._learn_examples(weights, model, data)
+        # As they are held when they are saved and loaded, so that what is measured is what is served.
+        weights.engine.model.to(place_to_work()[1])
         return weights
 
     def _fresh_network(self, vocab_size: int, tokenizer: Any) -> Any:
@@ -116,10 +118,10 @@ class FromScratch:
 
         shape = shape_for(self.depth, vocab_size, context=self.context)
         if self.architecture == OURS:
-            return Decoder(shape, seed=self.seed)
+            return Decoder(shape, seed=self.seed).to(place_to_work()[0])
         model = prebuilt(self.architecture, shape, tokenizer, self.seed)
         usable_context(model)  # refuses, before any training, what could not be run exactly
-        return TransformersNetwork(model)
+        return TransformersNetwork(model.to(place_to_work()[0]))
 
     def _learn_text(self, network: Any, texts: list[str], tokenizer: Any) -> None:
         """Stage one: every document and prompt, each closed by the end-of-text token, as one long text."""
@@ -209,7 +211,7 @@ class FromScratch:
             }
             save_llama(network, Path(folder), **ids)
             model = quietly(lambda: AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32))
-        return LocalWeights(name, Engine(model, tokenizer, self.context))
+        return LocalWeights(name, Engine(model.to(place_to_work()[0]), tokenizer, self.context))
 
 
 def plain_texts(data: Data) -> list[str]:

@@ -14,9 +14,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 from transformers.pytorch_utils import Conv1D
+from written_kernel import Written
 
+from tailorbird.models import training_network as module
 from tailorbird.models.causal import TransformersNetwork
 from tailorbird.models.training_network import STREAM, TrainingNetwork
+from tailorbird.network import pack_attention as attention
+from tailorbird.network import replays
 from tailorbird.network.batches import Batch
 from tailorbird.network.loss import completion_loss
 from tailorbird.network.packing import pack
@@ -82,6 +86,23 @@ def test_loss_and_gradients_are_those_of_the_plain_model(model):
         fast_loss, found = gradients(network, model)
     assert fast_loss == pytest.approx(loss, rel=1e-5)
     assert relative(found, expected) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["llama", "llama_with_biases", "qwen3"])
+def test_recorded_work_gives_the_gradients_of_the_plain_model(name, monkeypatch):
+    for place in (attention, module):
+        monkeypatch.setattr(place, "flash_kernel", lambda *_: Written())
+    monkeypatch.setattr(replays, "WORTH_IT", 1)
+    model = MODELS[name]()
+    with_lora(model)
+    loss, expected = gradients(TransformersNetwork(model), model)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    model.zero_grad()
+    with TrainingNetwork(model, "a", torch.float32).running() as network:
+        assert network.path == "packed, FlashAttention, fused, float32"
+        replaying = replays.Replays(network, trained, bf16=False, record=lambda work: work)
+        assert replaying.add_gradients(BATCH, len(COMMON), 1.0) == pytest.approx(loss, rel=1e-5)
+    assert relative(torch.cat([p.grad.flatten() for p in trained.values()]), expected) < 1e-5
 
 
 def test_packs_of_any_size_meet_few_numbers_of_rows_and_are_computed_the_same():

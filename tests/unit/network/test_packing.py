@@ -1,5 +1,4 @@
 from functools import partial
-from itertools import pairwise
 from unittest.mock import Mock
 
 import pytest
@@ -7,12 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
+from written_kernel import Written
 
 from tailorbird.network import branched_attention as module
 from tailorbird.network import pack_attention as choice
 from tailorbird.network.branched_attention import branched_attention
 from tailorbird.network.packing import Pack, pack, pack_pairs
-from tailorbird.network.tree_attention import tree_attention
 
 lengths = st.lists(st.integers(0, 5), min_size=1, max_size=5)
 
@@ -67,51 +66,10 @@ def attention_of_each(query_HND, key_KND, value_KND, packed):
     return out_HND
 
 
-class Written:
-    """The kernel that `tree_attention` calls, written out piece by piece."""
-
-    def scores(self, query_MHD, key_SKD, call, scale):
-        for (start, end), (first, last) in zip(
-            pairwise(call.query_bounds.tolist()), pairwise(call.key_bounds.tolist()), strict=True
-        ):
-            key_SHD = key_SKD[first:last].repeat_interleave(query_MHD.shape[1] // key_SKD.shape[1], dim=1)
-            scores_HMS = torch.einsum("mhd,shd->hms", query_MHD[start:end], key_SHD) * scale
-            if call.causal:
-                ahead = torch.ones(end - start, last - first, dtype=torch.bool).triu(1)
-                scores_HMS = scores_HMS.masked_fill(ahead, -torch.inf)
-            yield slice(start, end), slice(first, last), key_SHD, scores_HMS
-
-    def forward(self, query_MHD, key_SKD, value_SKD, call, scale):
-        groups = query_MHD.shape[1] // key_SKD.shape[1]
-        out, lse = torch.empty_like(query_MHD), query_MHD.new_empty(query_MHD.shape[1], len(query_MHD))
-        for asks, looks, _, scores_HMS in self.scores(query_MHD, key_SKD, call, scale):
-            value_SHD = value_SKD[looks].repeat_interleave(groups, dim=1)
-            out[asks] = torch.einsum("hms,shd->mhd", scores_HMS.softmax(-1), value_SHD)
-            lse[:, asks] = scores_HMS.logsumexp(-1)
-        assert call.most_queries == call.query_bounds.diff().max()
-        assert call.most_keys == call.key_bounds.diff().max()
-        return out, lse
-
-    def backward(self, dout, query, key, value, out, lse, call, scale):
-        groups = query.shape[1] // key.shape[1]
-        dquery, dkey, dvalue = (torch.zeros_like(x) for x in (query, key, value))
-        for asks, looks, key_SHD, scores_HMS in self.scores(query, key, call, scale):
-            weights = (scores_HMS - lse[:, asks, None]).exp()
-            value_SHD = value[looks].repeat_interleave(groups, dim=1)
-            along = (dout[asks] * out[asks]).sum(-1).T[..., None]
-            dscores = weights * (torch.einsum("mhd,shd->hms", dout[asks], value_SHD) - along) * scale
-            dquery[asks] = torch.einsum("hms,shd->mhd", dscores, key_SHD)
-            dkey[looks] = torch.einsum("hms,mhd->shd", dscores, query[asks]).unflatten(1, (-1, groups)).sum(2)
-            dvalue[looks] = (
-                torch.einsum("hms,mhd->shd", weights, dout[asks]).unflatten(1, (-1, groups)).sum(2)
-            )
-        return dquery, dkey, dvalue
-
-
 WAYS = {
     "written_out": (branched_attention, 10**9),
     "streamed": (branched_attention, 0),
-    "merged": (partial(tree_attention, kernel=Written()), 0),
+    "merged": (partial(choice._by_calls, kernel=Written()), 0),
 }
 
 
