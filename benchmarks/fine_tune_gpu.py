@@ -1,6 +1,6 @@
 """Fine-tuning on one CUDA device beside TRL: the same model, data, learning rate and steps, in one process.
 
-    python benchmarks/fine_tune_gpu.py --rows FOLDER --tokenizer FOLDER [--cases A,…] [--contenders A,…] [--out FOLDER]
+    python benchmarks/fine_tune_gpu.py --rows FOLDER --tokenizer FOLDER [--only SHAPE/CASE/CONTENDER,…] [--within SECONDS]
 
 Models have SmolLM2-135M's shape and a 1.7-billion one's (SmolLM2-1.7B's), with random weights: what is measured is
 speed and memory. Cases, each with LoRA of rank 16 on all linear layers and batches of 16:
@@ -45,9 +45,25 @@ SHAPES = {
     }
     | {"num_key_value_heads": 32},
 }
-CASES = ("short", "metaprompt", "questions")
-STEPS = {"135M": 60, "1.7B": 24}
+STEPS = {"135M": 40, "1.7B": 24}
 CONTENDERS = ("tailorbird", "trl_default", "trl_tuned", "trl_tuned_liger")
+PLAN = (
+    "135M/short/tailorbird",
+    "135M/short/trl_tuned_liger",
+    "135M/short/trl_tuned",
+    "1.7B/questions/tailorbird",
+    "1.7B/questions/trl_tuned_liger",
+    "1.7B/questions/trl_tuned",
+    "135M/metaprompt/tailorbird",
+    "135M/metaprompt/trl_tuned_liger",
+    "1.7B/metaprompt/tailorbird",
+    "1.7B/metaprompt/trl_tuned_liger",
+    "1.7B/short/tailorbird",
+    "1.7B/short/trl_tuned_liger",
+    "135M/short/trl_default",
+    "1.7B/questions/trl_default",
+)
+"""What is measured, the most telling first: with `--within` the rest is left out when time is up."""
 
 
 def model_of(shape, tokenizer, dtype):
@@ -257,9 +273,8 @@ def main():
     parser = argparse.ArgumentParser(description="Fine-tuning on a CUDA device beside TRL.")
     parser.add_argument("--rows", type=Path, required=True)
     parser.add_argument("--tokenizer", type=Path)
-    parser.add_argument("--shapes", default=",".join(SHAPES))
-    parser.add_argument("--cases", default=",".join(CASES))
-    parser.add_argument("--contenders", default=",".join(CONTENDERS))
+    parser.add_argument("--only", default=",".join(PLAN))
+    parser.add_argument("--within", type=float, help="seconds after which nothing more is begun")
     parser.add_argument("--steps", type=int)
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent / "results")
     parser.add_argument(
@@ -281,7 +296,7 @@ def main():
         f"transformers {transformers.__version__}",
         f"peft {peft.__version__}",
     ]
-    if "trl" in given.contenders:
+    if "trl" in given.only:
         import trl as trl_package
 
         versions.append(f"trl {trl_package.__version__}")
@@ -294,23 +309,26 @@ def main():
         "cases": [],
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    for shape in given.shapes.split(","):
-        for case in given.cases.split(","):
-            steps = given.steps or STEPS[shape]
-            rows = rows_of(given.rows, case, steps)
-            record = {"shape": shape, "case": case, "steps": steps, "tokens": 0, "results": []}
-            for contender in given.contenders.split(","):
-                try:
-                    result = run(contender, shape, tokenizer, rows)
-                except Exception as error:  # noqa: BLE001 - the others are still measured
-                    print(f"{shape} {case} {contender} failed: {error!r}"[:600], flush=True)
-                    continue
-                print(shape, case, contender, json.dumps(result), flush=True)
-                record["tokens"] = result["tokens"] or record["tokens"]
-                record["results"].append({"contender": contender, **result})
-            found["cases"].append(record)
-            (given.out / "fine_tune_gpu.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-            (given.out / "fine_tune_gpu.md").write_text(as_markdown(found), "utf-8")
+    began, records = time.monotonic(), {}
+    for planned in given.only.split(","):
+        shape, case, contender = planned.split("/")
+        if given.within and time.monotonic() - began > given.within:
+            print(f"{planned}: left out, {given.within} s are over", flush=True)
+            continue
+        steps = given.steps or STEPS[shape]
+        fresh = {"shape": shape, "case": case, "steps": steps, "tokens": 0, "results": []}
+        record = records.setdefault((shape, case), fresh)
+        try:
+            result = run(contender, shape, tokenizer, rows_of(given.rows, case, steps))
+        except Exception as error:  # noqa: BLE001 - the others are still measured
+            print(f"{planned} failed: {error!r}"[:600], flush=True)
+            continue
+        print(planned, json.dumps(result), flush=True)
+        record["tokens"] = result["tokens"] or record["tokens"]
+        record["results"].append({"contender": contender, **result})
+        found["cases"] = list(records.values())
+        (given.out / "fine_tune_gpu.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        (given.out / "fine_tune_gpu.md").write_text(as_markdown(found), "utf-8")
     print(as_markdown(found))
 
 

@@ -15,6 +15,7 @@ from tailorbird.network.memory import PeakMemory, available_bytes, used_bytes
 from tailorbird.network.network import set_mode
 from tailorbird.network.optimizer import clip_gradients, make_optimizers
 from tailorbird.network.randomness import own_randomness
+from tailorbird.network.replays import MOST, WORTH_IT, rounded
 from tailorbird.network.run import Run
 from tailorbird.network.sequences import Unit
 
@@ -62,11 +63,14 @@ def probe(planned: PlannedSteps) -> Probed:
 def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
     started = time.perf_counter()
     seconds = work = 0.0
+    recording: list[float] = []
     for number, (sequences, batches) in enumerate(_typical(planned, sizes), 1):
         if number == 1:
             took, sizes = _measured(planned.run, sequences, batches, sizes)
         else:
             took = _timed(planned.run, sequences)
+        if planned.run.replays is not None:
+            took = _replayed(planned.run, sequences, recording)
         seconds += took
         work += sum(map(sizes.multiply_adds, batches))
         whole_s = seconds / work * sizes.multiply_adds(planned.total)
@@ -76,7 +80,25 @@ def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
         if planned.run.by_first(lambda enough=enough: enough):
             break
     mean = sizes.multiply_adds(planned.total) / planned.run.total_steps
-    return Probed(seconds / work * mean + _optimizer_seconds(planned.run), sizes, held_bytes)
+    step_s = seconds / work * mean + _optimizer_seconds(planned.run)
+    if recording:
+        step_s += _num_recordings(planned) * max(recording) / planned.run.total_steps
+    return Probed(step_s, sizes, held_bytes)
+
+
+def _replayed(run: Run, sequences: list[Unit], recording: list[float]) -> float:
+    """Seconds of a step whose work is recorded; those that it took until it was are added to the list."""
+    started = time.perf_counter()
+    for _ in range(WORTH_IT):
+        _timed(run, sequences)
+    recording.append(time.perf_counter() - started)
+    return _timed(run, sequences)
+
+
+def _num_recordings(planned: PlannedSteps) -> int:
+    """About how many sizes of batches there are, of which each is recorded."""
+    sizes = {(rounded(b.computed), rounded(round(b.labels))) for batches in planned.batches for b in batches}
+    return min(MOST, len(sizes))
 
 
 def _typical(planned: PlannedSteps, sizes: Sizes) -> Iterator[tuple[list[Unit], list[Work]]]:

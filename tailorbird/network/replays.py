@@ -21,6 +21,7 @@ gradients computed step by step. Where something can't be recorded the run goes 
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -40,12 +41,15 @@ from tailorbird.network.tree_attention import Call, Stream, call_of_prefix
 
 log = logging.getLogger(__name__)
 
-WORTH_IT = 3
+WORTH_IT = 2
 """Batches of the same sizes from which on they are recorded: recording takes about as long as three of them."""
 MOST = 64
 """Recordings that are kept, at most; they share their memory but for what they read."""
-LEAST, PARTS = 32, 8
-"""Sizes are rounded up to a multiple of `LEAST`, and of the largest power of two that is at most this part of them."""
+LEAST = 256
+"""No array is smaller, and up to some times this sizes are coarse (`rounded`): what takes a GPU's time is then how many
+kernels there are, not how large they are."""
+LEAST_PIECES, LEAST_LONGEST = 64, 1024
+"""The same for the number of pieces and the longest of them, of which kernels are told no more than a bound."""
 ROUNDING = 0.03
 """Relative difference between two ways of computing gradients in half precision that is rounding."""
 
@@ -96,10 +100,10 @@ def lay_out(batch: Batch, prefix: int, divisor: float) -> LaidOut:
     filled = [stream - count] if stream > count else []
     sizes = Sizes(
         stream,
-        _power(len(own) + 1),
+        max(LEAST_PIECES, _power(len(own) + 1)),
         rounded(num_labels),
-        _power(max((*own, *filled))),
-        _power(prefix) if 0 < prefix < count else 0,
+        max(LEAST_LONGEST, _power(max((*own, *filled)))),
+        max(LEAST_LONGEST, _power(prefix)) if 0 < prefix < count else 0,
     )
     ends = list(accumulate((*own, *filled), initial=0))
     numbers = [
@@ -117,12 +121,15 @@ def lay_out(batch: Batch, prefix: int, divisor: float) -> LaidOut:
 
 
 def rounded(count: int) -> int:
-    """A count rounded up by an eighth at most, or to `LEAST`, so that there are few of them.
+    """A count rounded up, so that there are few of them: small ones to powers of two, large ones by an eighth at most.
 
-    >>> rounded(5), rounded(256), rounded(1000), rounded(1025)
-    (32, 256, 1024, 1152)
+    >>> rounded(5), rounded(600), rounded(1100), rounded(4100)
+    (256, 1024, 1280, 4608)
     """
-    unit = max(LEAST, (1 << (count.bit_length() - 1)) // PARTS)
+    if count <= 4 * LEAST:
+        return max(LEAST, _power(count))
+    parts = 4 if count <= 16 * LEAST else 8
+    unit = _power(count) // 2 // parts
     return -(-count // unit) * unit
 
 
@@ -215,7 +222,7 @@ class Replays:
             recorded.replay = self._record(lambda: self._work(recorded))
             problem = self._difference(recorded, laid) if first else ""
         except RuntimeError as error:  # torch's word for all that CUDA and its kernels refuse
-            problem = f"could not be recorded: {str(error).partition(chr(10))[0]}"
+            problem = f"could not be recorded: {str(_first(error)).partition(chr(10))[0]}"
         for total, value in zip(self._sums, before, strict=True):
             total.copy_(value)
         if problem:
@@ -229,24 +236,32 @@ class Replays:
             loss = summed_loss(self._network, recorded.sizes, recorded.numbers, recorded.weights_N)
         found = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
         with torch.no_grad():
-            torch.ops.aten._foreach_add_(self._sums, [gradient.detach() for gradient in found])
+            torch.ops.aten._foreach_add_.List(self._sums, [gradient.detach() for gradient in found])
         return loss.detach()
 
     def _difference(self, recorded: _Recorded, laid: LaidOut) -> str:
         """What is wrong with the gradients of the first recording; "" where nothing is."""
         found: list[Tensor] = []
         for run in (recorded.run, lambda _: self._work(recorded)):
-            torch.ops.aten._foreach_zero_(self._sums)
+            self._set_to_zero()
             run(laid)
             found.append(torch.cat([total.flatten().float() for total in self._sums]))
         one, other = found
         part = float((one - other).norm() / other.norm())
         return "" if part <= ROUNDING else f"gives other gradients when it is recorded (by {part:.2g})"
 
+    def _set_to_zero(self) -> None:
+        torch.ops.aten._foreach_zero_.default(self._sums)
+
     @torch.no_grad()
     def _gather(self) -> None:
         """Every parameter's gradient is where recordings add to it, with what it is so far."""
         if all(p.grad is total for p, total in zip(self._parameters, self._sums, strict=True)):
+            return
+        if all(parameter.grad is None for parameter in self._parameters):
+            self._set_to_zero()
+            for parameter, total in zip(self._parameters, self._sums, strict=True):
+                parameter.grad = total
             return
         for parameter, total in zip(self._parameters, self._sums, strict=True):
             if parameter.grad is None:
@@ -254,6 +269,13 @@ class Replays:
             elif parameter.grad is not total:
                 total.copy_(parameter.grad)
             parameter.grad = total
+
+
+def _first(error: BaseException) -> BaseException:
+    """What went wrong before a recording was ended, which fails as well."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 class _Recorded:
@@ -278,16 +300,18 @@ class Recorder:
     def __init__(self, device: torch.device) -> None:
         self._device = device
         self._pool = torch.cuda.graph_pool_handle()
+        self._stream = torch.cuda.Stream(device)
 
     def __call__(self, work: Work) -> Work:
         """What does the work once more; it has been done at least once by then."""
-        aside, current = torch.cuda.Stream(self._device), torch.cuda.current_stream(self._device)
-        aside.wait_stream(current)
-        with torch.cuda.stream(aside):
+        current = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(current)
+        with torch.cuda.stream(self._stream):
             work()  # libraries choose their ways, and compile, when first called
-        current.wait_stream(aside)
+        current.wait_stream(self._stream)
+        gc.collect()  # parts of an old step belong to its stream, which a recording may not touch
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
             result = work()
 
         def replay() -> Tensor:

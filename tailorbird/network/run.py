@@ -25,6 +25,7 @@ from tailorbird.network.schedule import schedule_factor
 from tailorbird.network.sequences import Unit
 from tailorbird.network.settings import Progress, StepReport, TrainResult, TrainSettings
 from tailorbird.network.sharding import Parts
+from tailorbird.network.where_it_pays import compiling
 
 T = TypeVar("T")
 
@@ -84,7 +85,8 @@ class Run:
         set_mode(self.network, training=True)
         while self.progress.step < self.total_steps and not self.progress.stopped_early:
             started = time.perf_counter()
-            report = self.take_step()
+            with compiling(self.total_steps):
+                report = self.take_step()
             score = self.evaluate() if self.evaluation_is_due() else None
             self.progress.seconds += time.perf_counter() - started
             yield replace(

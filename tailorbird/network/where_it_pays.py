@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,12 +19,27 @@ REPEATED, ROUNDS = 20, 5
 """Calls that are timed together, and how often."""
 PAYS = 0.9
 """The compiled one is taken where it needs less than this part of the time."""
+MANY_STEPS = 1000
+"""Steps of a training from which on compiling may pay: it takes some ten seconds and spares a step a millisecond."""
 ROUNDING = 0.03
 """Relative difference between two ways of computing the same that is rounding, in half precision."""
 
 
+_compiling = [False]
+
+
+@contextmanager
+def compiling(steps: int) -> Generator[None]:
+    """While the block runs, which is a training of so many steps, functions are compiled where that pays."""
+    before, _compiling[0] = _compiling[0], steps >= MANY_STEPS
+    try:
+        yield
+    finally:
+        _compiling[0] = before
+
+
 class WhereItPays:
-    """A function, compiled by torch on CUDA devices where that pays.
+    """A function, compiled by torch on CUDA devices where that pays, in a long training (`compiling`).
 
     At the first call for each combination of types both ways run on the arguments given: their results must
     agree but for rounding, and the compiled one be the faster. Else, and where there is no compiler, the
@@ -41,7 +57,7 @@ class WhereItPays:
 
     def __call__(self, first: Tensor, *rest: Any) -> Any:
         """The function's result."""
-        if first.device.type not in self._devices:
+        if not _compiling[0] or first.device.type not in self._devices:
             return self._function(first, *rest)
         arguments = (first, *rest)
         kind = (first.device, *(each.dtype if isinstance(each, Tensor) else each for each in arguments))

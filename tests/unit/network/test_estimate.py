@@ -1,4 +1,5 @@
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -6,6 +7,7 @@ from test_training import SEQUENCES, SETTINGS, SHAPE, Dropping, assert_equal, ru
 from torch import nn
 
 from tailorbird.network import estimate
+from tailorbird.network import probe as module
 from tailorbird.network.decoder import Decoder
 from tailorbird.network.estimate import (
     PlannedSteps,
@@ -120,6 +122,20 @@ def test_what_a_token_holds_is_measured():
     # What relu gave is saved once for itself and for the layer after it.
     assert 4 * 300_000 <= found.sizes.token_bytes <= 1.6 * 4 * 330_000
     assert found.step_s > 0
+
+
+def test_what_recording_takes_is_counted_once_for_every_size(monkeypatch):
+    """Each timing is of one second: of what is recorded then, and of what is repeated."""
+    monkeypatch.setattr(module, "_timed", lambda *_: 1.0)
+    monkeypatch.setattr(module, "_measured", lambda run, sequences, batches, sizes: (1.0, sizes))
+    monkeypatch.setattr(module, "_optimizer_seconds", lambda run: 0.0)
+    monkeypatch.setattr(module, "TIMED", 1)
+    plan = planned()
+    clock = iter(range(100))
+    monkeypatch.setattr(module, "time", Mock(perf_counter=lambda: next(clock) * 4.0))
+    by_steps = probe(plan).step_s
+    plan.run.replays = object()
+    assert probe(plan).step_s == pytest.approx(by_steps + 4.0 / plan.run.total_steps)
 
 
 def test_memory_is_gradients_moments_best_weights_and_the_largest_batch():

@@ -14,7 +14,7 @@ from tailorbird.network import replays as module
 from tailorbird.network.batches import Batch
 from tailorbird.network.decoder import Decoder, DecoderShape
 from tailorbird.network.loss import completion_loss, shared_prefix
-from tailorbird.network.replays import Replays, lay_out, replays_for, rounded
+from tailorbird.network.replays import Replays, Sizes, lay_out, replays_for, rounded
 from tailorbird.network.sequences import TokenSequence
 
 SHAPE = DecoderShape(vocab_size=50, width=32, layers=2, heads=4, kv_heads=2, feed_forward=48, context=256)
@@ -87,11 +87,10 @@ def test_what_was_computed_step_by_step_before_stays_in_the_gradients(network, m
 def test_sizes_are_recorded_when_they_have_come_up_often_enough_and_once(network):
     recorded = []
     replays = replaying(network, record=lambda work: recorded.append(1) or work)
-    short, long = batch_of(random.Random(1), 8, 3), batch_of(random.Random(2), 40, 30)
-    found = [
-        replays.add_gradients(b, 8, 1.0) is not None for b in (short, short, long, short, long, short, long)
-    ]
-    assert found == [False, False, False, True, False, True, True]
+    short, long = batch_of(random.Random(1), 8, 3), batch_of(random.Random(2), 40, 100)
+    batches = (short, long, short, long, short, long)
+    found = [replays.add_gradients(b, 8, 1.0) is not None for b in batches]
+    assert found == [False, False, True, True, True, True]
     assert len(recorded) == 2
 
 
@@ -99,7 +98,7 @@ def test_no_more_than_so_many_sizes_are_recorded(network, monkeypatch):
     monkeypatch.setattr(module, "WORTH_IT", 1)
     monkeypatch.setattr(module, "MOST", 1)
     replays = replaying(network, record=lambda work: work)
-    short, long = batch_of(random.Random(1), 8, 3), batch_of(random.Random(2), 40, 30)
+    short, long = batch_of(random.Random(1), 8, 3), batch_of(random.Random(2), 40, 100)
     assert [replays.add_gradients(b, 8, 1.0) is not None for b in (short, long, short)] == [True, False, True]
 
 
@@ -142,11 +141,11 @@ def test_a_batch_is_laid_out_with_what_it_is_filled_up_with_as_a_piece_of_its_ow
     sequences = (TokenSequence((7, 8, 1), (2,)), TokenSequence((7, 8), (3, 4), weight=0.5))
     laid = lay_out(Batch(sequences), 2, 4.0)
     sizes = laid.sizes
-    assert (sizes.stream, sizes.pieces, sizes.labels, sizes.longest, sizes.prefix) == (32, 4, 32, 32, 2)
+    assert sizes == Sizes(stream=256, pieces=64, labels=256, longest=1024, prefix=1024)
     ids, positions, bounds, ends, rows, which, tokens = laid.numbers.split(sizes.lengths)
     assert ids.tolist()[:5] == [7, 8, 1, 3, 0]
     assert positions.tolist()[:5] == [0, 1, 2, 2, 0]
-    assert bounds.tolist() == [0, 2, 3, 4, 32]
+    assert bounds.tolist() == [0, 2, 3, 4, *[256] * 61]
     assert ends.tolist() == [0, 2, 4]
     assert rows.tolist()[:4] == [1, 2, 3, 0]
     assert which.tolist()[:4] == [1, 0, 2, 0]
@@ -155,8 +154,9 @@ def test_a_batch_is_laid_out_with_what_it_is_filled_up_with_as_a_piece_of_its_ow
 
 
 @given(st.integers(1, 10**6))
-def test_sizes_are_rounded_up_by_an_eighth_at_most(count):
-    assert 0 <= rounded(count) - count < max(32, count / 8 + 1)
+def test_sizes_are_rounded_up_the_less_the_larger_they_are(count):
+    most = max(256, 2 * count) if count <= 1024 else count * (1.25 if count <= 4096 else 1.125)
+    assert count <= rounded(count) <= most
     assert rounded(rounded(count)) == rounded(count)
 
 

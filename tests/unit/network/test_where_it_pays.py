@@ -6,7 +6,7 @@ import torch
 
 from tailorbird.network import where_it_pays as module
 from tailorbird.network.fused import _gated_gradients, _norm, _norm_gradients
-from tailorbird.network.where_it_pays import WhereItPays
+from tailorbird.network.where_it_pays import MANY_STEPS, WhereItPays, compiling
 
 
 def double(x, factor=2):
@@ -25,6 +25,22 @@ def timed(monkeypatch):
         monkeypatch.setattr(module, "_seconds", Mock(side_effect=seconds))
 
     return set_up
+
+
+@pytest.fixture(autouse=True)
+def long_training():
+    with compiling(MANY_STEPS):
+        yield
+
+
+def test_in_a_short_training_nothing_is_compiled(timed):
+    timed(double, (0.5, 1.0) * 2)
+    function = WhereItPays(double, devices=("cpu",))
+    with compiling(MANY_STEPS - 1):
+        assert function(ONES).tolist() == [2, 2, 2]
+    torch.compile.assert_not_called()
+    function(ONES)
+    torch.compile.assert_called_once()
 
 
 def test_on_a_processor_nothing_is_compiled(monkeypatch):
