@@ -1,6 +1,6 @@
 """Fine-tuning on one CUDA device beside TRL: the same model, data, learning rate and steps, in one process.
 
-    python benchmarks/fine_tune_gpu.py --rows FOLDER --tokenizer FOLDER [--only SHAPE/CASE/CONTENDER,…] [--within SECONDS]
+    python benchmarks/fine_tune_gpu.py --rows FOLDER --tokenizer FOLDER [--only SHAPE/CASE/CONTENDER,…] [--within S]
 
 Models have SmolLM2-135M's shape and a 1.7-billion one's (SmolLM2-1.7B's), with random weights: what is measured is
 speed and memory. Cases, each with LoRA of rank 16 on all linear layers and batches of 16:
@@ -20,6 +20,7 @@ trl_tuned_liger  the same with Liger's kernels
 A step's time is the median of the second half of the steps. Tokens are those of the rows, padding not counted; the
 share of peak is what those tokens' products with frozen weights need (4 operations a weight and token), over the
 time and over what this device does in products of 8,192 x 8,192 matrices, measured in the same process.
+Adds a run to benchmarks/results/fine_tune_gpu.json and .md, which keep them all.
 """
 
 import argparse
@@ -241,32 +242,40 @@ def write_rows(folder, shared):
         (folder / f"{case}.jsonl").write_text(lines, "utf-8")
 
 
-def as_markdown(found):
-    ran = (
-        f"`{found['command']}`, {found['date']}: {found['device']}, {found['packages']}. Products of 8,192 x 8,192 "
-        f"bfloat16 matrices: {found['peak'] / 1e12:.0f} TFLOP/s. Batches of {BATCH}, LoRA rank {RANK} on all linear "
-        "layers, random weights."
-    )
-    lines = ["# Fine-tuning on a CUDA device beside TRL", "", ran, ""]
-    for record in found["cases"]:
-        results = record["results"]
-        ours = next((r for r in results if r["contender"] == "tailorbird"), results[0])
+def as_markdown(runs):
+    lines = ["# Fine-tuning on a CUDA device beside TRL", ""]
+    for found in runs:
         lines += [
-            f"## {record['shape']}, {record['case']}: {record['steps']} steps, {record['tokens']:,} tokens",
+            (
+                f"`{found['command']}`, {found['date']}: {found['device']}, {found['packages']}. Products of "
+                f"8,192 x 8,192 bfloat16 matrices: {found['peak'] / 1e12:.0f} TFLOP/s. Batches of {BATCH}, LoRA rank "
+                f"{RANK} on all linear layers, random weights. {found.get('note', '')}"
+            ).strip(),
             "",
-            "| contender | ms a step | times ours | seconds in all | tokens a second | share of peak | memory |",
-            "|---|---|---|---|---|---|---|",
         ]
-        for r in results:
-            rate = record["tokens"] / record["steps"] / r["step_ms"] * 1000
-            share = 4 * frozen_weights(record["shape"]) * rate / found["peak"]
-            times = r["step_ms"] / ours["step_ms"]
-            lines.append(
-                f"| {r['contender']} | {r['step_ms']:.1f} | {times:.2f} | {r['seconds']:.1f} | "
-                f"{rate:,.0f} | {share:.1%} | {r['peak_bytes'] / 1e9:.1f} GB |"
-            )
-        lines.append("")
+        for record in found["cases"]:
+            lines += table(record, found["peak"])
     return "\n".join(lines)
+
+
+def table(record, peak):
+    results = record["results"]
+    ours = next((r for r in results if r["contender"] == "tailorbird"), None)
+    lines = [
+        f"## {record['shape']}, {record['case']}: {record['steps']} steps, {record['tokens']:,} tokens",
+        "",
+        "| contender | ms a step | times ours | seconds in all | tokens a second | share of peak | memory |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        rate = record["tokens"] / record["steps"] / r["step_ms"] * 1000
+        share = 4 * frozen_weights(record["shape"]) * rate / peak
+        times = f"{r['step_ms'] / ours['step_ms']:.2f}" if ours else "–"
+        lines.append(
+            f"| {r['contender']} | {r['step_ms']:.1f} | {times} | {r['seconds']:.1f} | "
+            f"{rate:,.0f} | {share:.1%} | {r['peak_bytes'] / 1e9:.1f} GB |"
+        )
+    return [*lines, ""]
 
 
 def main():
@@ -309,6 +318,8 @@ def main():
         "cases": [],
     }
     given.out.mkdir(parents=True, exist_ok=True)
+    path = given.out / "fine_tune_gpu.json"
+    before = json.loads(path.read_text("utf-8"))["runs"] if path.is_file() else []
     began, records = time.monotonic(), {}
     for planned in given.only.split(","):
         shape, case, contender = planned.split("/")
@@ -327,9 +338,9 @@ def main():
         record["tokens"] = result["tokens"] or record["tokens"]
         record["results"].append({"contender": contender, **result})
         found["cases"] = list(records.values())
-        (given.out / "fine_tune_gpu.json").write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-        (given.out / "fine_tune_gpu.md").write_text(as_markdown(found), "utf-8")
-    print(as_markdown(found))
+        path.write_text(json.dumps({"runs": [*before, found]}, indent=1) + "\n", "utf-8")
+        (given.out / "fine_tune_gpu.md").write_text(as_markdown([*before, found]), "utf-8")
+    print(as_markdown([found]))
 
 
 if __name__ == "__main__":

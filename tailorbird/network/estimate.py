@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from tailorbird.network import processes
@@ -36,6 +37,8 @@ LOW_RANK = 8
 
 BETWEEN = 1.8
 """Bytes that a training step takes a token, over those of the linear layers' inputs and outputs."""
+BETWEEN_FUSED = 1.25
+"""The same where operations are fused, of the type that is computed in."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class TrainingEstimate:
 
 @dataclass(frozen=True)
 class Work:
-    """What goes through the network: `computed` counts padding, and what is shared once."""
+    """What goes through the network: `computed` counts what is shared once, and padding where there is any."""
 
     tokens: int = 0
     shared: int = 0
@@ -140,7 +143,8 @@ def work_of(network: Network, sequences: Sequence[Unit], settings: TrainSettings
 def _work(network: Network, batch: Batch, *, share: bool) -> Work:
     prefix, shared = (shared_prefix(network, batch), num_shared(network, batch)) if share else (0, 0)
     labels = sum(sequence.num_labels for sequence in batch.sequences)
-    return Work(batch.num_tokens, shared, batch.num_padded(prefix), labels)
+    count = batch.num_computed if getattr(network, "packs", False) else batch.num_padded
+    return Work(batch.num_tokens, shared, count(prefix), labels)
 
 
 @dataclass(frozen=True)
@@ -156,16 +160,18 @@ class Sizes:
     def of(cls, network: Network) -> Sizes:
         """Read from the shapes of the weights.
 
-        Every linear layer's input and output is taken to be saved for the backward pass, and as much
-        again for what stands between them.
+        Every linear layer's input and output is taken to be saved for the backward pass, and some part
+        of that for what stands between them: less where a network's operations are fused.
         """
         module: nn.Module = network if isinstance(network, nn.Module) else getattr(network, "model")  # noqa: B009
         named = list(module.named_parameters())
         matrices = [parameter for name, parameter in named if is_matrix(name, parameter)]
         lookups = [p for name, p in named if p.ndim == 2 and not is_matrix(name, p)]
         head = max(lookups, key=Tensor.numel, default=None)
-        saved = BETWEEN * sum(
-            (p.shape[0] + p.shape[1]) * 4 for p in matrices if LOW_RANK * min(p.shape) > max(p.shape)
+        fused = getattr(network, "fused", False)
+        each = BETWEEN_FUSED * torch.finfo(getattr(network, "dtype")).bits / 8 if fused else BETWEEN * 4  # noqa: B009
+        saved = each * sum(
+            p.shape[0] + p.shape[1] for p in matrices if LOW_RANK * min(p.shape) > max(p.shape)
         )
         return cls(
             sum(map(Tensor.numel, matrices)),

@@ -15,8 +15,12 @@ a few arrays of numbers, whose sizes are rounded up, which are copied to where t
 
 What the stream is filled up with is a piece of its own; empty pieces fill up the bounds.
 
-Sizes are recorded when they have come up `WORTH_IT` times. The first recording of a run is held against the
-gradients computed step by step. Where something can't be recorded the run goes on step by step, and says so.
+Sizes are recorded when they have come up before, and are likely to come up often enough again. The first recording
+of a run is held against the gradients computed step by step. Where something can't be recorded the run goes on step
+by step, and says so.
+
+What a recording computes with is kept for all recordings together, beside what batches computed step by step take: the
+device's memory for one batch is taken twice.
 """
 
 from __future__ import annotations
@@ -42,7 +46,9 @@ from tailorbird.network.tree_attention import Call, Stream, call_of_prefix
 log = logging.getLogger(__name__)
 
 WORTH_IT = 2
-"""Batches of the same sizes from which on they are recorded: recording takes about as long as three of them."""
+"""Batches of the same sizes from which on they may be recorded."""
+PAYS = 6
+"""They are if so many more are likely to come: recording takes as long as three or four of them step by step."""
 MOST = 64
 """Recordings that are kept, at most; they share their memory but for what they read."""
 LEAST = 256
@@ -187,13 +193,16 @@ class Replays:
         self._recorded: dict[Sizes, _Recorded] = {}
         self._works = True
 
-    def add_gradients(self, batch: Batch, prefix: int, divisor: float) -> float | None:
+    def add_gradients(
+        self, batch: Batch, prefix: int, divisor: float, part_left: float = 0.999
+    ) -> float | None:
         """Add the gradients of the batch's loss over `divisor`; that quotient, or None where nothing was added.
 
         Args:
             batch: what is learnt.
             prefix: tokens that all its sequences begin with and that are computed once.
             divisor: makes the sum over a step's batches a mean.
+            part_left: part of the training that is still to come.
         """
         if not self._works or batch.forked or not batch.num_labels:
             return None
@@ -201,7 +210,8 @@ class Replays:
         recorded = self._recorded.get(laid.sizes)
         if recorded is None:
             self._met[laid.sizes] += 1
-            if self._met[laid.sizes] < WORTH_IT or len(self._recorded) >= MOST:
+            to_come = self._met[laid.sizes] * part_left / max(1e-9, 1 - part_left)
+            if self._met[laid.sizes] < WORTH_IT or to_come < PAYS or len(self._recorded) >= MOST:
                 return None
             recorded = self._recording(laid)
             if recorded is None:
@@ -311,8 +321,17 @@ class Recorder:
         current.wait_stream(self._stream)
         gc.collect()  # parts of an old step belong to its stream, which a recording may not touch
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"):
-            result = work()
+        try:
+            with torch.cuda.graph(
+                graph, pool=self._pool, stream=self._stream, capture_error_mode="thread_local"
+            ):
+                result = work()
+        except RuntimeError:
+            # A recording that fails is not ended by torch: its stream stays on, and random numbers are refused.
+            torch.cuda.set_stream(current)
+            generator = torch.cuda.default_generators[torch.cuda.current_device()]
+            generator.graphsafe_set_state(generator.clone_state())
+            raise
 
         def replay() -> Tensor:
             graph.replay()

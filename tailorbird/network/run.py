@@ -171,23 +171,28 @@ class Run:
                 self.count(batch, share=share)
                 found[0] += replayed
                 continue
-            with processes.lost_if_group_fails():
-                with bfloat16_products(self.device, wanted=self.settings.bf16_on_cuda):
-                    loss, told = objective.sums(self.network, batch, device=self.device, share=share)
-                (loss / divisor if counts else 0.0 * loss).backward()
+            sums = self.computed(batch, divisor, share=share, counts=counts)
             if not counts:
                 continue
-            sums = (float(loss.detach()), *told)
             found = [value + sum_ / divisor for value, sum_ in zip(found, sums, strict=True)]
             self.count(batch, share=share)
         return found
+
+    def computed(self, batch: Batch, divisor: float, *, share: bool, counts: bool) -> list[float]:
+        """The batch's sums of the loss and of what is told; its gradients are added, nothing where it doesn't count."""
+        with processes.lost_if_group_fails():
+            with bfloat16_products(self.device, wanted=self.settings.bf16_on_cuda):
+                loss, told = self.objective.sums(self.network, batch, device=self.device, share=share)
+            (loss / divisor if counts else 0.0 * loss).backward()
+        return [float(loss.detach()), *told]
 
     def replayed(self, batch: Batch, divisor: float, *, share: bool) -> float | None:
         """The batch's summand of the loss, where recorded work added its gradients; else None."""
         if self.replays is None:
             return None
         prefix = shared_prefix(self.network, batch) if share else 0
-        return self.replays.add_gradients(batch, prefix, divisor)
+        part_left = 1 - self.progress.step / self.total_steps
+        return self.replays.add_gradients(batch, prefix, divisor, part_left)
 
     def count(self, batch: Batch, *, share: bool) -> None:
         """Count a batch's tokens."""

@@ -6,11 +6,15 @@ import time
 from pathlib import Path
 
 import pytest
+from peft import LoraConfig
 
 from tailorbird.data.formats import read_examples
 from tailorbird.data.task import Data, infer_task
 from tailorbird.models.local import open_local
+from tailorbird.network.estimate import PlannedSteps, Sizes, estimate_of
+from tailorbird.network.run import Run
 from tailorbird.techniques.fine_tune import FineTune
+from tailorbird.techniques.through_wrappers import to_sequences
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample"
 TRIES = 3
@@ -26,6 +30,21 @@ def trained(folder, file, num_examples):
     technique.apply(open_local("starter"), data)
     share = (time.process_time() - work) / (time.perf_counter() - wall)
     return json.loads((folder / "training.json").read_text()), share
+
+
+@pytest.mark.slow
+def test_memory_told_by_shapes_alone_refuses_no_training_that_needs_much_less(tmp_path):
+    examples = read_examples(SAMPLE / "tickets.jsonl")[:64]
+    data = Data(infer_task(examples), tuple(examples), ())
+    weights, told = open_local("starter"), []
+    technique = FineTune(max_examples=64, on_estimate=lambda estimate: bool(told.append(estimate)))
+    technique.apply(weights, data)
+    sequences = to_sequences(weights, weights, data, examples)
+    trained = weights.engine.add_adapter("by-shapes", LoraConfig(r=16, target_modules="all-linear"))
+    with weights.engine.training("by-shapes", technique._compute_type(weights.engine)) as network:
+        plan = PlannedSteps(Run(network, trained, sequences, technique.settings(len(sequences)), None))
+        by_shapes = estimate_of(plan, Sizes.of(network))
+    assert 0.8 < by_shapes.activation_bytes / told[0].activation_bytes < 1.6
 
 
 @pytest.mark.slow

@@ -62,13 +62,21 @@ def test_evaluations_are_as_many_as_training_asks_for(per_epoch, first):
     assert evaluations_in(plan.run.total_steps, plan.run) == len(asked)
 
 
-def test_work_counts_padding_and_a_shared_prefix_once():
-    plan = planned(settings=replace(SETTINGS, max_steps=1))
+class Padding(Decoder):
+    """A decoder that takes no packs."""
+
+    packs = False
+
+
+@pytest.mark.parametrize("kind", [Decoder, Padding])
+def test_work_counts_a_shared_prefix_once_and_padding_where_there_is_any(kind):
+    plan = planned(kind(SHAPE), settings=replace(SETTINGS, max_steps=1))
     batch = plan.batches[0][0]
     sequences = plan.sequences(0)
     longest = max(len(s.inputs) for s in sequences)
     assert batch.tokens == sum(len(s.inputs) for s in sequences)
-    assert batch.computed == 10 + 8 * (longest - 10)
+    own = 8 * (longest - 10) if kind is Padding else sum(len(s.inputs) - 10 for s in sequences)
+    assert batch.computed == 10 + own
     assert batch.shared == 10 * 7
     assert batch.labels == 16
 

@@ -94,6 +94,14 @@ def test_sizes_are_recorded_when_they_have_come_up_often_enough_and_once(network
     assert len(recorded) == 2
 
 
+@pytest.mark.parametrize(("part_left", "recorded"), [(0.9, True), (0.5, False), (0.0, False)])
+def test_sizes_that_will_hardly_come_up_again_are_not_recorded(part_left, recorded, network):
+    replays = replaying(network, record=lambda work: work)
+    batch = batch_of(random.Random(1), 8, 3)
+    found = [replays.add_gradients(batch, 8, 1.0, part_left) is not None for _ in range(2)]
+    assert found == [False, recorded]  # met twice: 18, 2 or 0 more are likely to come
+
+
 def test_no_more_than_so_many_sizes_are_recorded(network, monkeypatch):
     monkeypatch.setattr(module, "WORTH_IT", 1)
     monkeypatch.setattr(module, "MOST", 1)
