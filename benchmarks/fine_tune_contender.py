@@ -48,6 +48,7 @@ def tailorbird(job):
         epochs=1,
         batch_size=job["batch_size"],
         precision=job.get("precision", "auto"),
+        seed=job.get("seed", 0),
     )
     losses = []
     technique = technique.__class__(
@@ -231,7 +232,6 @@ def main():
                 "contender": job["contender"],
                 "seconds": seconds,
                 "steps": len(losses),
-                "last_loss": sum(losses[-8:]) / len(losses[-8:]),
                 "peak_bytes": peak,
                 "packages": versions(),
             }
