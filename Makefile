@@ -57,6 +57,11 @@ bench-fine-tune: install
 	$(BIN)/python benchmarks/fine_tune_accuracy.py
 	$(BIN)/python benchmarks/kill_training.py
 
+# On a machine with a CUDA device, and trl, datasets and liger-kernel beside us.
+bench-gpu: install
+	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu --write-rows ../shared/data
+	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu
+
 bench-preference: install
 	$(BIN)/python benchmarks/preference.py
 

@@ -11,6 +11,7 @@ import json
 import resource
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -37,6 +38,9 @@ def tailorbird(job):
     from tailorbird.records import Example, Message
     from tailorbird.techniques.fine_tune import FineTune
 
+    # As the others import what they need before their time begins.
+    import_module("peft")
+    import_module("tailorbird.techniques.measured_training")
     model = open_local(job["base"])
     examples = tuple(
         Example(tuple(Message(**m) for m in row["messages"]), row["completion"], line=n)

@@ -1,6 +1,6 @@
 """Fine-tuning on one CUDA device beside TRL: the same model, data, learning rate and steps, in one process.
 
-    python benchmarks/fine_tune_gpu.py --rows FOLDER --tokenizer FOLDER [--only SHAPE/CASE/CONTENDER,…] [--within S]
+    python benchmarks/fine_tune_gpu.py --rows FOLDER [--tokenizer FOLDER] [--only SHAPE/CASE/CONTENDER,…] [--within S]
 
 Models have SmolLM2-135M's shape and a 1.7-billion one's (SmolLM2-1.7B's), with random weights: what is measured is
 speed and memory. Cases, each with LoRA of rank 16 on all linear layers and batches of 16:
@@ -281,7 +281,7 @@ def table(record, peak):
 def main():
     parser = argparse.ArgumentParser(description="Fine-tuning on a CUDA device beside TRL.")
     parser.add_argument("--rows", type=Path, required=True)
-    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--tokenizer", type=Path, help="a transformers folder; default: the starter's")
     parser.add_argument("--only", default=",".join(PLAN))
     parser.add_argument("--within", type=float, help="seconds after which nothing more is begun")
     parser.add_argument("--steps", type=int)
@@ -299,7 +299,9 @@ def main():
     import transformers
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(given.tokenizer)
+    from tailorbird.models.gguf_file import converted, starter_file
+
+    tokenizer = AutoTokenizer.from_pretrained(given.tokenizer or converted(starter_file()))
     versions = [
         f"torch {torch.__version__}",
         f"transformers {transformers.__version__}",

@@ -29,6 +29,7 @@ import gc
 import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import accumulate, repeat
 from typing import cast
@@ -37,7 +38,7 @@ import torch
 from torch import Tensor, nn
 
 from tailorbird.network.batches import Batch
-from tailorbird.network.loss import labels_of, rows_of
+from tailorbird.network.loss import completion_loss, labels_of, rows_of
 from tailorbird.network.network import Network, PackingNetwork
 from tailorbird.network.packing import pack
 from tailorbird.network.precision import bfloat16_products
@@ -193,9 +194,7 @@ class Replays:
         self._recorded: dict[Sizes, _Recorded] = {}
         self._works = True
 
-    def add_gradients(
-        self, batch: Batch, prefix: int, divisor: float, part_left: float = 0.999
-    ) -> float | None:
+    def add_gradients(self, batch: Batch, prefix: int, divisor: float, part_left: float) -> float | None:
         """Add the gradients of the batch's loss over `divisor`; that quotient, or None where nothing was added.
 
         Args:
@@ -213,14 +212,14 @@ class Replays:
             to_come = self._met[laid.sizes] * part_left / max(1e-9, 1 - part_left)
             if self._met[laid.sizes] < WORTH_IT or to_come < PAYS or len(self._recorded) >= MOST:
                 return None
-            recorded = self._recording(laid)
+            recorded = self._recording(laid, batch, divisor)
             if recorded is None:
                 return None
             self._recorded[laid.sizes] = recorded
         self._gather()
         return recorded.run(laid)
 
-    def _recording(self, laid: LaidOut) -> _Recorded | None:
+    def _recording(self, laid: LaidOut, batch: Batch, divisor: float) -> _Recorded | None:
         """Work of these sizes, recorded; None, and never again, where that doesn't succeed."""
         if not self._sums:
             self._sums = [torch.zeros_like(parameter) for parameter in self._parameters]
@@ -230,7 +229,7 @@ class Replays:
         recorded = _Recorded(laid, self._device)
         try:
             recorded.replay = self._record(lambda: self._work(recorded))
-            problem = self._difference(recorded, laid) if first else ""
+            problem = self._difference(recorded, laid, batch, divisor) if first else ""
         except RuntimeError as error:  # torch's word for all that CUDA and its kernels refuse
             problem = f"could not be recorded: {str(_first(error)).partition(chr(10))[0]}"
         for total, value in zip(self._sums, before, strict=True):
@@ -249,15 +248,16 @@ class Replays:
             torch.ops.aten._foreach_add_.List(self._sums, [gradient.detach() for gradient in found])
         return loss.detach()
 
-    def _difference(self, recorded: _Recorded, laid: LaidOut) -> str:
-        """What is wrong with the gradients of the first recording; "" where nothing is."""
-        found: list[Tensor] = []
-        for run in (recorded.run, lambda _: self._work(recorded)):
-            self._set_to_zero()
-            run(laid)
-            found.append(torch.cat([total.flatten().float() for total in self._sums]))
-        one, other = found
-        part = float((one - other).norm() / other.norm())
+    def _difference(self, recorded: _Recorded, laid: LaidOut, batch: Batch, divisor: float) -> str:
+        """What is wrong with the gradients of a batch by its recording; "" where nothing is."""
+        self._set_to_zero()
+        recorded.run(laid)
+        with bfloat16_products(self._device, wanted=self._bf16):
+            loss = completion_loss(self._network, batch, device=self._device)[0] / divisor
+        by_steps = torch.autograd.grad(loss, self._parameters, allow_unused=True, materialize_grads=True)
+        expected = torch.cat([gradient.flatten().float() for gradient in by_steps])
+        found = torch.cat([total.flatten().float() for total in self._sums])
+        part = float((found - expected).norm() / expected.norm())
         return "" if part <= ROUNDING else f"gives other gradients when it is recorded (by {part:.2g})"
 
     def _set_to_zero(self) -> None:
@@ -327,10 +327,7 @@ class Recorder:
             ):
                 result = work()
         except RuntimeError:
-            # A recording that fails is not ended by torch: its stream stays on, and random numbers are refused.
-            torch.cuda.set_stream(current)
-            generator = torch.cuda.default_generators[torch.cuda.current_device()]
-            generator.graphsafe_set_state(generator.clone_state())
+            self._end(current)
             raise
 
         def replay() -> Tensor:
@@ -338,6 +335,15 @@ class Recorder:
             return result
 
         return replay
+
+    def _end(self, current: torch.cuda.Stream) -> None:
+        """Ends a recording that failed, which torch leaves on its stream, its pool and its random numbers."""
+        torch.cuda.set_stream(current)
+        number = torch.cuda.current_device()
+        generator = torch.cuda.default_generators[number]
+        generator.graphsafe_set_state(generator.clone_state())
+        with suppress(RuntimeError):  # it had been ended
+            torch._C._cuda_endAllocateToPool(number, self._pool)  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
 
 
 def replays_for(network: Network, parameters: Mapping[str, nn.Parameter], *, bf16: bool) -> Replays | None:

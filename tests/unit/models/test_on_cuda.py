@@ -121,13 +121,11 @@ def test_recorded_work_gives_the_gradients_of_batches_that_were_not_there_when_i
         replaying = replays.replays_for(network, trained, bf16=True)
         others = [batch(150), batch(250, common=COMMON[:12], rows=9), batch(50, common=(), rows=3)]
         for warm in others:
-            assert replaying.add_gradients(
-                warm, len(warm.inputs[0]) - 3 if not warm.prefix else warm.prefix, 1.0
-            )
+            assert replaying.add_gradients(warm, warm.prefix if warm.prefix >= 8 else 0, 1.0, 0.99)
         for parameter in trained.values():
             parameter.grad = None
         for b in batches:
-            assert replaying.add_gradients(b, b.prefix if b.prefix >= 8 else 0, 1.0) is not None
+            assert replaying.add_gradients(b, b.prefix if b.prefix >= 8 else 0, 1.0, 0.99) is not None
     assert not [r for r in caplog.records if r.name.startswith("tailorbird") and r.levelno >= logging.WARNING]
     assert relative(torch.cat([p.grad.flatten() for p in trained.values()]), plain) < ROUNDING
 

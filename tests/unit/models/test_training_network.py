@@ -101,7 +101,7 @@ def test_recorded_work_gives_the_gradients_of_the_plain_model(name, monkeypatch)
     with TrainingNetwork(model, "a", torch.float32).running() as network:
         assert network.path == "packed, FlashAttention, fused, float32"
         replaying = replays.Replays(network, trained, bf16=False, record=lambda work: work)
-        assert replaying.add_gradients(BATCH, len(COMMON), 1.0) == pytest.approx(loss, rel=1e-5)
+        assert replaying.add_gradients(BATCH, len(COMMON), 1.0, 0.99) == pytest.approx(loss, rel=1e-5)
     assert relative(torch.cat([p.grad.flatten() for p in trained.values()]), expected) < 1e-5
 
 

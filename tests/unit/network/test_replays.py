@@ -66,7 +66,7 @@ def test_recorded_work_adds_the_gradients_of_every_batch(network, seed, prefix, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "WORTH_IT", 1)
         replays = replaying(network, record=lambda work: work)
-        found = [replays.add_gradients(b, shared_prefix(network, b), 7.0) for b in batches]
+        found = [replays.add_gradients(b, shared_prefix(network, b), 7.0, 0.99) for b in batches]
     assert sum(found) == pytest.approx(expected_loss, rel=1e-5)
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
@@ -78,7 +78,7 @@ def test_what_was_computed_step_by_step_before_stays_in_the_gradients(network, m
     _, expected = by_steps(network, [first, second, first], 5.0)
     by_steps(network, [first], 5.0)
     replays = replaying(network, record=lambda work: work)
-    replays.add_gradients(second, 8, 5.0)
+    replays.add_gradients(second, 8, 5.0, 0.99)
     (completion_loss(network, first)[0] / 5.0).backward()
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-4, atol=1e-6)
@@ -89,7 +89,7 @@ def test_sizes_are_recorded_when_they_have_come_up_often_enough_and_once(network
     replays = replaying(network, record=lambda work: recorded.append(1) or work)
     short, long = batch_of(random.Random(1), 8, 3), batch_of(random.Random(2), 40, 100)
     batches = (short, long, short, long, short, long)
-    found = [replays.add_gradients(b, 8, 1.0) is not None for b in batches]
+    found = [replays.add_gradients(b, 8, 1.0, 0.99) is not None for b in batches]
     assert found == [False, False, True, True, True, True]
     assert len(recorded) == 2
 
@@ -107,7 +107,11 @@ def test_no_more_than_so_many_sizes_are_recorded(network, monkeypatch):
     monkeypatch.setattr(module, "MOST", 1)
     replays = replaying(network, record=lambda work: work)
     short, long = batch_of(random.Random(1), 8, 3), batch_of(random.Random(2), 40, 100)
-    assert [replays.add_gradients(b, 8, 1.0) is not None for b in (short, long, short)] == [True, False, True]
+    assert [replays.add_gradients(b, 8, 1.0, 0.99) is not None for b in (short, long, short)] == [
+        True,
+        False,
+        True,
+    ]
 
 
 def other_gradients(work):
@@ -138,7 +142,7 @@ def test_what_cannot_be_recorded_goes_on_step_by_step_and_the_log_says_so(
     _, expected = by_steps(network, [batch], 1.0)
     by_steps(network, [batch], 1.0)
     replays = replaying(network, record=record)
-    assert [replays.add_gradients(batch, 8, 1.0) for _ in range(3)] == [None] * 3
+    assert [replays.add_gradients(batch, 8, 1.0, 0.99) for _ in range(3)] == [None] * 3
     assert said in caplog.text
     assert len(caplog.records) == 1
     for parameter, gradient in zip(network.parameters(), expected, strict=True):
