@@ -225,11 +225,11 @@ def as_markdown(records):
     from tailorbird.evaluation.statistics import wilson
 
     lines = ["# Fine-tuning against its peers", ""]
-    for found in records.values():
+    for found in sorted(records.values(), key=lambda record: (record["case"] != "short", record["steps"])):
         ours = next(r for r in found["results"] if r["contender"] == "tailorbird")
         base = statistics.median(ours["seconds"])
         lines += [
-            f"## {found['case']}: {found['about']}",
+            f"## {found['case']}, {found['steps']} steps: {found['about']}",
             "",
             run_line(found),
             "",
@@ -274,7 +274,8 @@ def main():
     path = given.out / "fine_tune.json"
     records = json.loads(path.read_text("utf-8")) if path.is_file() else {}
     for case in [given.only] if given.only else CASES:
-        records[case] = measure(case, given, lambda line: print(line, flush=True))
+        key = f"{case}-{given.steps or CASES[case]['steps']}"
+        records[key] = measure(case, given, lambda line: print(line, flush=True))
         path.write_text(json.dumps(records, indent=1) + "\n", "utf-8")
         (given.out / "fine_tune.md").write_text(as_markdown(records), "utf-8")
     print(f"written to {given.out / 'fine_tune.md'}")

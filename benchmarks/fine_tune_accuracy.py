@@ -253,6 +253,7 @@ def main():
             continue  # explored, not measured
         flags = (
             f"{f' --test {given.test}' if given.test else ''}{f' --rows {given.rows}' if given.rows else ''}"
+            f"{f' --arms {given.arms}' if given.arms != ','.join(ARMS) else ''}"
         )
         records[name] = {
             "arms": arms,
