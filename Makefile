@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-preference clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
