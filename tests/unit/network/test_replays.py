@@ -57,7 +57,7 @@ def by_steps(network, batches, divisor):
 
 
 @given(seed=st.integers(0, 10**6), prefix=st.sampled_from([0, 3, 8, 20]), rows=st.integers(1, 5))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=15, deadline=None)
 def test_recorded_work_adds_the_gradients_of_every_batch(network, seed, prefix, rows):
     dice = random.Random(seed)
     batches = [batch_of(dice, prefix, rows) for _ in range(3)]
