@@ -37,8 +37,6 @@ LOW_RANK = 8
 
 BETWEEN = 1.8
 """Bytes that a training step takes a token, over those of the linear layers' inputs and outputs."""
-BETWEEN_FUSED = 1.25
-"""The same where operations are fused, of the type that is computed in."""
 
 
 @dataclass(frozen=True)
@@ -160,8 +158,8 @@ class Sizes:
     def of(cls, network: Network) -> Sizes:
         """Read from the shapes of the weights.
 
-        Every linear layer's input and output is taken to be saved for the backward pass, and some part
-        of that for what stands between them: less where a network's operations are fused.
+        Every linear layer's input and output is taken to be saved for the backward pass, and about as much
+        again for what stands between them; of the type that is computed in where operations are fused.
         """
         module: nn.Module = network if isinstance(network, nn.Module) else getattr(network, "model")  # noqa: B009
         named = list(module.named_parameters())
@@ -169,9 +167,11 @@ class Sizes:
         lookups = [p for name, p in named if p.ndim == 2 and not is_matrix(name, p)]
         head = max(lookups, key=Tensor.numel, default=None)
         fused = getattr(network, "fused", False)
-        each = BETWEEN_FUSED * torch.finfo(getattr(network, "dtype")).bits / 8 if fused else BETWEEN * 4  # noqa: B009
-        saved = each * sum(
-            p.shape[0] + p.shape[1] for p in matrices if LOW_RANK * min(p.shape) > max(p.shape)
+        size = torch.finfo(getattr(network, "dtype")).bits / 8 if fused else 4  # noqa: B009
+        saved = (
+            BETWEEN
+            * size
+            * sum(p.shape[0] + p.shape[1] for p in matrices if LOW_RANK * min(p.shape) > max(p.shape))
         )
         return cls(
             sum(map(Tensor.numel, matrices)),
