@@ -197,7 +197,7 @@ def as_markdown(records):
         lines += [
             f"## {name}: {found['arms'][0]['num_train']:,} training messages, {len(found['arms'])} arms",
             "",
-            f"`{found['command']}`, {found['date']}. {sentence(found['machine'])}",
+            f"`{found['command']}`, {found['date']}. {sentence(found['machine'])} {found.get('note', '')}".rstrip(),
             "",
             "| arm | accuracy | 95 % interval | test | training | answers a second |",
             "|---|---|---|---|---|---|",
