@@ -17,6 +17,8 @@ trl_default      SFTTrainer as it comes: float32 weights, bfloat16 products, gra
 trl_tuned        bfloat16 weights, no checkpointing, batches of like length, TF32, fused AdamW
 trl_tuned_liger  the same with Liger's kernels
 
+TRL can spare its padding too, with the flash-attn package, which has to be compiled: it is not among these.
+
 A step's time is the median of the second half of the steps. Tokens are those of the rows, padding not counted; the
 share of peak is what those tokens' products with frozen weights need (4 operations a weight and token), over the
 time and over what this device does in products of 8,192 x 8,192 matrices, measured in the same process.
@@ -48,6 +50,7 @@ SHAPES = {
 }
 STEPS = {"135M": 40, "1.7B": 24}
 CONTENDERS = ("tailorbird", "trl_default", "trl_tuned", "trl_tuned_liger")
+WITHOUT = "TRL ran without the flash-attn package, with which it spares padding."
 PLAN = (
     "135M/short/tailorbird",
     "135M/short/trl_tuned_liger",
@@ -243,7 +246,7 @@ def write_rows(folder, shared):
 
 
 def as_markdown(runs):
-    lines = ["# Fine-tuning on a CUDA device beside TRL", ""]
+    lines = ["# Fine-tuning on a CUDA device beside TRL", "", WITHOUT, ""]
     for found in runs:
         lines += [
             (

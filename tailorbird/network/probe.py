@@ -15,7 +15,7 @@ from tailorbird.network.memory import PeakMemory, available_bytes, used_bytes
 from tailorbird.network.network import set_mode
 from tailorbird.network.optimizer import clip_gradients, make_optimizers
 from tailorbird.network.randomness import own_randomness
-from tailorbird.network.replays import MOST, WORTH_IT, rounded
+from tailorbird.network.replays import MOST, PAYS, WORTH_IT, rounded
 from tailorbird.network.run import Run
 from tailorbird.network.sequences import Unit
 
@@ -64,12 +64,13 @@ def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
     started = time.perf_counter()
     seconds = work = 0.0
     recording: list[float] = []
+    replays = _will_be_replayed(planned)
     for number, (sequences, batches) in enumerate(_typical(planned, sizes), 1):
         if number == 1:
             took, sizes = _measured(planned.run, sequences, batches, sizes)
         else:
             took = _timed(planned.run, sequences)
-        if planned.run.replays is not None:
+        if replays:
             took = _replayed(planned.run, sequences, recording)
         seconds += took
         work += sum(map(sizes.multiply_adds, batches))
@@ -86,8 +87,15 @@ def _probed(planned: PlannedSteps, sizes: Sizes, held_bytes: int) -> Probed:
     return Probed(step_s, sizes, held_bytes)
 
 
+def _will_be_replayed(planned: PlannedSteps) -> bool:
+    """Whether sizes of batches come up often enough on average for their work to be recorded."""
+    often = planned.run.total_steps / _num_recordings(planned)
+    return planned.run.replays is not None and often >= WORTH_IT + PAYS
+
+
 def _replayed(run: Run, sequences: list[Unit], recording: list[float]) -> float:
     """Seconds of a step whose work is recorded; those that it took until it was are added to the list."""
+    run.progress.step = 0  # near a run's end nothing new is recorded
     started = time.perf_counter()
     for _ in range(WORTH_IT):
         _timed(run, sequences)

@@ -132,8 +132,10 @@ def test_what_a_token_holds_is_measured():
     assert found.step_s > 0
 
 
-def test_what_recording_takes_is_counted_once_for_every_size(monkeypatch):
+@pytest.mark.parametrize(("pays", "recording_s"), [(0, 4.0), (1000, 0.0)], ids=["long run", "short run"])
+def test_what_recording_takes_is_counted_once_for_every_size(pays, recording_s, monkeypatch):
     """Each timing is of one second: of what is recorded then, and of what is repeated."""
+    monkeypatch.setattr(module, "PAYS", pays)
     monkeypatch.setattr(module, "_timed", lambda *_: 1.0)
     monkeypatch.setattr(module, "_measured", lambda run, sequences, batches, sizes: (1.0, sizes))
     monkeypatch.setattr(module, "_optimizer_seconds", lambda run: 0.0)
@@ -143,7 +145,7 @@ def test_what_recording_takes_is_counted_once_for_every_size(monkeypatch):
     monkeypatch.setattr(module, "time", Mock(perf_counter=lambda: next(clock) * 4.0))
     by_steps = probe(plan).step_s
     plan.run.replays = object()
-    assert probe(plan).step_s == pytest.approx(by_steps + 4.0 / plan.run.total_steps)
+    assert probe(plan).step_s == pytest.approx(by_steps + recording_s / plan.run.total_steps)
 
 
 def test_memory_is_gradients_moments_best_weights_and_the_largest_batch():
