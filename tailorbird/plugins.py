@@ -28,16 +28,19 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "tailorbird.techniques": {
         "knowledge": "tailorbird.techniques.knowledge:Knowledge",
         "few_shot": "tailorbird.techniques.few_shot:FewShot",
+        "linear_prior": "tailorbird.techniques.linear_prior:LinearPrior",
         "fine_tune": "tailorbird.techniques.fine_tune:FineTune",
         "from_scratch": "tailorbird.techniques.from_scratch:FromScratch",
         "blank": "tailorbird.techniques.floors:BlankFloor",
         "majority": "tailorbird.techniques.floors:MajorityFloor",
         "tfidf_linear": "tailorbird.techniques.floors:TfidfFloor",
+        "embedding_linear": "tailorbird.techniques.floors:EmbeddingFloor",
         "nearest": "tailorbird.techniques.floors:NearestFloor",
     },
     "tailorbird.wrappers": {
         "knowledge": "tailorbird.techniques.knowledge:load_lookup",
         "few_shot": "tailorbird.techniques.few_shot:load_metaprompt",
+        "linear_prior": "tailorbird.techniques.linear_prior:load_prior",
     },
     "tailorbird.trackers": {
         "tensorboard": "tailorbird.trackers:tensorboard",
@@ -45,7 +48,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "mlflow": "tailorbird.trackers:mlflow",
     },
 }
-FLOORS = ("blank", "majority", "tfidf_linear", "nearest")
+FLOORS = ("blank", "majority", "tfidf_linear", "embedding_linear", "nearest")
 
 
 def names(group: str) -> list[str]:

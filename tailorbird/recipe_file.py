@@ -282,7 +282,8 @@ def default_arms(*, classify: bool, documents: bool, trainable: bool) -> tuple[s
         documents: whether there are documents to look things up in.
         trainable: whether the base's weights can be trained here.
     """
-    arms = ["blank", "majority", *(["tfidf_linear"] if classify else []), "nearest", BASE_ARM, "few_shot"]
+    classifiers = ["tfidf_linear", "embedding_linear"] if classify else []
+    arms = ["blank", "majority", *classifiers, "nearest", BASE_ARM, "few_shot"]
     arms += ["knowledge"] if documents else []
     if trainable:
         arms += [

@@ -71,11 +71,25 @@ class Document:
 
 
 @dataclass(frozen=True, slots=True)
+class Prior:
+    """What is known of a closed set's answers apart from what the model makes of the request.
+
+    The two are multiplied: a choice's probability is in proportion to p^`trust` · e^w, p being the model's own
+    and w the choice's in `log_weights`, which are finite and in the order of the choices. A `trust` in (0, 1)
+    makes the model less sure of itself, one above 1 surer.
+    """
+
+    log_weights: tuple[float, ...]
+    trust: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
 class Request:
     """What a model is asked.
 
     `evidence` stands apart from the messages so that the chat template can number it, put it before
-    the last user message and trim it first. `choices`, if given, is the closed set of answers.
+    the last user message and trim it first. `choices`, if given, is the closed set of answers, and
+    `prior` what is known of them beforehand.
     `example_id` names the training or test example that the request was made from, so that a
     wrapper never shows an example to itself.
     """
@@ -85,6 +99,7 @@ class Request:
     evidence: tuple[Passage, ...] = ()
     choices: tuple[str, ...] | None = None
     example_id: str | None = None
+    prior: Prior | None = None
 
     @property
     def question(self) -> str:

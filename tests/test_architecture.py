@@ -90,7 +90,7 @@ TORCH_PLACES = (
 SETS_THREADS = ("tailorbird.opening", "set_threads")
 """The one function above that touches torch: how many threads it may use is the process's affair."""
 
-SHARED_BY_TECHNIQUES = {"technique", "through_wrappers", "measured_training", "rate_race"}
+SHARED_BY_TECHNIQUES = {"technique", "through_wrappers", "measured_training", "prompt_noise", "rate_race"}
 SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking

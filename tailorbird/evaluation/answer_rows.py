@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailorbird.records import Completion, Message, Passage, Request, Sampling, Usage
+from tailorbird.records import Completion, Message, Passage, Prior, Request, Sampling, Usage
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:
@@ -46,6 +46,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "evidence": [asdict(passage) for passage in request.evidence],
         "choices": None if request.choices is None else list(request.choices),
         "example_id": request.example_id,
+        "prior": None if request.prior is None else asdict(request.prior),
     }
 
 
@@ -58,7 +59,12 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         evidence=tuple(_passage_from_json(passage) for passage in row["evidence"]),
         choices=None if row["choices"] is None else tuple(row["choices"]),
         example_id=row["example_id"],
+        prior=_prior_from_json(row.get("prior")),
     )
+
+
+def _prior_from_json(row: Mapping[str, Any] | None) -> Prior | None:
+    return None if row is None else Prior(tuple(row["log_weights"]), row["trust"])
 
 
 def _passage_from_json(row: Mapping[str, Any]) -> Passage:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tailorbird.errors import RequestError
 from tailorbird.models.model import Pieces, in_one_piece
-from tailorbird.models.request_checks import check_request
+from tailorbird.models.request_checks import check_request, weighed
 from tailorbird.records import Completion, Request
 
 
@@ -36,9 +36,8 @@ def _blank_answer(request: Request) -> Completion:
     if request.choices is None:
         return Completion("", asked=request)
     share = 1 / len(request.choices)
-    return Completion(
-        request.choices[0], "choice", probabilities=dict.fromkeys(request.choices, share), asked=request
-    )
+    shares = dict.fromkeys(request.choices, share)
+    return weighed(Completion(request.choices[0], "choice", probabilities=shares, asked=request), request)
 
 
 @dataclass(frozen=True)
@@ -73,4 +72,4 @@ class Scripted:
                 f"choices {list(request.choices[:5])}. Let the script return one of request.choices."
             )
         chances = {choice: float(choice == text) for choice in request.choices}
-        return Completion(text, "choice", probabilities=chances, asked=request)
+        return weighed(Completion(text, "choice", probabilities=chances, asked=request), request)

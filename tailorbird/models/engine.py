@@ -317,8 +317,9 @@ class Engine:
         trie = self._trie(choices)
         with self.using(adapter), self._without_gradients():
             ready = self._prefill([asked.prompt for asked in batch], adapter)
+            priors = [asked.prompt.request.prior for asked in batch]
             scores = score_labels(
-                self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie
+                self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie, priors
             )
         p_BL = scores.log_p_BL.double().softmax(dim=-1)
         best_B = scores.log_p_BL.argmax(dim=-1).tolist()

@@ -17,7 +17,7 @@ import numpy as np
 
 from tailorbird.errors import DataError
 from tailorbird.models.model import Pieces, in_one_piece
-from tailorbird.models.request_checks import check_request
+from tailorbird.models.request_checks import check_request, weighed
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.index import KnowledgeIndex
@@ -25,14 +25,16 @@ from tailorbird.sources.index import KnowledgeIndex
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
 
 
-def _answer_each(requests: Sequence[Request], one: Callable[[Request], Completion]) -> list[Completion]:
+def answer_each(requests: Sequence[Request], one: Callable[[Request], Completion]) -> list[Completion]:
     """Answers one by one with the time of each."""
     answers = []
     for request in requests:
         check_request(request)
         started = time.perf_counter()
         answer = one(request)
-        answers.append(replace(answer, seconds=time.perf_counter() - started, asked=request))
+        answers.append(
+            replace(weighed(answer, request), seconds=time.perf_counter() - started, asked=request)
+        )
     return answers
 
 
@@ -40,10 +42,10 @@ def _chosen(text: str, request: Request) -> Completion:
     """An answer that is one of the choices where there are choices."""
     if request.choices is None:
         return Completion(text)
-    return _likeliest({c: float(c == text) for c in request.choices})
+    return likeliest({c: float(c == text) for c in request.choices})
 
 
-def _likeliest(scores: dict[str, float]) -> Completion:
+def likeliest(scores: dict[str, float]) -> Completion:
     """The choice of the highest score, ties by order; where none has any, all are equally likely."""
     total = sum(scores.values())
     probabilities = {c: score / total if total else 1 / len(scores) for c, score in scores.items()}
@@ -67,7 +69,7 @@ class Majority:
         }
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        return _answer_each(requests, self._one)
+        return answer_each(requests, self._one)
 
     def stream(self, request: Request) -> Pieces:
         return in_one_piece(self.answer([request])[0])
@@ -75,7 +77,7 @@ class Majority:
     def _one(self, request: Request) -> Completion:
         if request.choices is None:
             return Completion(next(iter(self.shares)))
-        return _likeliest({c: self.shares.get(c, 0.0) for c in request.choices})
+        return likeliest({c: self.shares.get(c, 0.0) for c in request.choices})
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,7 @@ class TfidfLinear:
         )
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        return _answer_each(requests, self._one)
+        return answer_each(requests, self._one)
 
     def stream(self, request: Request) -> Pieces:
         return in_one_piece(self.answer([request])[0])
@@ -120,7 +122,7 @@ class TfidfLinear:
         if request.choices is None:
             return Completion(max(classes, key=lambda c: (scores[c], c)))
         # The margins order the labels; as probabilities they are only a monotone stand-in.
-        return _likeliest({c: float(np.exp(scores[c])) if c in scores else 0.0 for c in request.choices})
+        return likeliest({c: float(np.exp(scores[c])) if c in scores else 0.0 for c in request.choices})
 
 
 @dataclass(frozen=True)
@@ -138,7 +140,7 @@ class NearestExample:
         return self.embedder.embed([e.prompt for e in self.examples])
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        return _answer_each(requests, self._one)
+        return answer_each(requests, self._one)
 
     def stream(self, request: Request) -> Pieces:
         return in_one_piece(self.answer([request])[0])
@@ -165,7 +167,7 @@ class NearestSentence:
     num_parameters: int = 0
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        return _answer_each(requests, self._one)
+        return answer_each(requests, self._one)
 
     def stream(self, request: Request) -> Pieces:
         return in_one_piece(self.answer([request])[0])

@@ -25,6 +25,7 @@ from tailorbird.data.storage import atomic_folder
 from tailorbird.data.task import Task
 from tailorbird.errors import IntegrityError, NotFound, Unsupported
 from tailorbird.models.blank import Blank
+from tailorbird.models.embedding_linear import EmbeddingLinear
 from tailorbird.models.floors import Majority, NearestExample, NearestSentence, TfidfLinear
 from tailorbird.models.local import LocalWeights, open_local
 from tailorbird.models.model import Model, Rewrite, Wrapped, rewrites_of, weights_of
@@ -179,7 +180,7 @@ def _save_weights(weights: Model, folder: Path) -> dict[str, Any]:
             return {"kind": "remote", **asdict(weights)}
         case Blank():
             return {"kind": "blank"}
-        case Majority() | TfidfLinear() | NearestExample():
+        case Majority() | TfidfLinear() | EmbeddingLinear() | NearestExample():
             write_examples(folder / "examples.jsonl", weights.examples)
             return {"kind": weights.name}
         case NearestSentence():
@@ -225,6 +226,8 @@ def _load_weights(record: Mapping[str, Any], folder: Path) -> Model:  # noqa: PL
             return Majority(read_back(folder / "examples.jsonl"))
         case "tfidf_linear":
             return TfidfLinear(read_back(folder / "examples.jsonl"))
+        case "embedding_linear":
+            return EmbeddingLinear(read_back(folder / "examples.jsonl"), default_embedder())
         case "nearest":
             return NearestExample(read_back(folder / "examples.jsonl"), default_embedder())
         case "nearest_sentence":

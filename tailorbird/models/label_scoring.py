@@ -8,7 +8,8 @@ labels are disjoint events, and their probabilities may be normalised over the s
 A small trie takes a single pass. In a large one the likely nodes go first: what hangs on a node is never
 likelier than the node itself, so nodes that together hold less than `NEGLIGIBLE` of what the labels found
 so far hold need no pass at all. The most likely label is exact, and so is every probability to within
-`NEGLIGIBLE`.
+`NEGLIGIBLE`. A request's prior joins in: what hangs on a node is then bounded by the node and by the
+greatest weight below it.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tailorbird.network.network import Network, Past
+    from tailorbird.records import Prior
 
 HEAD_ROWS = 256
 """Rows of hidden states that pass the head at once: 256 × 49,152 scores are 50 MB."""
@@ -140,14 +142,23 @@ def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
 
 @dataclass(frozen=True)
 class LabelScores:
-    """Log-probability of every label after every prompt, [B, L], and the nodes each row's scoring took."""
+    """Log-probability of every label after every prompt, [B, L], and the nodes each row's scoring took.
+
+    Where a row has a prior, it is multiplied in, and the row is right up to a constant.
+    """
 
     log_p_BL: Tensor  # noqa: N815
     num_nodes: tuple[int, ...]
 
 
-def score_labels(  # noqa: PLR0917 - six things, all of one batch
-    network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
+def score_labels(  # noqa: PLR0917 - seven things, all of one batch
+    network: Network,
+    last_BC: Tensor,
+    past: Past,
+    seen_BP: Tensor,
+    lengths_B: Tensor,
+    trie: Trie,
+    priors: Sequence[Prior | None] | None = None,
 ) -> LabelScores:
     """Log-probability of every label after every prompt.
 
@@ -158,19 +169,28 @@ def score_labels(  # noqa: PLR0917 - six things, all of one batch
         seen_BP: True where a column of the past is a token of that row's prompt.
         lengths_B: tokens in each prompt.
         trie: of the labels.
+        priors: each row's, of the labels in their order.
     """
+    priors = [None] * len(last_BC) if priors is None else priors
     if len(trie.tokens) > SMALL_TRIE:
-        return _in_rounds(network, last_BC, past, seen_BP, lengths_B, trie)
+        searches = [Search(trie, prior) for prior in priors]
+        return _in_rounds(network, last_BC, past, seen_BP, lengths_B, searches)
     log_p_BL = _in_one_pass(network, last_BC, past, seen_BP, lengths_B, trie)
+    for row, prior in enumerate(priors):
+        if prior is not None:
+            log_p_BL[row] = prior.trust * log_p_BL[row] + log_p_BL.new_tensor(prior.log_weights)
     return LabelScores(log_p_BL, (len(trie.tokens),) * len(last_BC))
 
 
 class Search:
     """One prompt's way through the trie: which nodes are reached, how likely they are, what comes next."""
 
-    def __init__(self, trie: Trie) -> None:
-        self.trie = trie
+    def __init__(self, trie: Trie, prior: Prior | None = None) -> None:
+        self.trie, self.prior = trie, prior
         self.frontier: dict[int, float] = {0: 0.0}
+        """Nodes reached and not followed, with their log-probability."""
+        self.bounds: dict[int, float] = {0: 0.0}
+        """For each of them, what the labels below it can have together at most; a logarithm."""
         self.labels: dict[int, float] = {}
         self.total = -math.inf
         self.num_nodes = -1  # the root is the prompt's
@@ -178,25 +198,43 @@ class Search:
     def expand(self, node: int, edges_log_p: list[float]) -> None:
         """Takes in the log-probabilities of the tokens after a node."""
         log_p = self.frontier.pop(node)
+        self.bounds.pop(node)
         self.num_nodes += 1
         for edge, edge_log_p in zip(self.trie.edges[node], edges_log_p, strict=True):
             reached = log_p + edge_log_p
             if (label := self.trie.label_after.get(edge)) is not None:
-                self.labels[label] = reached
-                self.total = _log_add(self.total, reached)
+                self.labels[label] = self._weighed(label, reached)
+                self.total = _log_add(self.total, self.labels[label])
             else:
-                self.frontier[self.trie.node_after[edge]] = reached
+                after = self.trie.node_after[edge]
+                self.frontier[after] = reached
+                self.bounds[after] = self._bound(after, reached)
+
+    def _weighed(self, label: int, log_p: float) -> float:
+        return log_p if self.prior is None else self.prior.trust * log_p + self.prior.log_weights[label]
+
+    def _bound(self, node: int, log_p: float) -> float:
+        """Of the sum of pᵗ·eʷ over the labels below: their p add up to the node's at most.
+
+        For t < 1 and n labels, the sum of pᵗ is greatest where all are alike: n·(p/n)ᵗ.
+        """
+        if self.prior is None:
+            return log_p
+        below, trust = self.trie.labels_below[node], self.prior.trust
+        greatest = max(self.prior.log_weights[label] for label in below)
+        return trust * log_p + max(0.0, 1 - trust) * math.log(len(below)) + greatest
 
     def next_nodes(self) -> list[int]:
         """The nodes to follow, likeliest first; none when what is left is negligible."""
-        ordered = sorted(self.frontier, key=lambda node: (-self.frontier[node], node))
+        bounds = self.bounds
+        ordered = sorted(bounds, key=lambda node: (-bounds[node], node))
         if not self.labels:
-            likeliest = self.frontier[ordered[0]]
-            return [node for node in ordered if self.frontier[node] >= likeliest + math.log(FIRST_DIVE)]
+            likeliest = bounds[ordered[0]]
+            return [node for node in ordered if bounds[node] >= likeliest + math.log(FIRST_DIVE)]
         best = max(self.labels.values())
         spare = NEGLIGIBLE * math.exp(self.total - best)  # in parts of the best label's probability
-        while ordered and self.frontier[ordered[-1]] < best:
-            spare -= math.exp(self.frontier[ordered[-1]] - best)
+        while ordered and bounds[ordered[-1]] < best:
+            spare -= math.exp(bounds[ordered[-1]] - best)
             if spare < 0:
                 break
             ordered.pop()
@@ -207,7 +245,7 @@ class Search:
         found = dict(self.labels)
         for node, log_p in self.frontier.items():
             below = self.trie.labels_below[node]
-            found |= dict.fromkeys(below, log_p - math.log(len(below)))
+            found |= {label: self._weighed(label, log_p - math.log(len(below))) for label in below}
         return [found[label] for label in range(len(self.trie.paths))]
 
 
@@ -217,10 +255,15 @@ def _log_add(one: float, other: float) -> float:
 
 
 def _in_rounds(  # noqa: PLR0917 - as score_labels
-    network: Network, last_BC: Tensor, past: Past, seen_BP: Tensor, lengths_B: Tensor, trie: Trie
+    network: Network,
+    last_BC: Tensor,
+    past: Past,
+    seen_BP: Tensor,
+    lengths_B: Tensor,
+    searches: list[Search],
 ) -> LabelScores:
     """Follow the likely nodes of all prompts together, in each round as many as a prompt has on average."""
-    searches = [Search(trie) for _ in range(len(last_BC))]
+    trie = searches[0].trie
     columns: list[list[int]] = [[] for _ in searches]  # the node in each column that a round has added
     _take_in(network, last_BC.unsqueeze(1), searches, [[0]] * len(searches))
     while True:

@@ -17,7 +17,7 @@ import httpx
 from tailorbird.errors import EndpointError, InputError
 from tailorbird.models.chat_template import with_evidence
 from tailorbird.models.model import Pieces, in_one_piece
-from tailorbird.models.request_checks import check_request, only_choice
+from tailorbird.models.request_checks import check_request, only_choice, weighed
 from tailorbird.records import Completion, Request, Usage
 
 Labels = Literal["auto", "schema", "logprobs", "parse"]
@@ -95,6 +95,7 @@ class RemoteWeights:
             return only_choice(request)
         started = time.perf_counter()
         completion = self._chosen(client, request) if request.choices else self._free(client, request)
+        completion = weighed(completion, request)
         return replace(completion, seconds=time.perf_counter() - started, asked=request)
 
     def _free(self, client: httpx.Client, request: Request) -> Completion:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from tailorbird.errors import RequestError
+import math
+from dataclasses import replace
+
+from tailorbird.errors import RequestError, Unsupported
 from tailorbird.records import Completion, Request
 
 
@@ -10,8 +13,8 @@ def check_request(request: Request) -> None:
     """Refuses a request that makes no sense, whatever the model.
 
     Raises:
-        RequestError: there is no message, a setting of the sampling is out of its range, or the choices
-            are empty, contain an empty text or one twice.
+        RequestError: there is no message, a setting of the sampling is out of its range, the choices
+            are empty, contain an empty text or one twice, or a prior doesn't fit them.
     """
     if not request.messages:
         raise RequestError("request: it has no messages. Give at least one user message.")
@@ -24,6 +27,23 @@ def check_request(request: Request) -> None:
         raise RequestError(f"request: top_p is {sampling.top_p}; expected above 0 and at most 1.")
     if request.choices is not None:
         check_choices(request.choices)
+    if request.prior is not None:
+        _check_prior(request)
+
+
+def _check_prior(request: Request) -> None:
+    assert request.prior is not None
+    weights, trust = request.prior.log_weights, request.prior.trust
+    if len(weights) != len(request.choices or ()):
+        raise RequestError(
+            f"request: its prior has {len(weights)} weights for {len(request.choices or ())} choices; expected one a "
+            "choice. Leave the prior out, or give the choices that it was made for."
+        )
+    if not all(map(math.isfinite, weights)) or not 0 < trust < math.inf:
+        raise RequestError(
+            f"request: its prior has trust {trust} and weights from {min(weights)} to {max(weights)}; expected "
+            "finite ones, and trust above 0."
+        )
 
 
 def check_choices(choices: tuple[str, ...]) -> None:
@@ -49,3 +69,29 @@ def only_choice(request: Request) -> Completion:
     """The answer to a request that leaves one choice: nothing needs to be computed."""
     assert request.choices is not None
     return Completion(request.choices[0], "choice", probabilities={request.choices[0]: 1.0}, asked=request)
+
+
+def weighed(completion: Completion, request: Request) -> Completion:
+    """An answer made without the request's prior, with it.
+
+    For models that tell every choice's probability; one of probability 0 stays so.
+
+    Raises:
+        Unsupported: this one doesn't.
+    """
+    prior, chances = request.prior, completion.probabilities
+    if prior is None or request.choices is None or len(request.choices) == 1:
+        return completion
+    if chances is None:
+        raise Unsupported(
+            "request: it has a prior, and the model gives no probabilities that it could be multiplied with. Ask "
+            'without one; of an endpoint that sends logprobs, with labels = "logprobs".'
+        )
+    scores = {
+        choice: prior.trust * math.log(chances[choice]) + weight if chances[choice] else -math.inf
+        for choice, weight in zip(request.choices, prior.log_weights, strict=True)
+    }
+    best = max(scores, key=lambda choice: scores[choice])
+    shares = {choice: math.exp(score - scores[best]) for choice, score in scores.items()}
+    total = math.fsum(shares.values())
+    return replace(completion, text=best, probabilities={choice: p / total for choice, p in shares.items()})

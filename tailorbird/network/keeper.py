@@ -123,7 +123,7 @@ def facts_of(run: Run, identity: str) -> dict[str, Any]:
         "run": identity,
         "total_steps": run.total_steps,
         "steps_per_epoch": run.steps_per_epoch,
-        "num_sequences": len(run.sequences),
+        "num_sequences": run.num_examples,
         "num_trained": sum(parameter.numel() for parameter in run.parameters.values()),
         "settings": {
             key: value for key, value in asdict(run.settings).items() if key not in NOT_PART_OF_IDENTITY

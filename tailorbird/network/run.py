@@ -71,8 +71,14 @@ class Run:
             if isinstance(self.objective, Completions) and not self.parts.sharded
             else None
         )
+        if len(sequences) % settings.views:
+            raise RecipeError(
+                f"There are {len(sequences)} sequences that carry loss, which are not {settings.views} views of each "
+                "example. Give every example as often, or leave views at 1."
+            )
+        self.num_examples = len(sequences) // settings.views
         self.lengths = [len(sequence) for sequence in sequences]
-        self.steps_per_epoch = -(-len(sequences) // settings.batch_size)
+        self.steps_per_epoch = -(-self.num_examples // settings.batch_size)
         self.total_steps = settings.max_steps or math.ceil(settings.epochs * self.steps_per_epoch)
         self.progress = Progress()
         self.best: dict[str, Tensor] = {}
@@ -138,11 +144,13 @@ class Run:
     def next_sequences(self) -> list[Unit]:
         """The sequences of the coming step."""
         epoch, number = divmod(self.progress.step, self.steps_per_epoch)
+        settings = self.settings
+        first = epoch % settings.views * self.num_examples
         if self._epoch_plan[0] != epoch:
-            settings = self.settings
-            plan = plan_epoch(self.lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
+            lengths = self.lengths[first : first + self.num_examples]
+            plan = plan_epoch(lengths, settings.batch_size, seed=settings.seed, epoch=epoch)
             self._epoch_plan = (epoch, plan)
-        return [self.sequences[n] for n in self._epoch_plan[1][number]]
+        return [self.sequences[first + n] for n in self._epoch_plan[1][number]]
 
     def gradients_of(self, sequences: list[Unit]) -> float:
         """Set the gradients of the step's mean loss; that loss."""

@@ -37,6 +37,8 @@ class TrainSettings:
         share_prefix: Compute the tokens that all sequences of a batch begin with once.
         beta: Learn preferences, by DPO; the larger, the nearer the model stays to what it was. None learns
             completions.
+        views: How often every example is among the sequences, seen otherwise each time: all examples, then
+            all again in the same order. A pass goes over one view of each, and the next over the next.
     """
 
     learning_rate: float = 5e-4
@@ -58,13 +60,21 @@ class TrainSettings:
     bf16_on_cuda: bool = True
     share_prefix: bool = True
     beta: float | None = None
+    views: int = 1
 
     def __post_init__(self) -> None:
         for name in ("learning_rate", "epochs", "clip_norm", "evaluations_per_epoch", "beta"):
             value = getattr(self, name)
             if value is not None and not 0 < value < math.inf:
                 raise RecipeError(f"{name} must be above 0 and finite. Got {value!r}.")
-        for name in ("batch_size", "max_batch_tokens", "max_steps", "patience", "checkpoint_every_steps"):
+        for name in (
+            "batch_size",
+            "max_batch_tokens",
+            "max_steps",
+            "patience",
+            "checkpoint_every_steps",
+            "views",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise RecipeError(f"{name} must be at least 1. Got {value!r}.")

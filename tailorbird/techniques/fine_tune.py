@@ -21,7 +21,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -40,7 +40,8 @@ from tailorbird.models.sharded import sharded_training
 from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
 from tailorbird.network.sharding import require_others
-from tailorbird.techniques.rate_race import RACE, RATES, race, rounds
+from tailorbird.techniques.prompt_noise import DEFAULT_NOISE, FEWEST_PASSES, Lessons, num_views, with_views
+from tailorbird.techniques.rate_race import RACE, RATES, Trials, race, rounds
 from tailorbird.techniques.through_wrappers import (
     OnEstimate,
     OnStep,
@@ -52,7 +53,6 @@ from tailorbird.techniques.through_wrappers import (
 if TYPE_CHECKING:
     from tailorbird.models.engine import Engine
     from tailorbird.models.training_network import TrainingNetwork
-    from tailorbird.network.network import Network
     from tailorbird.network.sequences import Unit
     from tailorbird.network.settings import TrainSettings
 
@@ -92,6 +92,8 @@ class FineTune:
         learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
             1e-3, for "full" a tenth of it, for "dpo" a tenth again. Several rates, or "auto" for 3e-4, 1e-3 and
             3e-3 (or those tenths), race on dev first.
+        prompt_noise: the part of a prompt's words, from 0 up to 1, that is left out in every pass but the first,
+            other ones each time; None is 0.15 where labels are learnt in 3 passes or more, and else 0.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`), for "dpo" 3 of
             them at most.
         beta: of "dpo", above 0: the larger, the nearer the model stays to what it was.
@@ -121,6 +123,7 @@ class FineTune:
     rank: int = 16
     alpha: int | None = None
     learning_rate: float | str | tuple[float, ...] | None = None
+    prompt_noise: float | None = None
     epochs: float | None = None
     beta: float = 0.1
     batch_size: int = 8
@@ -144,6 +147,15 @@ class FineTune:
             )
         if not 0 < self.beta < math.inf:
             raise RecipeError(f"fine_tune: beta is {self.beta}; expected above 0. 0.05 to 0.5 are usual.")
+        if self.prompt_noise is not None and not 0 <= self.prompt_noise < 1:
+            raise RecipeError(
+                f"fine_tune: prompt_noise is {self.prompt_noise}; expected 0 to below 1. 0.1 to 0.3 are usual."
+            )
+        if self.prompt_noise and self.objective == "dpo":
+            raise RecipeError(
+                f"fine_tune: prompt_noise is {self.prompt_noise} with objective 'dpo', whose reference is of the "
+                "prompts as they are. Leave prompt_noise out."
+            )
         check_method(self.method)
         check_precision(self.precision)
         if self.shard and self.method == "qlora":
@@ -193,32 +205,41 @@ class FineTune:
         if self.shard:
             require_others()
         with weights.engine.lock:
-            to_units = to_preferences if self.objective == "dpo" else to_sequences
-            sequences = to_units(weights, model, data, data.train[: self.max_examples])
+            lessons = self._lessons(weights, model, data)
             if self.method == "full":
-                return self._train_copy(weights, sequences, model, data)
+                return self._train_copy(weights, lessons, model, data)
             if self.method == "qlora":
                 from tailorbird.models.own_copy import in_four_bits
 
                 weights = in_four_bits(weights)
-            return self._train_layers(weights, sequences, model, data)
+            return self._train_layers(weights, lessons, model, data)
 
-    def _train_copy(
-        self, weights: LocalWeights, sequences: Sequence[Unit], model: Model, data: Data
-    ) -> LocalWeights:
+    def _lessons(self, weights: LocalWeights, model: Model, data: Data) -> Lessons:
+        """The training examples as the weights see them, and again with noise where there is to be some."""
+        examples = data.train[: self.max_examples]
+        if self.objective == "dpo":
+            return Lessons(to_preferences(weights, model, data, examples))
+        plain = to_sequences(weights, model, data, examples)
+        epochs, noise = self.epochs or epochs_for(len(plain)), self.prompt_noise
+        if noise is None:
+            noise = DEFAULT_NOISE if data.task.kind == "classify" and epochs >= FEWEST_PASSES else 0.0
+        views = num_views(epochs) if noise else 1
+        return Lessons(with_views(weights, model, data, examples, plain, views, noise, self.seed), views)
+
+    def _train_copy(self, weights: LocalWeights, lessons: Lessons, model: Model, data: Data) -> LocalWeights:
         from tailorbird.models.own_copy import own_copy
 
         base = weights.engine
         # What is shared out goes to its device in parts.
         trained = own_copy(weights, torch.device("cpu") if self.shard else None)
-        self._learn(trained, base, sequences, model, data)
+        self._learn(trained, base, lessons, model, data)
         # As the base is held, which is how they come back when they are saved and loaded.
         trained.engine.model.to(base.model.dtype)
         trained.engine.move_to(base.device)
         return trained
 
     def _train_layers(
-        self, weights: LocalWeights, sequences: Sequence[Unit], model: Model, data: Data
+        self, weights: LocalWeights, lessons: Lessons, model: Model, data: Data
     ) -> LocalWeights:
         engine, adapter = weights.engine, new_adapter_name()
         trained = replace(weights, adapter=adapter)
@@ -228,9 +249,9 @@ class FineTune:
             engine.copy_adapter(weights.adapter, adapter)
         try:
             if weights.adapter is None:
-                self._set_start(engine, adapter, sequences)
+                self._set_start(engine, adapter, lessons.plain)
             fresh_pissa = self.method == "pissa" and weights.adapter is None
-            self._learn(trained, engine, sequences, model, data, half=fresh_pissa)
+            self._learn(trained, engine, lessons, model, data, half=fresh_pissa)
         except BaseException:
             engine.remove_adapter(adapter)
             raise
@@ -240,7 +261,7 @@ class FineTune:
         self,
         weights: LocalWeights,
         base: Engine,
-        sequences: Sequence[Unit],
+        lessons: Lessons,
         model: Model,
         data: Data,
         *,
@@ -257,16 +278,17 @@ class FineTune:
             if half:
                 hooks.enter_context(second_half_kept(parameters))
             identity = f"{start} {network.path_when_whole}"
-            settings, rates = self.settings(len(sequences)), self._rates()
+            settings, rates = self.settings(len(lessons.plain), lessons.views), self._rates()
+            num_learnt = sum(s.num_labels > 0 for s in lessons.plain)
             total_steps = settings.max_steps or math.ceil(
-                settings.epochs * -(-sum(s.num_labels > 0 for s in sequences) // settings.batch_size)
+                settings.epochs * -(-num_learnt // settings.batch_size)
             )
 
             def score_on_dev() -> float:
                 return dev_score(trained, model, data, dev)
 
             def search(settings: TrainSettings, sequences: Sequence[Unit]) -> TrainSettings:
-                trials = _Trials(
+                trials = Trials(
                     network, parameters, sequences, settings, score_on_dev, self.checkpoint, identity
                 )
                 record = self.checkpoint / RACE if self.checkpoint else None
@@ -286,7 +308,7 @@ class FineTune:
                 ),
                 network,
                 parameters,
-                sequences,
+                lessons.units,
                 settings,
                 dev_score=score_on_dev if dev else None,
                 checkpoint=self.checkpoint,
@@ -343,8 +365,8 @@ class FineTune:
             read = [s.prompt + s.completion for unit in sequences for s in unit.sequences]
             start_at_inputs(engine, adapter, read, self.seed)
 
-    def settings(self, num_examples: int) -> TrainSettings:
-        """The loop's settings for so many examples."""
+    def settings(self, num_examples: int, views: int = 1) -> TrainSettings:
+        """The loop's settings for so many examples, each seen in so many ways."""
         from tailorbird.network.settings import TrainSettings
 
         return TrainSettings(
@@ -356,56 +378,12 @@ class FineTune:
             seed=self.seed,
             checkpoint_every_s=20.0,
             beta=self.beta if self.objective == "dpo" else None,
+            views=views,
         )
 
     def _default_epochs(self, num_examples: int) -> int:
         epochs = epochs_for(num_examples)
         return min(epochs, DPO_EPOCHS) if self.objective == "dpo" else epochs
-
-
-class _Trials:
-    """Short trainings from one start, with other learning rates."""
-
-    def __init__(  # noqa: PLR0917 - what a training takes
-        self,
-        network: Network,
-        parameters: dict[str, torch.nn.Parameter],
-        sequences: Sequence[Unit],
-        settings: TrainSettings,
-        dev_score: Callable[[], float],
-        checkpoint: Path | None,
-        identity: str,
-    ) -> None:
-        self.network, self.parameters, self.sequences = network, parameters, sequences
-        self.settings, self.dev_score = settings, dev_score
-        self.checkpoint, self.identity = checkpoint, identity
-        self.start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-
-    def score(self, rate: float, steps: int) -> float:
-        """Trains from the start for so many steps; the score on dev after the last of them."""
-        from tailorbird.network.training import train
-
-        self.put_back()
-        # So few evaluations an epoch that only the one after the last step is left.
-        settings = replace(
-            self.settings, learning_rate=rate, max_steps=steps, evaluations_per_epoch=1e-6, patience=None
-        )
-        result = train(
-            self.network,
-            self.parameters,
-            self.sequences,
-            settings,
-            dev_score=self.dev_score,
-            checkpoint=self.checkpoint / "race" / f"{rate:g} for {steps}" if self.checkpoint else None,
-            identity=self.identity,
-        )
-        return result.best_score or 0.0
-
-    @torch.no_grad()
-    def put_back(self) -> None:
-        """Gives the parameters the values that they started with."""
-        for name, tensor in self.start.items():
-            self.parameters[name].copy_(tensor)
 
 
 def trained_in(weights: LocalWeights) -> dict[str, torch.nn.Parameter]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError
 from tailorbird.models.blank import Blank
+from tailorbird.models.embedding_linear import EmbeddingLinear
 from tailorbird.models.floors import Majority, NearestExample, NearestSentence, TfidfLinear
 from tailorbird.models.model import Model, on_weights
 from tailorbird.sources.embedder import default_embedder
@@ -36,13 +37,21 @@ class TfidfFloor:
 
     def apply(self, model: Model, data: Data) -> Model:
         _need_examples("tfidf_linear", data)
-        if data.task.kind != "classify":
-            raise DataError(
-                "floor 'tfidf_linear': the task is to answer freely, and a classifier only knows labels. "
-                "Leave this arm out, or give examples whose completions are few labels."
-            )
+        _need_labels("tfidf_linear", data)
         floor = TfidfLinear(tuple(data.train))
         _ = floor.pipeline  # fit now: building is what is timed as training
+        return on_weights(model, lambda _: floor)
+
+
+@dataclass(frozen=True)
+class EmbeddingFloor:
+    """Sentence embeddings and a linear classifier; for classification only."""
+
+    def apply(self, model: Model, data: Data) -> Model:
+        _need_examples("embedding_linear", data)
+        _need_labels("embedding_linear", data)
+        floor = EmbeddingLinear(tuple(data.train), default_embedder())
+        _ = floor.classifier
         return on_weights(model, lambda _: floor)
 
 
@@ -66,3 +75,11 @@ class NearestFloor:
 def _need_examples(name: str, data: Data) -> None:
     if not data.train:
         raise DataError(f"floor {name!r}: there are no training examples to fit. Give some with --examples.")
+
+
+def _need_labels(name: str, data: Data) -> None:
+    if data.task.kind != "classify":
+        raise DataError(
+            f"floor {name!r}: the task is to answer freely, and a classifier only knows labels. "
+            "Leave this arm out, or give examples whose completions are few labels."
+        )

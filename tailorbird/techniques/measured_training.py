@@ -227,9 +227,10 @@ def alternatives(estimate: TrainingEstimate, watch: Watch, run: Run) -> list[str
         size = _size(estimate.state_bytes + tokens * token_bytes)
         found.append(f"max_batch_tokens = {tokens}, which takes {size} and gives the same result")
     elif tokens > 0:
-        longer = sum(length > tokens for length in run.lengths)
+        lengths = run.lengths[: run.num_examples]
+        longer = sum(length > tokens for length in lengths)
         found.append(
-            f"shorter examples: {longer} of {len(run.lengths)} have more than {tokens} tokens "
+            f"shorter examples: {longer} of {len(lengths)} have more than {tokens} tokens "
             f"(with max_batch_tokens = {tokens})"
         )
     name, value, power = watch.dial

@@ -14,11 +14,17 @@ import json
 import logging
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.storage import write_atomic
 from tailorbird.errors import TrainingDiverged
+
+if TYPE_CHECKING:
+    from tailorbird.network.network import Network
+    from tailorbird.network.sequences import Unit
+    from tailorbird.network.settings import TrainSettings
 
 log = logging.getLogger(__name__)
 
@@ -97,3 +103,47 @@ def _order(trial: Trial) -> tuple[float, float]:
 def _told(trial: Trial) -> str:
     score = "diverged" if trial.score is None else f"{trial.score:.4f} on dev"
     return f"{trial.learning_rate:g} for {trial.steps} steps: {score}"
+
+
+class Trials:
+    """Short trainings from one start, with other learning rates."""
+
+    def __init__(  # noqa: PLR0917 - what a training takes
+        self,
+        network: Network,
+        parameters: dict[str, Any],
+        sequences: Sequence[Unit],
+        settings: TrainSettings,
+        dev_score: Callable[[], float],
+        checkpoint: Path | None,
+        identity: str,
+    ) -> None:
+        self.network, self.parameters, self.sequences = network, parameters, sequences
+        self.settings, self.dev_score = settings, dev_score
+        self.checkpoint, self.identity = checkpoint, identity
+        self.start = {name: parameter.detach().clone() for name, parameter in parameters.items()}
+
+    def score(self, rate: float, steps: int) -> float:
+        """Trains from the start for so many steps; the score on dev after the last of them."""
+        from tailorbird.network.training import train
+
+        self.put_back()
+        # So few evaluations an epoch that only the one after the last step is left.
+        settings = replace(
+            self.settings, learning_rate=rate, max_steps=steps, evaluations_per_epoch=1e-6, patience=None
+        )
+        result = train(
+            self.network,
+            self.parameters,
+            self.sequences,
+            settings,
+            dev_score=self.dev_score,
+            checkpoint=self.checkpoint / "race" / f"{rate:g} for {steps}" if self.checkpoint else None,
+            identity=self.identity,
+        )
+        return result.best_score or 0.0
+
+    def put_back(self) -> None:
+        """Gives the parameters the values that they started with."""
+        for name, tensor in self.start.items():
+            self.parameters[name].detach().copy_(tensor)

@@ -51,7 +51,7 @@ def to_preferences(
     template = weights.engine.template
     preferences: list[Preference] = []
     refuse_unpaired(examples)
-    for example, request in _reaching(model, data, examples):
+    for example, request in reaching(model, data, examples):
         answers = (example.completion, example.rejected or "")
         preferred, rejected = _sequences(template, example, request, answers)
         preferences.append(Preference(preferred, rejected))
@@ -83,12 +83,12 @@ def as_sequences(
     """
     return [
         sequence
-        for example, request in _reaching(model, data, examples)
+        for example, request in reaching(model, data, examples)
         for sequence in _sequences(template, example, request, (example.completion,))
     ]
 
 
-def _reaching(model: Model, data: Data, examples: Iterable[Example]) -> Iterator[tuple[Example, Request]]:
+def reaching(model: Model, data: Data, examples: Iterable[Example]) -> Iterator[tuple[Example, Request]]:
     """The examples that reach the weights, with the request as those see it."""
     for example in examples:
         request = as_seen_by_weights(model, data.task.ask(example))

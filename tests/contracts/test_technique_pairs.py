@@ -9,9 +9,10 @@ from tailorbird.models.model import rewrites_of, weights_of
 from tailorbird.records import NOT_IN_DOCUMENTS, Message, Request, Sampling
 from tailorbird.techniques.few_shot import FewShot, load_metaprompt
 from tailorbird.techniques.fine_tune import FineTune
-from tailorbird.techniques.floors import BlankFloor, MajorityFloor, NearestFloor, TfidfFloor
+from tailorbird.techniques.floors import BlankFloor, EmbeddingFloor, MajorityFloor, NearestFloor, TfidfFloor
 from tailorbird.techniques.from_scratch import FromScratch
 from tailorbird.techniques.knowledge import Knowledge, load_lookup
+from tailorbird.techniques.linear_prior import LinearPrior, load_prior
 from tailorbird.techniques.technique import Recipe
 from tailorbird.testing.models import check_model
 from tailorbird.testing.sources import WordHash
@@ -28,12 +29,14 @@ FLOORS = {
     "blank": BlankFloor(),
     "majority": MajorityFloor(),
     "tfidf_linear": TfidfFloor(),
+    "embedding_linear": EmbeddingFloor(),
     "nearest": NearestFloor(),
 }
 OTHERS = {
     **FLOORS,
     "few_shot_fixed": FewShot(k=2, select="fixed"),
     "few_shot_balanced": FewShot(k=3, select="balanced"),
+    "linear_prior": LinearPrior(),
     "empty_recipe": Recipe(),
 }
 WRAPS = {"knowledge", "few_shot"}
@@ -88,3 +91,17 @@ def test_a_technique_over_knowledge_still_refuses_what_the_documents_do_not_tell
     model = Recipe((Knowledge(k=1, threshold=0.2), FOUR[name])).apply(tiny_model(), data)
     request = Request((Message("user", "Zyx?"),), Sampling(max_tokens=4))
     assert model.answer([request])[0].text == NOT_IN_DOCUMENTS
+
+
+@pytest.mark.parametrize("name", [*FOUR, *FLOORS])
+def test_a_prior_goes_on_top_of_any_model_and_comes_back_with_it(name, tmp_path):
+    data = tiny_data(tiny_documents(tmp_path / "documents"))
+    below = {**FOUR, **FLOORS}[name]
+    model = check_technique(Recipe((below, LinearPrior())), tiny_model(context=400), data)
+    assert rewrites_of(model)[0].kind == "linear_prior"
+    save_model(model, tmp_path / "saved", task=data.task)
+    rewrites = {"knowledge": load_lookup, "few_shot": load_metaprompt, "linear_prior": load_prior}
+    loaded = load_model(tmp_path / "saved", rewrites).model
+    asked = [data.task.ask(example) for example in data.test[:4]]
+    for found, expected in zip(loaded.answer(asked), model.answer(asked), strict=True):
+        assert dict(found.probabilities) == pytest.approx(dict(expected.probabilities), abs=1e-5)

@@ -23,7 +23,7 @@ from tailorbird.models.model import Model, rewrites_of, weights_of
 if TYPE_CHECKING:
     from tailorbird.data.task import Task
     from tailorbird.models.chat_template import Prompt
-    from tailorbird.records import Example
+    from tailorbird.records import Example, Request
 
 Form = Literal["gguf", "safetensors", "vllm"]
 FORMS: tuple[Form, ...] = ("gguf", "safetensors", "vllm")
@@ -84,7 +84,7 @@ def export_model(
         gguf_export.check_exportable(weights)
         engine_name()
     prompts = prompts_of(weights, model, task, examples)
-    notes = [note for note in [_wrapper_note(model)] if note]
+    notes = _wrapper_notes(model, task.ask(examples[0]))
     with atomic_folder(out, replace=True) as building:
         if form == "gguf":
             base, adapter = _gguf_files(weights, name, dtype)
@@ -156,13 +156,29 @@ def _check_folder(out: Path, *, replace_old: bool) -> None:
         )
 
 
-def _wrapper_note(model: Model) -> str:
-    """What of the model is not in the artefact; '' if all is."""
-    kinds = " and ".join(rewrite.kind for rewrite in reversed(rewrites_of(model)))
-    return kinds and (
-        f"The weights beneath {kinds} are exported, not what is put before each request. The replay asked with that in "
-        "place; who asks the export must put it there too, or the scores that were measured don't hold."
-    )
+def _wrapper_notes(model: Model, request: Request) -> list[str]:
+    """What of the model is not in the artefact, as a request like this one shows."""
+    asking, knowing = list[str](), list[str]()
+    for rewrite in rewrites_of(model):
+        asked = rewrite(request)
+        if asked.prior != request.prior:
+            knowing.insert(0, rewrite.kind)
+        if replace(asked, prior=request.prior) != request:
+            asking.insert(0, rewrite.kind)
+        request = asked
+    notes: list[str] = []
+    if asking:
+        notes.append(
+            f"The weights beneath {' and '.join(asking)} are exported, not what is put before each request. The replay "
+            "asked with that in place; who asks the export must put it there too, or the scores that were measured "
+            "don't hold."
+        )
+    if knowing:
+        notes.append(
+            f"What {' and '.join(knowing)} knows of the labels is not part of the weights: the export answers without "
+            "it, and was replayed so. The scores that were measured with it don't hold."
+        )
+    return notes
 
 
 def _safetensors(weights: LocalWeights, prompts: Sequence[Prompt], folder: Path, dtype: str) -> Replay:

@@ -174,7 +174,11 @@ def prompts_of(weights: LocalWeights, model: Model, task: Task, examples: Sequen
             f"export of {model.name!r}: no held-out examples were kept with it, so nothing could be proven. Give "
             "labelled examples with --examples FILE."
         )
-    seen = [as_seen_by_weights(model, task.ask(example)) for example in examples[:MOST_EXAMPLES]]
+    # What a wrapper knows beforehand does not travel with the weights, and is not theirs to prove.
+    seen = [
+        dataclasses.replace(as_seen_by_weights(model, task.ask(example)), prior=None)
+        for example in examples[:MOST_EXAMPLES]
+    ]
     prompts = [weights.engine.template.prompt(r) for r in seen if r.choices is None or len(r.choices) > 1]
     if not prompts:
         raise InputError(

@@ -1,8 +1,12 @@
+import math
+from dataclasses import replace
+
 import pytest
 
 from tailorbird.errors import DataError
+from tailorbird.models.embedding_linear import EmbeddingLinear
 from tailorbird.models.floors import Majority, NearestExample, NearestSentence, TfidfLinear
-from tailorbird.records import NOT_IN_DOCUMENTS, Example, Message, Request
+from tailorbird.records import NOT_IN_DOCUMENTS, Example, Message, Prior, Request
 from tailorbird.sources.folder import Folder
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.testing.models import check_model
@@ -30,7 +34,12 @@ def index(tmp_path):
 
 @pytest.mark.parametrize(
     "model",
-    [Majority(DATA.train), TfidfLinear(DATA.train), NearestExample(DATA.train, WordHash())],
+    [
+        Majority(DATA.train),
+        TfidfLinear(DATA.train),
+        EmbeddingLinear(DATA.train, WordHash()),
+        NearestExample(DATA.train, WordHash()),
+    ],
     ids=lambda m: m.name,
 )
 def test_a_fitted_floor_keeps_the_models_contract(model):
@@ -71,6 +80,27 @@ def test_tfidf_learns_the_words_of_each_label():
 def test_tfidf_of_two_labels_tells_them_apart():
     answers = TfidfLinear(EXAMPLES).answer([ask("bike broken"), ask("where parcel")])
     assert [a.text for a in answers] == ["repair", "order"]
+
+
+def test_the_classifier_over_embeddings_gives_probabilities_of_the_choices_asked_for():
+    model = EmbeddingLinear(EXAMPLES, WordHash(512))
+    free, both, other = model.answer(
+        [ask("my brake is broken", None), ask("where is it"), ask("my brake", ("repair", "new"))]
+    )
+    assert (free.text, both.text, other.text) == ("repair", "order", "repair")
+    assert 0.5 < both.probabilities["order"] < 1
+    assert dict(other.probabilities) == {"repair": 1.0, "new": 0.0}
+
+
+def test_a_prior_is_multiplied_with_what_a_floor_says():
+    model, asked = Majority(EXAMPLES), ask("x")
+    told = replace(asked, prior=Prior((math.log(8.0), 0.0)))
+    doubting = replace(told, prior=Prior((math.log(8.0), 0.0), trust=3.0))
+    plain, with_prior, trusting = model.answer([asked, told, doubting])
+    assert dict(plain.probabilities) == pytest.approx({"order": 1 / 3, "repair": 2 / 3})
+    assert dict(with_prior.probabilities) == pytest.approx({"order": 0.8, "repair": 0.2})
+    assert with_prior.text == "order"
+    assert dict(trusting.probabilities) == pytest.approx({"order": 0.5, "repair": 0.5})
 
 
 def test_tfidf_of_one_label_is_no_classifier():

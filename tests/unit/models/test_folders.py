@@ -5,6 +5,7 @@ import pytest
 
 from tailorbird.errors import InputError, IntegrityError, NotFound, Unsupported
 from tailorbird.models.blank import Blank, Scripted
+from tailorbird.models.embedding_linear import EmbeddingLinear
 from tailorbird.models.floors import Majority, NearestExample, TfidfLinear
 from tailorbird.models.folders import load_model, read_back, remove_model, save_model, write_examples
 from tailorbird.models.local import open_local
@@ -46,6 +47,7 @@ MADE = {
     "blank": lambda base, data: Blank(),
     "majority": lambda base, data: Majority(data.train),
     "tfidf_linear": lambda base, data: TfidfLinear(data.train),
+    "embedding_linear": lambda base, data: EmbeddingLinear(data.train, WordHash()),
     "nearest": lambda base, data: NearestExample(data.train, WordHash()),
     "nearest_sentence": lambda base, data: NearestFloor().apply(base, tiny_questions(data.documents)),
     "base": lambda base, data: base,

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from tailorbird.errors import RequestError
 from tailorbird.models.label_scoring import NEGLIGIBLE, Search, build_trie
+from tailorbird.records import Prior
 
 STOP = 0
 paths = st.lists(st.integers(1, 4), min_size=1, max_size=5).map(tuple)
@@ -79,3 +80,32 @@ def test_what_is_left_out_holds_less_than_the_negligible_part(labels, data):
     found = sum(math.exp(log_p) for log_p in search.labels.values())
     assert left <= NEGLIGIBLE * found * (1 + 1e-9)
     assert not search.frontier or max(search.frontier.values()) < max(search.labels.values())
+
+
+@given(
+    st.lists(paths, min_size=2, max_size=30, unique=True),
+    st.floats(0.1, 3.0),
+    st.randoms(use_true_random=False),
+)
+def test_with_a_prior_the_likeliest_label_is_that_of_brute_force(labels, trust, random):
+    trie = build_trie(labels, STOP)
+    log_p: dict[int, float] = {}
+    for edges in trie.edges.values():
+        shares = [random.random() ** 4 + 1e-9 for _ in edges]
+        log_p |= {edge: math.log(share / sum(shares)) for edge, share in zip(edges, shares, strict=True)}
+    prior = Prior(tuple(4 * math.log(random.random() + 1e-9) for _ in labels), trust)
+    search = Search(trie, prior)
+    while nodes := search.next_nodes():
+        for node in nodes:
+            search.expand(node, [log_p[edge] for edge in trie.edges[node]])
+    true = [
+        trust * sum(log_p[edge] for edge in path) + weight
+        for path, weight in zip(trie.paths, prior.log_weights, strict=True)
+    ]
+    found = search.scores()
+    best = max(range(len(labels)), key=true.__getitem__)
+    assert found[best] == pytest.approx(true[best])
+    assert max(found) == pytest.approx(true[best])
+    left = sum(math.exp(score) for label, score in enumerate(true) if label not in search.labels)
+    kept = sum(math.exp(true[label]) for label in search.labels)
+    assert left <= NEGLIGIBLE * kept * (1 + 1e-9)

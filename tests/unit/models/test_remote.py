@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 import threading
@@ -8,9 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from tailorbird.errors import EndpointError, InputError, RequestError
+from tailorbird.errors import EndpointError, InputError, RequestError, Unsupported
 from tailorbird.models.remote import RemoteWeights
-from tailorbird.records import Message, Passage, Request, Sampling
+from tailorbird.records import Message, Passage, Prior, Request, Sampling
 from tailorbird.testing.models import check_model
 
 LABELS = ("card", "card arrival", "refund")
@@ -200,8 +201,6 @@ def test_an_endpoint_that_ignores_the_schema_is_read_all_the_same():
 
 
 def logprobs(**chances):
-    import math
-
     top = [{"token": token, "logprob": math.log(p)} for token, p in chances.items()]
     return said("x", logprobs={"content": [{"top_logprobs": top}]})
 
@@ -217,6 +216,19 @@ def test_log_probabilities_of_the_first_token_become_the_labels_probabilities():
         {"refund": 0.75 / 0.95, "order": 0.2 / 0.95, "card": 0}
     )
     assert endpoint.bodies[0]["max_tokens"] == 1
+
+
+def test_a_prior_is_multiplied_with_an_endpoints_probabilities_and_refused_where_there_are_none():
+    asked = Request(CLOSED.messages, choices=("refund", "order"), prior=Prior((0.0, math.log(9.0))))
+    with remote(lambda _: (200, logprobs(refund=0.6, order=0.2)), labels="logprobs") as (model, _):
+        answer = model.answer([asked])[0]
+    assert answer.text == "order"
+    assert dict(answer.probabilities) == pytest.approx({"refund": 0.25, "order": 0.75})
+    with (
+        remote(lambda _: (200, said("refund"))) as (model, _),
+        pytest.raises(Unsupported, match=r"the model gives no probabilities.*labels = \"logprobs\""),
+    ):
+        model.answer([asked])
 
 
 def test_a_first_token_that_tells_no_labels_apart_is_not_counted():

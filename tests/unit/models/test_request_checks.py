@@ -1,8 +1,10 @@
+import math
+
 import pytest
 
 from tailorbird.errors import RequestError
 from tailorbird.models.request_checks import check_request
-from tailorbird.records import Message, Request, Sampling
+from tailorbird.records import Message, Prior, Request, Sampling
 
 HELLO = (Message("user", "hi"),)
 
@@ -18,6 +20,16 @@ HELLO = (Message("user", "hi"),)
         (Request(HELLO, choices=()), "the closed set is empty"),
         (Request(HELLO, choices=("a", "")), "label 1 is empty"),
         (Request(HELLO, choices=("a", "b", "a")), "'a' is there 2 times. Give each label once"),
+        (Request(HELLO, prior=Prior((0.0,))), "its prior has 1 weights for 0 choices; expected one a choice"),
+        (
+            Request(HELLO, choices=("a", "b"), prior=Prior((0.0,))),
+            "1 weights for 2 choices.*give the choices that",
+        ),
+        (
+            Request(HELLO, choices=("a", "b"), prior=Prior((0.0, -math.inf))),
+            "weights from -inf to 0.0; expected fin",
+        ),
+        (Request(HELLO, choices=("a", "b"), prior=Prior((0.0, 0.0), trust=0.0)), "trust 0.0.*trust above 0"),
     ],
 )
 def test_a_request_that_makes_no_sense_is_refused(request_, message):

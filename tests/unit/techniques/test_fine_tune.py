@@ -37,7 +37,12 @@ def same(one, other):
 def test_it_learns_what_tells_the_labels_apart():
     losses = []
     technique = FineTune(
-        rank=16, epochs=20, learning_rate=1e-2, batch_size=8, on_step=lambda r: losses.append(r.loss)
+        rank=16,
+        epochs=20,
+        learning_rate=1e-2,
+        batch_size=8,
+        prompt_noise=0.0,
+        on_step=lambda r: losses.append(r.loss),
     )
     base = tiny_model()
     model = technique.apply(base, NO_DEV)
@@ -110,7 +115,7 @@ def test_a_killed_training_goes_on_to_the_same_layers(tmp_path, monkeypatch):
     # A checkpoint after every step instead of every 20 seconds.
     original = FineTune.settings
     monkeypatch.setattr(
-        FineTune, "settings", lambda self, n: replace(original(self, n), checkpoint_every_steps=1)
+        FineTune, "settings", lambda self, *n: replace(original(self, *n), checkpoint_every_steps=1)
     )
     technique = FineTune(rank=4, epochs=4, learning_rate=1e-2, batch_size=8, checkpoint=tmp_path)
     expected = layers(replace(technique, checkpoint=None).apply(tiny_model(), DATA))
@@ -192,7 +197,9 @@ def test_small_sets_are_passed_over_more_often():
 
 def test_the_score_while_training_is_that_of_the_trained_model_afterwards():
     data, scores = replace(DATA, dev=DATA.train), []
-    technique = FineTune(rank=16, epochs=20, learning_rate=1e-2, patience=100, on_step=scores.append)
+    technique = FineTune(
+        rank=16, epochs=20, learning_rate=1e-2, patience=100, prompt_noise=0.0, on_step=scores.append
+    )
     model = technique.apply(tiny_model(), data)
     best = max(report.score for report in scores if report.score is not None)
     assert best > 0.9

@@ -7,7 +7,7 @@ from tailorbird.errors import DataError
 from tailorbird.models.blank import Blank
 from tailorbird.models.floors import NearestExample, NearestSentence
 from tailorbird.records import NOT_IN_DOCUMENTS
-from tailorbird.techniques.floors import BlankFloor, MajorityFloor, NearestFloor, TfidfFloor
+from tailorbird.techniques.floors import BlankFloor, EmbeddingFloor, MajorityFloor, NearestFloor, TfidfFloor
 from tailorbird.testing.sources import WordHash
 from tailorbird.testing.tiny import tiny_data, tiny_documents, tiny_model, tiny_questions
 
@@ -29,13 +29,17 @@ def test_floors_that_learn_words_beat_the_majority_on_words_they_have_seen():
     majority = accuracy(MajorityFloor().apply(tiny_model(), DATA), DATA)
     assert majority == pytest.approx(1 / 3)
     assert accuracy(TfidfFloor().apply(tiny_model(), DATA), DATA) > 0.9
+    assert accuracy(EmbeddingFloor().apply(tiny_model(), DATA), DATA) > 0.9
     assert accuracy(NearestFloor().apply(tiny_model(), DATA), DATA) > 0.9
     assert accuracy(BlankFloor().apply(tiny_model(), DATA), DATA) == pytest.approx(1 / 3)
 
 
-def test_a_classifier_has_no_free_answers(tmp_path):
-    with pytest.raises(DataError, match=r"'tfidf_linear': the task is to answer freely.*Leave this arm out"):
-        TfidfFloor().apply(Blank(), tiny_questions(tiny_documents(tmp_path / "documents")))
+@pytest.mark.parametrize(
+    ("name", "floor"), [("tfidf_linear", TfidfFloor()), ("embedding_linear", EmbeddingFloor())]
+)
+def test_a_classifier_has_no_free_answers(name, floor, tmp_path):
+    with pytest.raises(DataError, match=rf"'{name}': the task is to answer freely.*Leave this arm out"):
+        floor.apply(Blank(), tiny_questions(tiny_documents(tmp_path / "documents")))
 
 
 def test_the_nearest_floor_reads_documents_where_answers_are_free_and_examples_elsewhere(tmp_path):
@@ -50,7 +54,7 @@ def test_the_nearest_floor_reads_documents_where_answers_are_free_and_examples_e
     assert model.answer([data.task.ask(data.train[1])])[0].text == "A new brake costs forty euros."
 
 
-@pytest.mark.parametrize("floor", [MajorityFloor(), TfidfFloor(), NearestFloor()])
+@pytest.mark.parametrize("floor", [MajorityFloor(), TfidfFloor(), EmbeddingFloor(), NearestFloor()])
 def test_without_training_examples_a_floor_cannot_be_fitted(floor):
     with pytest.raises(DataError, match=r"there are no training examples to fit. Give some with --examples"):
         floor.apply(Blank(), Data(DATA.task, ()))
@@ -60,3 +64,5 @@ def test_a_classifier_of_one_label_is_refused_when_it_is_made():
     one = replace(DATA, train=tuple(e for e in DATA.train if e.completion == "order"))
     with pytest.raises(DataError, match="a classifier needs two or more"):
         TfidfFloor().apply(Blank(), one)
+    with pytest.raises(DataError, match=r"have 1 label\(s\); it needs two or more. Add examples"):
+        EmbeddingFloor().apply(Blank(), one)

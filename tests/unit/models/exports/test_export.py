@@ -21,6 +21,8 @@ from tailorbird.records import Message
 from tailorbird.techniques.few_shot import FewShot
 from tailorbird.techniques.fine_tune import FineTune
 from tailorbird.techniques.from_scratch import FromScratch
+from tailorbird.techniques.linear_prior import LinearPrior
+from tailorbird.testing.sources import WordHash
 from tailorbird.testing.tiny import tiny_data, tiny_model, tiny_questions
 
 DATA, QUESTIONS = tiny_data(), tiny_questions()
@@ -112,6 +114,17 @@ def test_what_a_wrapper_adds_is_replayed_and_said_not_to_be_part_of_it(tuned, tm
     found = exported(model, tmp_path / "out", "gguf", "f16")
     assert any("The weights beneath few_shot are exported, not what" in note for note in found.notes)
     assert "MESSAGE assistant" in (tmp_path / "out" / "Modelfile").read_text()
+    assert found.replay.alike == len(DATA.dev)
+
+
+def test_a_prior_stays_behind_and_is_said_to(tuned, tmp_path, monkeypatch):
+    monkeypatch.setattr("tailorbird.sources.embedder._default_embedder", WordHash)
+    found = exported(LinearPrior(weight=4.0, trust=0.1).apply(tuned, DATA), tmp_path / "out", "safetensors")
+    assert any(
+        "linear_prior knows of the labels is not part of the weights: the export answers without it" in note
+        for note in found.notes
+    )
+    assert not any("put before each request" in note for note in found.notes)
     assert found.replay.alike == len(DATA.dev)
 
 

@@ -1,0 +1,151 @@
+"""A linear classifier's opinion, multiplied with the model's own: two that err differently, together.
+
+The classifier knows which examples a message is near to, the language model what its words and the label's
+say. Their product (Hinton 2002, "Training Products of Experts"), with how far to trust either fitted on
+held-out examples, is right more often than both; and its probabilities can be taken at their word.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from tailorbird.data.task import Data
+from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.models.embedding_linear import LabelClassifier, fit_classifier, load_classifier
+from tailorbird.models.model import Model, Wrapped
+from tailorbird.records import Completion, Example, Prior, Request
+from tailorbird.sources.embedder import default_embedder
+
+log = logging.getLogger(__name__)
+
+SMALLEST = 1e-9
+"""Probabilities below it are taken for it: models round to 0 what they did not look at."""
+LEAST_TRUST, MOST_TRUST = 0.02, 5.0
+"""Between which the exponents lie."""
+DOUBT = 1.0
+"""How far dev must speak for exponents other than 1: as a normal prior on their logarithms, of this width."""
+
+
+@dataclass(frozen=True)
+class ClassifierPrior:
+    """Puts the classifier's opinion, to the power of `weight`, into requests whose choices it knows all of.
+
+    A prior that a request has already is kept and multiplied with.
+    """
+
+    kind: ClassVar[str] = "linear_prior"
+
+    classifier: LabelClassifier
+    weight: float
+    trust: float
+
+    def __call__(self, request: Request) -> Request:
+        places = {label: n for n, label in enumerate(self.classifier.labels)}
+        if request.choices is None or not all(choice in places for choice in request.choices):
+            return request
+        log_p_L = self.classifier.log_p(request.question)
+        weights = [self.weight * float(log_p_L[places[choice]]) for choice in request.choices]
+        if request.prior is not None:
+            weights = [one + other for one, other in zip(weights, request.prior.log_weights, strict=True)]
+        return replace(request, prior=Prior(tuple(weights), self.trust))
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Writes the classifier's weights."""
+        self.classifier.save(folder / "classifier.safetensors")
+        return {"labels": list(self.classifier.labels), "weight": self.weight, "trust": self.trust}
+
+
+def load_prior(folder: Path, settings: dict[str, Any]) -> ClassifierPrior:
+    """The prior that was saved in a folder."""
+    classifier = load_classifier(folder / "classifier.safetensors", settings["labels"], default_embedder())
+    return ClassifierPrior(classifier, settings["weight"], settings["trust"])
+
+
+@dataclass(frozen=True)
+class LinearPrior:
+    """Wraps a classifying model so that a linear classifier over sentence embeddings has its say too.
+
+    Apply it last, as in fine_tune+linear_prior: how far to trust either is fitted to the model it wraps.
+
+    Args:
+        weight: exponent of the classifier's probabilities, above 0; None fits it on dev, with `trust`.
+        trust: exponent of the model's own probabilities, above 0; likewise.
+        max_dev: dev examples that are asked to fit them, at most.
+
+    Raises:
+        RecipeError: an exponent of 0 or less, or one without the other.
+        DataError: the task is to answer freely; or there are no training examples, or none of a second label.
+        Unsupported: the model tells no probabilities.
+    """
+
+    weight: float | None = None
+    trust: float | None = None
+    max_dev: int = 256
+
+    def __post_init__(self) -> None:
+        given = [exponent for exponent in (self.weight, self.trust) if exponent is not None]
+        if len(given) == 1 or not all(exponent > 0 for exponent in given):
+            raise RecipeError(
+                f"linear_prior: weight is {self.weight} and trust is {self.trust}; expected two numbers above 0, or "
+                "neither, to fit them on dev."
+            )
+
+    def apply(self, model: Model, data: Data) -> Model:
+        if data.task.kind != "classify":
+            raise DataError(
+                "linear_prior: the task is to answer freely, and a classifier only knows labels. Leave it out, or "
+                "give examples whose completions are few labels."
+            )
+        if not data.train:
+            raise DataError("linear_prior: there are no training examples to fit. Give some with --examples.")
+        classifier = fit_classifier(data.train, default_embedder())
+        if self.weight is not None and self.trust is not None:
+            return Wrapped(model, ClassifierPrior(classifier, self.weight, self.trust))
+        dev = data.dev[: self.max_dev]
+        weight, trust = fit_exponents(classifier, dev, model.answer([data.task.ask(e) for e in dev]))
+        log.info("linear_prior: classifier to the power of %.2f, model %.2f.", weight, trust)
+        return Wrapped(model, ClassifierPrior(classifier, weight, trust))
+
+
+def fit_exponents(
+    classifier: LabelClassifier, examples: Sequence[Example], answers: Sequence[Completion]
+) -> tuple[float, float]:
+    """The classifier's and the model's exponent under which the right labels are likeliest; 1 and 1 of nothing.
+
+    Raises:
+        Unsupported: answers without probabilities.
+    """
+    from scipy.optimize import minimize
+
+    asked = [(e, a.probabilities) for e, a in zip(examples, answers, strict=True)]
+    if any(chances is None for _, chances in asked):
+        raise Unsupported(
+            "linear_prior: the model gives no probabilities that the classifier's could be multiplied with. Use "
+            'local weights, or an endpoint that sends logprobs, with labels = "logprobs".'
+        )
+    places = {label: n for n, label in enumerate(classifier.labels)}
+    known = [(e, chances) for e, chances in asked if chances and e.completion in places]
+    if not known:
+        return 1.0, 1.0
+    own_NL = np.log([[max(c.get(label, 0.0), SMALLEST) for label in classifier.labels] for _, c in known])
+    other_NL = np.array([classifier.log_p(e.prompt) for e, _ in known])
+    right_N = np.array([places[e.completion] for e, _ in known])
+
+    def cost(logarithms: npt.NDArray[np.float64]) -> float:
+        weight, trust = np.exp(logarithms)
+        scores_NL = trust * own_NL + weight * other_NL
+        scores_NL = scores_NL - scores_NL.max(axis=1, keepdims=True)
+        lost_N = np.log(np.exp(scores_NL).sum(axis=1)) - scores_NL[np.arange(len(right_N)), right_N]
+        return float(lost_N.sum() + (logarithms**2).sum() / (2 * DOUBT**2))
+
+    bounds = [(np.log(LEAST_TRUST), np.log(MOST_TRUST))] * 2
+    best = minimize(cost, np.zeros(2), bounds=bounds, method="L-BFGS-B")
+    weight, trust = np.exp(best.x).tolist()
+    return weight, trust
