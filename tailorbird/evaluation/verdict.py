@@ -183,7 +183,8 @@ class _Case:
         verb = "is" if len(equal) == 1 else "are"
         return (
             f"Use {arm.name}: {self._result(arm)}. {_listed(equal)} {verb} as good, within "
-            f"{self.margin * 100:g} points, and {arm.name} is the cheapest to run."
+            f"{self.margin * 100:g} points, and {arm.name} "
+            f"{'costs next to nothing' if self._among_floors(arm) else 'is the cheapest'} to run."
         )
 
     def undecided_sentence(self, arm: Contender, more: int) -> str:
@@ -224,7 +225,13 @@ class _Case:
         return f"No language model was clearly better than {arm.name}, a simple baseline."
 
     def _cheapest_of(self, arm: Contender) -> str:
+        if self._among_floors(arm):
+            return "a simple baseline that costs next to nothing to run"
         return "the cheapest of those still in question" if arm.compute is not None else "the leanest so far"
+
+    def _among_floors(self, arm: Contender) -> bool:
+        """Whether it is one of several floors in question, whose small costs are not told apart."""
+        return arm.floor and any(c.floor and c is not arm for c in (self.candidate, *self.rivals))
 
     def _result(self, arm: Contender) -> str:
         interval = score_interval(arm.test, groups=self.groups, seed=self.seed)

@@ -87,7 +87,7 @@ class LinearPrior:
 
     weight: float | None = None
     trust: float | None = None
-    max_dev: int = 256
+    max_dev: int = 128
 
     def __post_init__(self) -> None:
         given = [exponent for exponent in (self.weight, self.trust) if exponent is not None]

@@ -36,6 +36,18 @@ def test_arms_shown_to_be_as_good_tie_and_the_cheapest_is_used():
     assert "dear is as good, within 3 points, and cheap is the cheapest to run." in verdict.sentence
 
 
+def test_of_several_floors_none_is_called_the_cheapest_since_their_costs_are_not_told_apart():
+    two = [arm("a", 0.80, n=60, compute=0.0, floor=True), arm("b", 0.74, n=60, compute=0.0, floor=True)]
+    assert decide(two).sentence.endswith(
+        "Until then use a, a simple baseline that costs next to nothing to run."
+    )
+    dear = Contender("dear", [1.0, 1.0], [1.0] * 2400 + [0.0] * 600, 0.0, floor=True)
+    cheap = Contender("cheap", [1.0, 1.0], [0.0] * 15 + [1.0] * 2400 + [0.0] * 585, 0.0, floor=True)
+    tie = decide([dear, cheap, arm("base", 0.1, n=3000)])
+    assert tie.kind == "tie"
+    assert f"and {tie.arm} costs next to nothing to run." in tie.sentence
+
+
 def test_few_examples_never_make_a_tie_even_if_all_answers_agree():
     verdict = decide([arm("a", 1.0, n=30), arm("b", 1.0, n=30)])
     assert verdict.kind == "undecided"
