@@ -51,7 +51,7 @@ def noisy(text: str, noise: float, dice: random.Random) -> str:
     What stands between words stays with the word before. At least one word is left.
 
     >>> noisy("my card has not arrived", 0.4, random.Random(1))
-    'card has arrived'
+    'card arrived has'
     """
     words = _WORD.findall(text)
     left = [word for word in words if dice.random() >= noise] or words
