@@ -274,9 +274,8 @@ def main():
             f"{f' --test {given.test}' if given.test else ''}{f' --rows {given.rows}' if given.rows else ''}"
             f"{f' --arms {given.arms}' if given.arms != ','.join(ARMS) else ''}"
         )
-        records = (
-            json.loads(path.read_text("utf-8")) if path.is_file() else {}
-        )  # another call may have written
+        # Read only now: another call may have written meanwhile.
+        records = json.loads(path.read_text("utf-8")) if path.is_file() else {}
         records[name] = {
             "arms": arms,
             "command": f"{COMMAND} --only {name}{flags}",

@@ -220,7 +220,7 @@ class FineTune:
         if self.objective == "dpo":
             return Lessons(to_preferences(weights, model, data, examples))
         plain = to_sequences(weights, model, data, examples)
-        epochs, noise = self.epochs or epochs_for(len(plain)), self.prompt_noise
+        epochs, noise = self.settings(len(plain)).epochs, self.prompt_noise
         if noise is None:
             noise = DEFAULT_NOISE if data.task.kind == "classify" and epochs >= FEWEST_PASSES else 0.0
         views = num_views(epochs) if noise else 1

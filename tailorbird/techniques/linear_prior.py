@@ -37,7 +37,7 @@ DOUBT = 1.0
 class ClassifierPrior:
     """Puts the classifier's opinion, to the power of `weight`, into requests whose choices it knows all of.
 
-    A prior that a request has already is kept and multiplied with.
+    A prior that a request has already comes from a wrapper around this one: it weighs what this one makes of it.
     """
 
     kind: ClassVar[str] = "linear_prior"
@@ -52,9 +52,11 @@ class ClassifierPrior:
             return request
         log_p_L = self.classifier.log_p(request.question)
         weights = [self.weight * float(log_p_L[places[choice]]) for choice in request.choices]
-        if request.prior is not None:
-            weights = [one + other for one, other in zip(weights, request.prior.log_weights, strict=True)]
-        return replace(request, prior=Prior(tuple(weights), self.trust))
+        outer = request.prior
+        if outer is None:
+            return replace(request, prior=Prior(tuple(weights), self.trust))
+        both = [outer.trust * own + given for own, given in zip(weights, outer.log_weights, strict=True)]
+        return replace(request, prior=Prior(tuple(both), outer.trust * self.trust))
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes the classifier's weights."""

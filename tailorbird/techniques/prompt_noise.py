@@ -7,6 +7,7 @@ arXiv 1901.11196).
 
 from __future__ import annotations
 
+import math
 import random
 import re
 from collections.abc import Sequence
@@ -72,7 +73,7 @@ def num_views(epochs: float) -> int:
     >>> num_views(0.5), num_views(3.2), num_views(100)
     (1, 4, 16)
     """
-    return min(MOST_VIEWS, max(1, -int(-epochs // 1)))
+    return math.ceil(min(MOST_VIEWS, max(1.0, epochs)))
 
 
 def with_views(  # noqa: PLR0917 - what sequences are made of, and how

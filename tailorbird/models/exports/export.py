@@ -163,7 +163,8 @@ def _wrapper_notes(model: Model, request: Request) -> list[str]:
         asked = rewrite(request)
         if asked.prior != request.prior:
             knowing.insert(0, rewrite.kind)
-        if replace(asked, prior=request.prior) != request:
+        # One that leaves this request as it is may change another.
+        if asked.prior == request.prior or replace(asked, prior=request.prior) != request:
             asking.insert(0, rewrite.kind)
         request = asked
     notes: list[str] = []

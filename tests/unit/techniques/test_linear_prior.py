@@ -101,12 +101,15 @@ def test_requests_with_choices_it_does_not_know_and_free_ones_pass_unchanged():
     assert some.prior.log_weights[0] > some.prior.log_weights[1]
 
 
-def test_a_prior_that_is_there_already_is_multiplied_with():
-    rewrite = rewrites_of(LinearPrior(weight=1.0, trust=0.5).apply(Blank(), DATA))[0]
+def test_a_prior_that_is_there_already_weighs_what_comes_of_this_one():
+    inner = LinearPrior(weight=0.8, trust=0.5).apply(tiny_model(), DATA)
     plain = Request((Message("user", "my bike"),), choices=LABELS)
-    before = replace(plain, prior=Prior((1.0, 2.0, 3.0)))
-    found = rewrite(before).prior.log_weights
-    assert found == pytest.approx([w + n for n, w in enumerate(rewrite(plain).prior.log_weights, 1)])
+    alone = inner.answer([plain])[0].probabilities
+    given = dict(zip(LABELS, (1.0, 2.0, 3.0), strict=True))
+    both = inner.answer([replace(plain, prior=Prior(tuple(given.values()), trust=0.3))])[0].probabilities
+    product = {label: alone[label] ** 0.3 * math.exp(given[label]) for label in LABELS}
+    total = sum(product.values())
+    assert dict(both) == pytest.approx({label: p / total for label, p in product.items()}, abs=1e-5)
 
 
 @pytest.mark.parametrize(("weight", "trust"), [(1.0, None), (None, 1.0), (0.0, 1.0), (1.0, -1.0)])

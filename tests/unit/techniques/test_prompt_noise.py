@@ -116,7 +116,7 @@ def test_a_pass_goes_over_one_view_of_each_example_and_the_next_over_the_next(mo
         assert sorted(part, key=lambda s: s.prompt) == sorted(expected, key=lambda s: s.prompt)
 
 
-def test_a_killed_training_with_noise_goes_on_to_the_same_weights(tmp_path):
+def test_a_killed_training_with_noise_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     class StoppedError(Exception):
         pass
 
@@ -124,15 +124,28 @@ def test_a_killed_training_with_noise_goes_on_to_the_same_weights(tmp_path):
         if report.step == 7:
             raise StoppedError
 
+    # A checkpoint after every step instead of every 20 seconds.
+    original, steps = FineTune.settings, []
+    monkeypatch.setattr(
+        FineTune, "settings", lambda self, *n: replace(original(self, *n), checkpoint_every_steps=1)
+    )
     technique = FineTune(rank=2, epochs=4, learning_rate=1e-2, batch_size=6, max_dev=4, patience=100)
     undisturbed = technique.apply(tiny_model(), DATA)
     kept = replace(technique, checkpoint=tmp_path / "kept")
     with pytest.raises(StoppedError):
         replace(kept, on_step=stop).apply(tiny_model(), DATA)
-    again = kept.apply(tiny_model(), DATA)
+    again = replace(kept, on_step=lambda report: steps.append(report.step)).apply(tiny_model(), DATA)
+    assert steps[0] in (7, 8)
+    assert len(steps) > 8, "it goes on into views that the killed run had not come to"
     asked = [DATA.task.ask(e) for e in DATA.test[:4]]
     for found, expected in zip(again.answer(asked), undisturbed.answer(asked), strict=True):
         assert dict(found.probabilities) == dict(expected.probabilities)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, float("inf"), float("nan")])
+def test_impossible_passes_are_refused_as_without_noise(epochs):
+    with pytest.raises(RecipeError, match="epochs must be above 0 and finite"):
+        FineTune(epochs=epochs, prompt_noise=0.1).apply(tiny_model(), DATA)
 
 
 @pytest.mark.parametrize("noise", [-0.1, 1.0, float("nan")])

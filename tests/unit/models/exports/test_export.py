@@ -2,7 +2,8 @@
 
 import json
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from tailorbird.models.exports.export import export_model
 from tailorbird.models.exports.replay import TOLERANCES, Answered, prompts_of, replay, tolerance_for
 from tailorbird.models.floors import Majority
 from tailorbird.models.local import open_local
+from tailorbird.models.model import Wrapped
 from tailorbird.models.remote import RemoteWeights
 from tailorbird.records import Message
 from tailorbird.techniques.few_shot import FewShot
@@ -126,6 +128,20 @@ def test_a_prior_stays_behind_and_is_said_to(tuned, tmp_path, monkeypatch):
     )
     assert not any("put before each request" in note for note in found.notes)
     assert found.replay.alike == len(DATA.dev)
+
+
+def test_a_wrapper_that_leaves_the_first_example_as_it_is_is_named_all_the_same(tuned, tmp_path):
+    @dataclass(frozen=True)
+    class Masking:
+        kind: ClassVar[str] = "masking"
+
+        def __call__(self, request):
+            return request
+
+    found = exported(Wrapped(tuned, Masking()), tmp_path / "out", "safetensors")
+    assert any(
+        "The weights beneath masking are exported, not what is put before" in note for note in found.notes
+    )
 
 
 def test_an_adapter_with_the_wrong_sign_is_blocked_and_nothing_is_left(tuned, tmp_path, monkeypatch):
