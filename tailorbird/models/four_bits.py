@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tailorbird.errors import Unsupported
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 # It warns, at its import, of a kernel for one processor that we keep it from using: see `keep_as_packed`.
@@ -65,9 +66,18 @@ def keep_as_packed(model: Any) -> None:
                 module.support_avx512bf16_for_cpu = False
 
 
+def weights_of(layer: Any, dtype: torch.dtype) -> Tensor:
+    """The weights of a linear layer in this type, [outputs, inputs]; in four bits, the numbers they stand for."""
+    state = getattr(layer.weight, "quant_state", None)
+    if state is None:
+        return layer.weight.detach().to(dtype)
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(layer.weight.data, state).to(dtype)
+
+
 def whole_tensors(model: Any) -> dict[str, Tensor]:
     """Every weight of a model in four bits as the number that it stands for, by its plain name; no adapters."""
-    from bitsandbytes.functional import dequantize_4bit
     from bitsandbytes.nn.modules import Linear4bit
 
     found: dict[str, Tensor] = {}
@@ -75,7 +85,7 @@ def whole_tensors(model: Any) -> dict[str, Tensor]:
     for name, module in model.named_modules():
         if isinstance(module, Linear4bit):
             weight: Any = module.weight
-            packed[f"{name}.weight"] = dequantize_4bit(weight.data, weight.quant_state)
+            packed[f"{name}.weight"] = weights_of(module, weight.quant_state.dtype)
     for name, tensor in model.state_dict().items():
         parent = name.rpartition(".weight.")[0]
         if ".lora_" not in name and f"{parent}.weight" not in packed:  # what describes a packed weight goes

@@ -18,6 +18,7 @@ from written_kernel import Written
 
 from tailorbird.models import training_network as module
 from tailorbird.models.causal import TransformersNetwork
+from tailorbird.models.gguf_file import converted, starter_file
 from tailorbird.models.training_network import STREAM, TrainingNetwork
 from tailorbird.network import pack_attention as attention
 from tailorbird.network import replays
@@ -150,6 +151,59 @@ def test_bfloat16_gives_nearly_the_same_gradients_in_float32(name):
         _, found = gradients(network, model)
     assert found.dtype == torch.float32
     assert relative(found, expected) < 0.05
+
+
+def rough():
+    """A model through whose layers rounding grows, as it does through a small pre-trained one's."""
+    torch.manual_seed(0)
+    return LlamaForCausalLM(LlamaConfig(**{**SIZES, "num_hidden_layers": 24}, initializer_range=0.5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "path"),
+    [
+        (None, "packed, fused, bfloat16"),
+        ({}, "packed, fused, bfloat16"),
+        ({"use_dora": True}, "packed, unfused, bfloat16"),
+    ],
+)
+def test_what_rounding_does_to_a_whole_model_in_half_precision_keeps_nothing_from_running(settings, path):
+    model = rough()
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        exact = TransformersNetwork(model).hidden(ids)[0]
+        half = TransformersNetwork(model.to(torch.bfloat16)).hidden(ids)[0]
+    assert relative(half.float(), exact) > module.ROUNDING[torch.bfloat16]  # else this shows nothing
+    if settings is not None:
+        with_lora(model, **settings)
+    with TrainingNetwork(model, None if settings is None else "a", torch.bfloat16).running() as network:
+        assert network.path == path
+
+
+def test_the_starter_in_half_precision_runs_packed():
+    folder = converted(starter_file())
+    model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    with TrainingNetwork(model, None, torch.bfloat16).running() as network:
+        assert network.path == "packed, fused, bfloat16"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_over_packs_that_shows_too_much_does_not_run(dtype, monkeypatch):
+    def to_all(query_HND, key_KND, value_KND, packed, scale):
+        return attention.branched_attention(
+            query_HND, key_KND, value_KND, pack([tuple(packed.ids)], 0), scale
+        )
+
+    monkeypatch.setattr(module, "pack_attention", to_all)
+    with TrainingNetwork(rough().to(dtype), None, dtype).running() as network:
+        assert network.path.startswith("shared prefix, fused")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_replacement_that_gives_something_else_does_not_run(dtype, monkeypatch):
+    monkeypatch.setattr(module, "swiglu", lambda gate, up: gate.relu() * up)
+    with TrainingNetwork(rough().to(dtype), None, dtype).running() as network:
+        assert network.path == f"packed, unfused, {str(dtype).removeprefix('torch.')}"
 
 
 @pytest.mark.parametrize("settings", [{"use_dora": True}, {"lora_dropout": 0.1}, {"lora_bias": True}])
