@@ -2,8 +2,8 @@
 
 import os
 import socket
-import subprocess
-import sys
+
+from forked import ONE_THREAD, start
 
 
 def run_group(program, num_processes=2):
@@ -12,11 +12,11 @@ def run_group(program, num_processes=2):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     ranks = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env={
+        start(
+            program,
+            environment={
                 **os.environ,
-                "OMP_NUM_THREADS": "1",
+                **ONE_THREAD,
                 "RANK": str(rank),
                 "WORLD_SIZE": str(num_processes),
                 "MASTER_ADDR": "127.0.0.1",
@@ -25,8 +25,4 @@ def run_group(program, num_processes=2):
         )
         for rank in range(num_processes)
     ]
-    try:
-        return [process.wait(timeout=100) for process in ranks]
-    finally:
-        for process in ranks:
-            process.kill()
+    return [process.wait() for process in ranks]

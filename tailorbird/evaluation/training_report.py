@@ -177,9 +177,16 @@ def _cost(training: Mapping[str, Any], *, named: bool) -> str:
     note = (
         f"<p><small>Estimated before the first step, for the {measured['steps']:,} steps and "
         f"{measured['evaluations']:,} evaluations on dev that were done; all {estimate['steps']:,} planned steps "
-        f"would have taken {escape(seconds(estimate['seconds']))}. Memory is that of the whole process.</small></p>"
+        f"would have taken {escape(seconds(estimate['seconds']))}. Memory is that of the whole process."
+        f"{_path(training)}</small></p>"
     )
     return section(title, table(["", "estimated", "measured", "difference"], rows), note)
+
+
+def _path(training: Mapping[str, Any]) -> str:
+    """Which of the ways of computing ran; a slower one is one reason for surprising times."""
+    path = training.get("path")
+    return f" The steps ran {escape(path)}." if path else ""
 
 
 def _compared(name: str, expected: float, measured: float, text: Callable[[float], str]) -> str:

@@ -278,6 +278,7 @@ def _record(
     probed = bool(estimate.step_s)
     record: dict[str, Any] = {
         "stage": estimate.stage,
+        "path": getattr(run.network, "path", None),
         **{key: value for key, value in facts_of(run, "").items() if key != "run"},
         "estimate": estimate.to_json() if probed else None,
         "measured": {

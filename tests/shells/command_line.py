@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from forked import run
+
 TICKETS = Path(__file__).resolve().parents[2] / "sample" / "tickets.jsonl"
 LABELS = ("orders", "workshop", "vouchers", "rental")
 ARMS = "majority,tfidf_linear,nearest,blank"
@@ -26,9 +28,8 @@ def start(arguments, folder, **options):
 
 def tailor(*arguments, folder):
     """Runs the command to its end: (exit code, stdout, stderr)."""
-    process = start(arguments, folder)
-    out, err = process.communicate(timeout=180)
-    return process.returncode, out, err
+    program = "from tailorbird.cli.main import main; main()"
+    return run(program, *arguments, folder=folder, environment=environment())
 
 
 def write_tickets(path, per_label=25):

@@ -4,11 +4,10 @@ import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 
 import pytest
 from command_line import environment, start, tailor, write_tickets
+from forked import run
 
 RECIPE = """
 base = "tiny"
@@ -186,21 +185,12 @@ def test_training_that_cannot_fit_is_refused_with_what_would(folder):
         "import tailorbird.network.estimate as e; e.available_bytes = lambda device: 9_000_000\n"
         "from tailorbird.cli.main import main; main()"
     )
-
     arguments = ["customize", "--recipe", "huge.toml", "--examples", "tickets.jsonl", "--name", "huge"]
-    ran = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=folder,
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert ran.returncode == 2
-    assert "Error: fine_tune: training needs about" in ran.stderr
-    assert "What would fit:" in ran.stderr
-    assert "rank = " in ran.stderr
+    code, _, err = run(program, *arguments, folder=folder, environment=environment())
+    assert code == 2
+    assert "Error: fine_tune: training needs about" in err
+    assert "What would fit:" in err
+    assert "rank = " in err
 
 
 def test_preferences_are_learnt_by_a_recipe_and_the_estimate_counts_the_question_before(folder):

@@ -60,6 +60,14 @@ def rendered(general=GENERAL, *trainings):
     return render_training_report(found, [STEPS] * len(found["trainings"]))
 
 
+def test_which_way_of_computing_ran_is_said():
+    assert "The steps ran packed, fused, &lt;b&gt;." in rendered(
+        GENERAL, {**TRAINING, "path": "packed, fused, <b>"}
+    )
+    for unknown in ({}, {"path": None}):
+        assert "The steps ran" not in rendered(GENERAL, {**TRAINING, **unknown})
+
+
 def test_a_search_for_the_learning_rate_is_shown_with_every_trial():
     trials = [
         {"learning_rate": 1e-3, "steps": 30, "score": 0.75},

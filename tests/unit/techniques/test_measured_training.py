@@ -42,6 +42,7 @@ def test_what_training_takes_is_told_before_and_measured_after(tmp_path, told, t
     assert (measured["tokens"], measured["shared_tokens"]) == (estimate.tokens, estimate.shared_tokens)
     assert measured["seconds"] == steps[-1].seconds
     assert measured["peak_bytes"] > 50e6
+    assert record["path"] == "packed, fused, float32"
     assert record["expected_s"] == estimate.seconds > 0
     assert record["settings"]["batch_size"] == 8
     assert len(read_metrics(tmp_path / "metrics.jsonl")[1]) == 6
