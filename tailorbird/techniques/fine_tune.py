@@ -41,7 +41,7 @@ from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
 from tailorbird.network.sharding import require_others
 from tailorbird.techniques.prompt_noise import DEFAULT_NOISE, FEWEST_PASSES, Lessons, num_views, with_views
-from tailorbird.techniques.rate_race import RACE, RATES, Trials, race, rounds
+from tailorbird.techniques.rate_race import RACE, RATE, RATES, WIDTH, Trials, at_width, race, rounds
 from tailorbird.techniques.through_wrappers import (
     OnEstimate,
     OnStep,
@@ -89,9 +89,9 @@ class FineTune:
             without a CUDA device.
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
-        learning_rate: peak rate of AdamW; above 1e-3 short runs on small models often fail to learn. None is
-            1e-3, for "full" a tenth of it, for "dpo" a tenth again. Several rates, or "auto" for 3e-4, 1e-3 and
-            3e-3 (or those tenths), race on dev first.
+        learning_rate: peak rate of AdamW. None is 1e-3, for "full" a tenth of it, for "dpo" a tenth again. Several
+            rates, or "auto" for 3e-4, 1e-3 and 3e-3 (or those tenths), race on dev first. What is not given is
+            lower for models of more than 576 dimensions, in proportion (`at_width`).
         prompt_noise: the part of a prompt's words, from 0 up to 1, that is left out in every pass but the first,
             other ones each time; None is 0.15 where labels are learnt in 3 passes or more, and else 0.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`), for "dpo" 3 of
@@ -169,14 +169,14 @@ class FineTune:
                 'rates; or "auto".'
             )
 
-    def _rates(self) -> tuple[float, ...]:
-        """The rates to choose from; empty where what was given is none."""
+    def _rates(self, width: int = WIDTH) -> tuple[float, ...]:
+        """The rates to choose from, for a model so wide; empty where what was given is none."""
         share = (0.1 if self.method == "full" else 1.0) * (DPO_SHARE if self.objective == "dpo" else 1.0)
         match self.learning_rate:
             case None:
-                return (1e-3 * share,)
+                return at_width([RATE * share], width)
             case "auto":
-                return tuple(rate * share for rate in RATES)
+                return at_width([rate * share for rate in RATES], width)
             case str():
                 return ()
             case tuple() as several:
@@ -278,7 +278,8 @@ class FineTune:
             if half:
                 hooks.enter_context(second_half_kept(parameters))
             identity = f"{start} {network.path_when_whole}"
-            settings, rates = self.settings(len(lessons.plain), lessons.views), self._rates()
+            settings = self.settings(len(lessons.plain), lessons.views, network.width)
+            rates = self._rates(network.width)
             num_learnt = sum(s.num_labels > 0 for s in lessons.plain)
             total_steps = settings.max_steps or math.ceil(
                 settings.epochs * -(-num_learnt // settings.batch_size)
@@ -365,12 +366,12 @@ class FineTune:
             read = [s.prompt + s.completion for unit in sequences for s in unit.sequences]
             start_at_inputs(engine, adapter, read, self.seed)
 
-    def settings(self, num_examples: int, views: int = 1) -> TrainSettings:
-        """The loop's settings for so many examples, each seen in so many ways."""
+    def settings(self, num_examples: int, views: int = 1, width: int = WIDTH) -> TrainSettings:
+        """The loop's settings for so many examples, each seen in so many ways, and a model so wide."""
         from tailorbird.network.settings import TrainSettings
 
         return TrainSettings(
-            learning_rate=self._rates()[0],
+            learning_rate=self._rates(width)[0],
             epochs=self._default_epochs(num_examples) if self.epochs is None else self.epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,

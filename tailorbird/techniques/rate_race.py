@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,8 +28,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RATE = 1e-3
+"""The default; for full fine-tuning a tenth."""
 RATES = (3e-4, 1e-3, 3e-3)
 """What "auto" tries; for full fine-tuning a tenth of each."""
+WIDTH = 576
+"""Of the model for which default rates and those of "auto" were found; wider ones take lower rates."""
 FIRST_SHARE = 1 / 8
 """The part of the full training's steps that each rate trains in the first round."""
 FEWEST_STEPS = 30
@@ -47,6 +51,17 @@ class Trial:
     learning_rate: float
     steps: int
     score: float | None
+
+
+def at_width(rates: Iterable[float], width: int) -> tuple[float, ...]:
+    """Rates found at `WIDTH` for a model of this width: Adam's best one falls as one over the width.
+
+    So Yang et al. 2022 (arXiv 2203.03466, table 3) for hidden layers. A width of 4,096 takes a seventh.
+
+    >>> at_width((1e-3, 2e-3), 1152)
+    (0.0005, 0.001)
+    """
+    return tuple(rate * min(1.0, WIDTH / width) for rate in rates)
 
 
 def rounds(num_rates: int, total_steps: int) -> list[tuple[int, int]]:

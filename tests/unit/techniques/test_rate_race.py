@@ -8,6 +8,7 @@ import pytest
 from tailorbird.errors import DataError, RecipeError, TrainingDiverged
 from tailorbird.network.run import Run
 from tailorbird.recipe_file import Step
+from tailorbird.techniques import rate_race
 from tailorbird.techniques.fine_tune import FineTune
 from tailorbird.techniques.rate_race import race
 from tailorbird.testing.tiny import tiny_data, tiny_model
@@ -118,3 +119,23 @@ def test_a_file_may_give_several_rates_or_auto():
     assert Step("fine_tune", {"method": "full", "learning_rate": "auto"}).build()._rates() == pytest.approx(
         (3e-5, 1e-4, 3e-4)
     )
+
+
+def test_rates_that_are_not_given_are_lower_for_wider_models():
+    assert FineTune().settings(100, width=576).learning_rate == rate_race.RATE
+    assert FineTune().settings(100, width=4 * 576).learning_rate == pytest.approx(rate_race.RATE / 4)
+    assert FineTune().settings(100, width=32).learning_rate == rate_race.RATE
+    assert FineTune(learning_rate="auto")._rates(1152) == pytest.approx(
+        [rate / 2 for rate in rate_race.RATES]
+    )
+    for given in (5e-3, (1e-3, 5e-3)):
+        assert FineTune(learning_rate=given).settings(100, width=4096).learning_rate in {1e-3, 5e-3}
+
+
+def test_a_models_own_width_decides(monkeypatch):
+    monkeypatch.setattr(rate_race, "WIDTH", 8)
+    model, rates = tiny_model(), []
+    FineTune(rank=4, epochs=2, on_step=lambda r: rates.append(r.learning_rate)).apply(
+        model, replace(DATA, dev=())
+    )
+    assert max(rates) == pytest.approx(rate_race.RATE * 8 / model.engine.network.width)
