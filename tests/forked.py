@@ -1,7 +1,7 @@
 """Python processes for tests, forked from one that has loaded the libraries: loading takes longer than most tests.
 
 Each child runs as the main program of a process of its own, with its own folder, environment and streams, and ends
-as an interpreter does. Where forking is unsafe or unknown, a new interpreter runs instead.
+as an interpreter does. Where forking is unsafe or unknown, as beside CUDA, a new interpreter runs instead.
 """
 
 import atexit
@@ -87,7 +87,7 @@ def server():
 def start(program, *arguments, folder=".", environment=None, out=None, err=None):
     """Starts a program, given as text; what it prints goes to these files, or where this process's errors go."""
     environment = {**os.environ, **ONE_THREAD} if environment is None else environment
-    if sys.platform != "linux":
+    if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
         places = {"stdout": out, "stderr": err}
         streams = {name: place and Path(place).open("a") for name, place in places.items()}  # noqa: SIM115
         command = [sys.executable, "-c", program, *arguments]
