@@ -15,7 +15,8 @@ from tempfile import NamedTemporaryFile
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SERVER = """
-import json, os, signal, sys
+import json, os, sys
+import tailorbird.models.four_bits  # before bitsandbytes, which has something to say at its import
 import peft, sklearn.linear_model, torch, torch._dynamo, torch.distributed, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
 from tailorbird.cli import main
