@@ -239,8 +239,9 @@ class Run:
             self.best = {name: part.detach().clone() for name, part in self.parts.own.items()}
         else:
             progress.evaluations_since_best += 1
-            patience = self.settings.patience
-            progress.stopped_early = patience is not None and progress.evaluations_since_best >= patience
+            patience, ended = self.settings.patience, progress.step == self.total_steps
+            out_of_patience = patience is not None and progress.evaluations_since_best >= patience
+            progress.stopped_early = out_of_patience and not ended
         return score
 
     @torch.no_grad()

@@ -162,6 +162,14 @@ def test_training_stops_when_the_score_no_longer_improves():
     assert (result.stopped_early, result.steps, result.best_step) == (True, 20, 10)
 
 
+def test_patience_that_is_out_when_all_steps_are_done_stops_nothing_early():
+    scores = iter([0.9, 0.5])
+    settings = replace(SETTINGS, epochs=2, patience=1)
+    _, result = run(settings=settings, dev_score=lambda: next(scores))
+    assert next(scores, None) is None
+    assert (result.stopped_early, result.steps, result.best_step) == (False, 10, 5)
+
+
 def test_untrained_parameters_can_be_the_best():
     decoder = Decoder(SHAPE, seed=1)
     scores = iter([0.9, 0.1, 0.1])
