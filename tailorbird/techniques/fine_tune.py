@@ -41,7 +41,18 @@ from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
 from tailorbird.network.sharding import require_others
 from tailorbird.techniques.prompt_noise import DEFAULT_NOISE, FEWEST_PASSES, Lessons, num_views, with_views
-from tailorbird.techniques.rate_race import RACE, RATE, RATES, WIDTH, Trials, at_width, race, rounds
+from tailorbird.techniques.rate_race import (
+    RACE,
+    RATE,
+    RATES,
+    SHORT,
+    SHORT_SHARE,
+    WIDTH,
+    Trials,
+    at_width,
+    race,
+    rounds,
+)
 from tailorbird.techniques.through_wrappers import (
     OnEstimate,
     OnStep,
@@ -89,9 +100,10 @@ class FineTune:
             without a CUDA device.
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
-        learning_rate: peak rate of AdamW. None is 1e-3, for "full" a tenth of it, for "dpo" a tenth again. Several
-            rates, or "auto" for 3e-4, 1e-3 and 3e-3 (or those tenths), race on dev first. What is not given is
-            lower for models of more than 576 dimensions, in proportion (`at_width`).
+        learning_rate: peak rate of AdamW. None is 1e-3, in fewer than 100 steps 2e-3 (but for "pissa"), for "full"
+            1e-4, for "dpo" a tenth of 1e-3 or of that. Several rates, or "auto" for 3e-4, 1e-3 and 3e-3 (or those
+            tenths), race on dev first. What is not given is lower for models of more than 576 dimensions, in
+            proportion (`at_width`).
         prompt_noise: the part of a prompt's words, from 0 up to 1, that is left out in every pass but the first,
             other ones each time; None is 0.15 where labels are learnt in 3 passes or more, and else 0.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`), for "dpo" 3 of
@@ -169,12 +181,13 @@ class FineTune:
                 'rates; or "auto".'
             )
 
-    def _rates(self, width: int = WIDTH) -> tuple[float, ...]:
-        """The rates to choose from, for a model so wide; empty where what was given is none."""
+    def _rates(self, width: int = WIDTH, steps: float = math.inf) -> tuple[float, ...]:
+        """The rates to choose from, for a model so wide and so many steps; empty where what was given is none."""
         share = (0.1 if self.method == "full" else 1.0) * (DPO_SHARE if self.objective == "dpo" else 1.0)
         match self.learning_rate:
             case None:
-                return at_width([RATE * share], width)
+                in_short = SHORT_SHARE if steps < SHORT and self._starts_at_nothing() else 1.0
+                return at_width([RATE * share * in_short], width)
             case "auto":
                 return at_width([rate * share for rate in RATES], width)
             case str():
@@ -370,9 +383,11 @@ class FineTune:
         """The loop's settings for so many examples, each seen in so many ways, and a model so wide."""
         from tailorbird.network.settings import TrainSettings
 
+        epochs = self._default_epochs(num_examples) if self.epochs is None else self.epochs
+        steps = epochs * math.ceil(num_examples / max(1, self.batch_size))
         return TrainSettings(
-            learning_rate=self._rates(width)[0],
-            epochs=self._default_epochs(num_examples) if self.epochs is None else self.epochs,
+            learning_rate=self._rates(width, steps)[0],
+            epochs=epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
             patience=self.patience,
@@ -381,6 +396,10 @@ class FineTune:
             beta=self.beta if self.objective == "dpo" else None,
             views=views,
         )
+
+    def _starts_at_nothing(self) -> bool:
+        """Whether what is trained begins as no change at all, and has a way to go from there."""
+        return self.objective == "supervised" and self.method not in {"full", "pissa"}
 
     def _default_epochs(self, num_examples: int) -> int:
         epochs = epochs_for(num_examples)

@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 RATE = 1e-3
 """The default; for full fine-tuning a tenth."""
+SHORT, SHORT_SHARE = 100, 2.0
+"""In fewer steps LoRA layers, which start at nothing, take so many times that rate."""
 RATES = (3e-4, 1e-3, 3e-3)
 """What "auto" tries; for full fine-tuning a tenth of each."""
 WIDTH = 576

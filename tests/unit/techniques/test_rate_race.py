@@ -138,4 +138,21 @@ def test_a_models_own_width_decides(monkeypatch):
     FineTune(rank=4, epochs=2, on_step=lambda r: rates.append(r.learning_rate)).apply(
         model, replace(DATA, dev=())
     )
-    assert max(rates) == pytest.approx(rate_race.RATE * 8 / model.engine.network.width)
+    assert max(rates) == pytest.approx(2 * rate_race.RATE * 8 / model.engine.network.width)
+
+
+@pytest.mark.parametrize(
+    ("technique", "times"),
+    [
+        (FineTune(), 2.0),
+        (FineTune(method="dora"), 2.0),
+        (FineTune(method="pissa"), 1.0),
+        (FineTune(method="full"), 0.1),
+        (FineTune(objective="dpo"), 0.1),
+        (FineTune(learning_rate=3 * rate_race.RATE), 3.0),
+    ],
+)
+def test_short_trainings_of_fresh_layers_take_twice_the_rate(technique, times):
+    few, many = (replace(technique, epochs=3).settings(n).learning_rate for n in (8 * 33, 8 * 34))
+    assert few == pytest.approx(times * rate_race.RATE)
+    assert many == pytest.approx(min(times, 1.0) * rate_race.RATE if times < 3 else few)
