@@ -7,8 +7,10 @@ as an interpreter does. Where forking is unsafe or unknown, as beside CUDA, a ne
 import atexit
 import json
 import os
+import signal
 import subprocess
 import sys
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -52,11 +54,24 @@ class Forked:
 
     def __init__(self, server, pid):
         self._server = server
+        self._ended = False
         self.pid = pid
 
     def wait(self):
         """Its exit code, once it has ended; a signal's number is negative."""
-        return self._server.ask({"wait": self.pid})
+        try:
+            code = self._server.ask({"wait": self.pid})
+        except BaseException:  # a test's time is over: what the server answers next would be to this question
+            self._server.end()
+            raise
+        self._ended = True
+        return code
+
+    def kill(self):
+        """Ends it where it hasn't ended."""
+        if not self._ended:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
 
 
 class Server:
@@ -79,6 +94,14 @@ class Server:
         self._process.stdin.flush()
         return int(self._process.stdout.readline())
 
+    def end(self):
+        """Ends it; the next program gets another one."""
+        server.cache_clear()
+        self._process.kill()
+        self._process.wait()
+        self._process.stdout.close()
+        self._process.stdin.close()
+
 
 @cache
 def server():
@@ -89,10 +112,13 @@ def start(program, *arguments, folder=".", environment=None, out=None, err=None)
     """Starts a program, given as text; what it prints goes to these files, or where this process's errors go."""
     environment = {**os.environ, **ONE_THREAD} if environment is None else environment
     if sys.platform != "linux" or Path("/dev/nvidiactl").exists():
-        places = {"stdout": out, "stderr": err}
-        streams = {name: place and Path(place).open("a") for name, place in places.items()}  # noqa: SIM115
         command = [sys.executable, "-c", program, *arguments]
-        return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, **streams)
+        places = {"stdout": out, "stderr": err}
+        with ExitStack() as opened:
+            streams = {
+                name: place and opened.enter_context(Path(place).open("a")) for name, place in places.items()
+            }
+            return subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, **streams)
     asked = {"program": program, "arguments": arguments, "folder": str(Path(folder).resolve())}
     asked |= {"environment": environment, "out": out, "err": err}
     return Forked(server(), server().ask(asked))
@@ -102,4 +128,7 @@ def run(program, *arguments, folder, environment):
     """Runs a program to its end: (exit code, stdout, stderr)."""
     with NamedTemporaryFile() as out, NamedTemporaryFile() as err:
         child = start(program, *arguments, folder=folder, environment=environment, out=out.name, err=err.name)
-        return child.wait(), out.read().decode(), err.read().decode()
+        try:
+            return child.wait(), out.read().decode(), err.read().decode()
+        finally:
+            child.kill()

@@ -25,4 +25,8 @@ def run_group(program, num_processes=2):
         )
         for rank in range(num_processes)
     ]
-    return [process.wait() for process in ranks]
+    try:
+        return [process.wait() for process in ranks]
+    finally:
+        for process in ranks:
+            process.kill()

@@ -100,10 +100,10 @@ class FineTune:
             without a CUDA device.
         rank: of the low-rank update, 1–512.
         alpha: scale of the update; None is twice the rank, for "rslora" 8, which at rank 16 is the same.
-        learning_rate: peak rate of AdamW. None is 1e-3, in fewer than 100 steps 2e-3 (but for "pissa"), for "full"
-            1e-4, for "dpo" a tenth of 1e-3 or of that. Several rates, or "auto" for 3e-4, 1e-3 and 3e-3 (or those
-            tenths), race on dev first. What is not given is lower for models of more than 576 dimensions, in
-            proportion (`at_width`).
+        learning_rate: peak rate of AdamW. None is 1e-3, in fewer than 100 steps of fresh layers 2e-3 (but for
+            "pissa"), for "full" 1e-4, for "dpo" a tenth of 1e-3 or of that. Several rates, or "auto" for 3e-4, 1e-3
+            and 3e-3 (or those tenths), race on dev first. What is not given is lower for models of more than 576
+            dimensions, in proportion (`at_width`).
         prompt_noise: the part of a prompt's words, from 0 up to 1, that is left out in every pass but the first,
             other ones each time; None is 0.15 where labels are learnt in 3 passes or more, and else 0.
         epochs: passes over the training examples; None chooses by their number (`epochs_for`), for "dpo" 3 of
@@ -181,13 +181,12 @@ class FineTune:
                 'rates; or "auto".'
             )
 
-    def _rates(self, width: int = WIDTH, steps: float = math.inf) -> tuple[float, ...]:
-        """The rates to choose from, for a model so wide and so many steps; empty where what was given is none."""
+    def _rates(self, width: int = WIDTH, *, short: bool = False) -> tuple[float, ...]:
+        """The rates to choose from, for a model so wide and maybe few steps; empty where what was given is none."""
         share = (0.1 if self.method == "full" else 1.0) * (DPO_SHARE if self.objective == "dpo" else 1.0)
         match self.learning_rate:
             case None:
-                in_short = SHORT_SHARE if steps < SHORT and self._starts_at_nothing() else 1.0
-                return at_width([RATE * share * in_short], width)
+                return at_width([RATE * share * (SHORT_SHARE if short else 1.0)], width)
             case "auto":
                 return at_width([rate * share for rate in RATES], width)
             case str():
@@ -263,8 +262,9 @@ class FineTune:
         try:
             if weights.adapter is None:
                 self._set_start(engine, adapter, lessons.plain)
-            fresh_pissa = self.method == "pissa" and weights.adapter is None
-            self._learn(trained, engine, lessons, model, data, half=fresh_pissa)
+            fresh = weights.adapter is None
+            half = self.method == "pissa" and fresh
+            self._learn(trained, engine, lessons, model, data, half=half, fresh=fresh)
         except BaseException:
             engine.remove_adapter(adapter)
             raise
@@ -279,8 +279,12 @@ class FineTune:
         data: Data,
         *,
         half: bool = False,
+        fresh: bool = True,
     ) -> None:
-        """Trains these weights, made from those of `base`, in place; with `half` the first half of the ranks."""
+        """Trains these weights, made from those of `base`, in place.
+
+        With `half` the first half of the ranks; `fresh` where they were not trained before.
+        """
         from tailorbird.techniques.measured_training import Watch, dev_seconds, train_measured
 
         engine, dev, layers = weights.engine, data.dev[: self.max_dev], weights.adapter is not None
@@ -291,7 +295,7 @@ class FineTune:
             if half:
                 hooks.enter_context(second_half_kept(parameters))
             identity = f"{start} {network.path_when_whole}"
-            settings = self.settings(len(lessons.plain), lessons.views, network.width)
+            settings = self.settings(len(lessons.plain), lessons.views, network.width, fresh=fresh)
             rates = self._rates(network.width)
             num_learnt = sum(s.num_labels > 0 for s in lessons.plain)
             total_steps = settings.max_steps or math.ceil(
@@ -379,14 +383,18 @@ class FineTune:
             read = [s.prompt + s.completion for unit in sequences for s in unit.sequences]
             start_at_inputs(engine, adapter, read, self.seed)
 
-    def settings(self, num_examples: int, views: int = 1, width: int = WIDTH) -> TrainSettings:
-        """The loop's settings for so many examples, each seen in so many ways, and a model so wide."""
+    def settings(
+        self, num_examples: int, views: int = 1, width: int = WIDTH, *, fresh: bool = True
+    ) -> TrainSettings:
+        """The loop's settings for so many examples and views of each, a model so wide, and fresh layers or not."""
         from tailorbird.network.settings import TrainSettings
 
         epochs = self._default_epochs(num_examples) if self.epochs is None else self.epochs
         steps = epochs * math.ceil(num_examples / max(1, self.batch_size))
+        # PiSSA's layers start elsewhere; preferences were not tried at more.
+        from_nothing = self.objective == "supervised" and self.method not in {"full", "pissa"}
         return TrainSettings(
-            learning_rate=self._rates(width, steps)[0],
+            learning_rate=self._rates(width, short=steps < SHORT and fresh and from_nothing)[0],
             epochs=epochs,
             batch_size=self.batch_size,
             max_batch_tokens=self.max_batch_tokens,
@@ -396,10 +404,6 @@ class FineTune:
             beta=self.beta if self.objective == "dpo" else None,
             views=views,
         )
-
-    def _starts_at_nothing(self) -> bool:
-        """Whether what is trained begins as no change at all, and has a way to go from there."""
-        return self.objective == "supervised" and self.method not in {"full", "pissa"}
 
     def _default_epochs(self, num_examples: int) -> int:
         epochs = epochs_for(num_examples)

@@ -188,7 +188,9 @@ def test_the_starter_in_half_precision_runs_packed():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_over_packs_that_shows_too_much_does_not_run(dtype, monkeypatch):
+def test_attention_over_packs_that_shows_too_much_does_not_run_and_that_is_said(dtype, monkeypatch, caplog):
+    caplog.set_level("INFO")
+
     def to_all(query_HND, key_KND, value_KND, packed, scale):
         return attention.branched_attention(
             query_HND, key_KND, value_KND, pack([tuple(packed.ids)], 0), scale
@@ -197,6 +199,7 @@ def test_attention_over_packs_that_shows_too_much_does_not_run(dtype, monkeypatc
     monkeypatch.setattr(module, "pack_attention", to_all)
     with TrainingNetwork(rough().to(dtype), None, dtype).running() as network:
         assert network.path.startswith("shared prefix, fused")
+    assert "does not run for this model: it gives something else than attention by rows" in caplog.text
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

@@ -115,7 +115,9 @@ def test_a_killed_training_goes_on_to_the_same_layers(tmp_path, monkeypatch):
     # A checkpoint after every step instead of every 20 seconds.
     original = FineTune.settings
     monkeypatch.setattr(
-        FineTune, "settings", lambda self, *n: replace(original(self, *n), checkpoint_every_steps=1)
+        FineTune,
+        "settings",
+        lambda self, *n, **how: replace(original(self, *n, **how), checkpoint_every_steps=1),
     )
     technique = FineTune(rank=4, epochs=4, learning_rate=1e-2, batch_size=8, checkpoint=tmp_path)
     expected = layers(replace(technique, checkpoint=None).apply(tiny_model(), DATA))

@@ -79,7 +79,9 @@ class KilledError(Exception):
 def test_a_killed_training_of_every_method_goes_on_to_the_same_weights(method, tmp_path, monkeypatch):
     original = FineTune.settings
     monkeypatch.setattr(
-        FineTune, "settings", lambda self, *n: replace(original(self, *n), checkpoint_every_steps=1)
+        FineTune,
+        "settings",
+        lambda self, *n, **how: replace(original(self, *n, **how), checkpoint_every_steps=1),
     )
     expected = probabilities(with_method(method).apply(tiny_model(), DATA))
     technique, steps = with_method(method, checkpoint=tmp_path), []

@@ -86,7 +86,9 @@ class KilledError(Exception):
 def test_a_killed_training_goes_on_to_the_same_answers(method, tmp_path, monkeypatch):
     original = FineTune.settings
     monkeypatch.setattr(
-        FineTune, "settings", lambda self, *n: replace(original(self, *n), checkpoint_every_steps=1)
+        FineTune,
+        "settings",
+        lambda self, *n, **how: replace(original(self, *n, **how), checkpoint_every_steps=1),
     )
     technique, steps = replace(QUICK, method=method, checkpoint=tmp_path), []
     expected = gaps(replace(technique, checkpoint=None).apply(tiny_model(), DATA), DATA.test)

@@ -127,7 +127,9 @@ def test_a_killed_training_with_noise_goes_on_to_the_same_weights(tmp_path, monk
     # A checkpoint after every step instead of every 20 seconds.
     original, steps = FineTune.settings, []
     monkeypatch.setattr(
-        FineTune, "settings", lambda self, *n: replace(original(self, *n), checkpoint_every_steps=1)
+        FineTune,
+        "settings",
+        lambda self, *n, **how: replace(original(self, *n, **how), checkpoint_every_steps=1),
     )
     technique = FineTune(rank=2, epochs=4, learning_rate=1e-2, batch_size=6, max_dev=4, patience=100)
     undisturbed = technique.apply(tiny_model(), DATA)

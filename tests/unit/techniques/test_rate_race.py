@@ -128,8 +128,8 @@ def test_rates_that_are_not_given_are_lower_for_wider_models():
     assert FineTune(learning_rate="auto")._rates(1152) == pytest.approx(
         [rate / 2 for rate in rate_race.RATES]
     )
-    for given in (5e-3, (1e-3, 5e-3)):
-        assert FineTune(learning_rate=given).settings(100, width=4096).learning_rate in {1e-3, 5e-3}
+    for given, first in ((5e-3, 5e-3), ((1e-3, 5e-3), 1e-3)):
+        assert FineTune(learning_rate=given).settings(100, width=4096).learning_rate == first
 
 
 def test_a_models_own_width_decides(monkeypatch):
@@ -142,17 +142,29 @@ def test_a_models_own_width_decides(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("technique", "times"),
+    ("technique", "in_few", "in_many"),
     [
-        (FineTune(), 2.0),
-        (FineTune(method="dora"), 2.0),
-        (FineTune(method="pissa"), 1.0),
-        (FineTune(method="full"), 0.1),
-        (FineTune(objective="dpo"), 0.1),
-        (FineTune(learning_rate=3 * rate_race.RATE), 3.0),
+        (FineTune(), 2.0, 1.0),
+        (FineTune(method="dora"), 2.0, 1.0),
+        (FineTune(method="pissa"), 1.0, 1.0),
+        (FineTune(method="full"), 0.1, 0.1),
+        (FineTune(objective="dpo"), 0.1, 0.1),
+        (FineTune(learning_rate=3 * rate_race.RATE), 3.0, 3.0),
     ],
 )
-def test_short_trainings_of_fresh_layers_take_twice_the_rate(technique, times):
-    few, many = (replace(technique, epochs=3).settings(n).learning_rate for n in (8 * 33, 8 * 34))
-    assert few == pytest.approx(times * rate_race.RATE)
-    assert many == pytest.approx(min(times, 1.0) * rate_race.RATE if times < 3 else few)
+def test_short_trainings_of_fresh_layers_take_twice_the_rate(technique, in_few, in_many):
+    technique, few, many = replace(technique, epochs=3), 8 * 33, 8 * 34
+    assert technique.settings(few).learning_rate == pytest.approx(in_few * rate_race.RATE)
+    assert technique.settings(many).learning_rate == pytest.approx(in_many * rate_race.RATE)
+    assert technique.settings(few, fresh=False).learning_rate == technique.settings(many).learning_rate
+
+
+def test_layers_that_were_trained_before_do_not():
+    rates = []
+    technique = FineTune(rank=4, epochs=1, on_step=lambda r: rates.append(r.learning_rate))
+    data = replace(DATA, dev=())
+    once = technique.apply(tiny_model(), data)
+    fresh = max(rates)
+    rates.clear()
+    technique.apply(once, data)
+    assert fresh == pytest.approx(2 * max(rates))
