@@ -5,14 +5,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
 FinishReason = Literal["stop", "length", "choice"]
+Layout = Literal["chat", "plain"]
+LAYOUTS: tuple[Layout, ...] = ("chat", "plain")
+"""How a conversation becomes one text: in the model's own chat template, or plainly, input and output in turn."""
 
 NOT_IN_DOCUMENTS = "Not in the documents."
 """The answer of a model that found no evidence, and the completion of an unanswerable example."""
+ABSTAINED = "(unsure)"
+"""The answer of a model that is less sure of its label than it is asked to be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,9 +92,13 @@ class Prior:
 class Request:
     """What a model is asked.
 
-    `evidence` stands apart from the messages so that the chat template can number it, put it before
-    the last user message and trim it first. `choices`, if given, is the closed set of answers, and
-    `prior` what is known of them beforehand.
+    `evidence` and `examples` stand apart from the messages so that the chat template can put them before
+    the last user message, and leave out what there is no room for: evidence but the best passage, then
+    examples from the first on, then that passage. `evidence` is best first; of `examples` the last is the
+    most telling. `choices`, if given, is the closed set of answers, and `prior` what is known of them
+    beforehand; where the likeliest one's probability is below `abstain_below`, the answer is `ABSTAINED`.
+    `layout` says how the whole becomes one text, and `prompt_tokens` how many tokens that may have, None
+    leaving it to the model's context.
     `example_id` names the training or test example that the request was made from, so that a
     wrapper never shows an example to itself.
     """
@@ -100,15 +109,24 @@ class Request:
     choices: tuple[str, ...] | None = None
     example_id: str | None = None
     prior: Prior | None = None
+    examples: tuple[Example, ...] = ()
+    layout: Layout = "chat"
+    prompt_tokens: int | None = None
+    abstain_below: float = 0.0
 
     @property
     def question(self) -> str:
         """The text of the last user message; empty if there is none."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
 
-    def with_evidence(self, evidence: tuple[Passage, ...]) -> Request:
-        """The same request with other evidence."""
-        return replace(self, evidence=evidence)
+    @property
+    def conversation(self) -> tuple[Message, ...]:
+        """The messages with the examples, as turns, before the last user message."""
+        if not self.examples:
+            return self.messages
+        users = [i for i, m in enumerate(self.messages) if m.role == "user"]
+        last = users[-1] if users else len(self.messages)
+        return (*self.messages[:last], *(t for e in self.examples for t in e.exchange), *self.messages[last:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +188,17 @@ class Example:
     def prompt(self) -> str:
         """The text of the last user message."""
         return self.messages[-1].content
+
+    @property
+    def exchange(self) -> tuple[Message, ...]:
+        """The messages but the system's, and the completion as the assistant's: how an example is shown."""
+        said = (m for m in self.messages if m.role != "system")
+        return (*said, Message("assistant", self.completion))
+
+    @property
+    def instruction(self) -> str | None:
+        """The system message, which tells examples of several tasks apart; None if there is none."""
+        return next((m.content for m in self.messages if m.role == "system"), None)
 
     @property
     def turns(self) -> list[list[str]]:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING
 from tailorbird.errors import InputError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tailorbird.models.chat_template import ChatTemplate
     from tailorbird.models.model import Model
 
@@ -52,6 +54,12 @@ def open_template(reference: str) -> ChatTemplate:
     from tailorbird.models.local import open_local_template
 
     return open_local_template(reference)
+
+
+def token_counter(reference: str) -> Callable[[str], int]:
+    """A function that counts a text's tokens as the model of this reference does."""
+    template = open_template(reference)
+    return lambda text: len(template.text(text))
 
 
 def open_base(reference: str, key_env: str | None = None) -> Model:

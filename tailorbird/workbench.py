@@ -25,6 +25,7 @@ from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.making import base_for, base_identity, made_model, make_model
+from tailorbird.metaprompts import KeptMetaprompt, Metaprompts
 from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
@@ -38,7 +39,7 @@ from tailorbird.planning import (
 )
 from tailorbird.recipe_file import INITIAL_CONFIG, ArmSpec, RecipeFile, read_recipe_file, steps_of
 from tailorbird.records import content_hash
-from tailorbird.references import STARTER, open_template
+from tailorbird.references import STARTER, open_template, token_counter
 from tailorbird.trainings import (
     CHECKED,
     GeneralCheck,
@@ -121,7 +122,7 @@ class Workbench:
             documents=documents,
             test=test,
             columns=columns,
-            count_tokens=_token_counter(base) if base else None,
+            count_tokens=token_counter(base) if base else None,
         )
 
     def mask(
@@ -139,9 +140,8 @@ class Workbench:
         """
         from tailorbird.techniques.mask import preview_mask
 
-        file = RecipeFile(
-            examples=examples, prompt_column=columns.prompt, completion_column=columns.completion
-        )
+        file = RecipeFile(examples=examples, prompt_column=columns.prompt)
+        file = replace(file, completion_column=columns.completion)
         plan = plan_single("mask", file, ArmSpec("mask", ()))
         return preview_mask(open_template(base or STARTER), plan.data, num_rows)
 
@@ -401,6 +401,11 @@ class Workbench:
         """Everything that can be opened by name here, saved models first."""
         return list_models(self.state)
 
+    @property
+    def metaprompts(self) -> Metaprompts:
+        """What the models here are told and shown: to read, compare and edit."""
+        return Metaprompts(self.state)
+
     def remove_model(self, name: str) -> None:
         """Deletes a saved model.
 
@@ -426,15 +431,11 @@ class Workbench:
         return read_recipe_file(path) if given is None and path.is_file() else RecipeFile()
 
 
-def _token_counter(base: str) -> Callable[[str], int]:
-    template = open_template(base)
-    return lambda text: len(template.text(text))
-
-
 __all__ = [
     "INITIAL_CONFIG",
     "Columns",
     "GeneralCheck",
+    "KeptMetaprompt",
     "MaskPreview",
     "MaskedToken",
     "ModelInfo",

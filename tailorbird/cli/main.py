@@ -18,7 +18,17 @@ from typing import Annotated, Any, NoReturn, cast
 
 import typer
 
-from tailorbird.cli import asking, comparing, customizing, data, doctor, exporting, saved, serving
+from tailorbird.cli import (
+    asking,
+    comparing,
+    customizing,
+    data,
+    doctor,
+    exporting,
+    metaprompting,
+    saved,
+    serving,
+)
 from tailorbird.cli.output import remark, say
 from tailorbird.cli.project import Project
 from tailorbird.errors import TailorbirdError
@@ -42,6 +52,7 @@ app.command()(customizing.customize)
 app.command()(asking.ask)
 app.command()(asking.chat)
 app.add_typer(saved.models, name="models")
+app.add_typer(metaprompting.metaprompt, name="metaprompt")
 app.command()(exporting.export)
 app.command()(serving.serve)
 app.command()(doctor.doctor)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailorbird.records import Completion, Message, Passage, Prior, Request, Sampling, Usage
+from tailorbird.records import Completion, Example, Message, Passage, Prior, Request, Sampling, Usage
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:
@@ -47,6 +47,10 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "choices": None if request.choices is None else list(request.choices),
         "example_id": request.example_id,
         "prior": None if request.prior is None else asdict(request.prior),
+        "examples": [_example_to_json(example) for example in request.examples],
+        "layout": request.layout,
+        "prompt_tokens": request.prompt_tokens,
+        "abstain_below": request.abstain_below,
     }
 
 
@@ -60,7 +64,19 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         choices=None if row["choices"] is None else tuple(row["choices"]),
         example_id=row["example_id"],
         prior=_prior_from_json(row.get("prior")),
+        examples=tuple(_example_from_json(example) for example in row.get("examples", ())),
+        layout=row.get("layout", "chat"),
+        prompt_tokens=row.get("prompt_tokens"),
+        abstain_below=row.get("abstain_below", 0.0),
     )
+
+
+def _example_to_json(example: Example) -> dict[str, Any]:
+    return {"id": example.id, "messages": example.turns, "completion": example.completion}
+
+
+def _example_from_json(row: Mapping[str, Any]) -> Example:
+    return Example(tuple(Message(*turn) for turn in row["messages"]), row["completion"], id=row["id"])
 
 
 def _prior_from_json(row: Mapping[str, Any] | None) -> Prior | None:

@@ -107,13 +107,19 @@ def _seen(name: str, completion: Completion) -> str:
     Nothing where an arm saw only the instruction and the question, which stand above.
     """
     asked = completion.asked
-    if asked is None or (len(asked.messages) <= 2 and not asked.evidence and not completion.dropped):
+    if asked is None or not (
+        len(asked.messages) > 2 or asked.examples or asked.evidence or completion.dropped
+    ):
         return ""
     parts = [_passage(number, passage) for number, passage in enumerate(asked.evidence, 1)]
-    parts += [_turn(message.role, message.content) for message in asked.messages]
+    parts += [_turn(message.role, message.content) for message in asked.conversation]
     if completion.dropped:
         parts.append(_turn("left out to fit the context", "\n".join(completion.dropped)))
-    counts = [(len(asked.messages), "message"), (len(asked.evidence), "passage")]
+    counts = [
+        (len(asked.messages), "message"),
+        (len(asked.examples), "example"),
+        (len(asked.evidence), "passage"),
+    ]
     what = ", ".join(f"{n} {thing}{'s' if n != 1 else ''}" for n, thing in counts if n)
     return details(f"What {name} was shown ({what})", "".join(parts))
 

@@ -21,9 +21,9 @@ from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_te
 from tailorbird.models.generation import Row
 from tailorbird.models.label_scoring import Trie, build_trie, score_labels
 from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
-from tailorbird.models.request_checks import check_request, only_choice
+from tailorbird.models.request_checks import check_request, if_sure, only_choice
 from tailorbird.network.sharding import twin_of
-from tailorbird.records import Completion, Request, Usage
+from tailorbird.records import Completion, Layout, Request, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -274,13 +274,14 @@ class Engine:
                 self.network = before
                 self.weights_changed(adapter)
 
-    def fingerprint(self) -> str:
-        """A hash that tells base weights apart: every tensor's name, shape and first values."""
-        digest = hashlib.blake2b(digest_size=16)
+    def fingerprint(self, adapter: str | None = None) -> str:
+        """A hash that tells base weights, or an adapter's, apart: every tensor's name, shape and first values."""
+        digest, mine = hashlib.blake2b(digest_size=16), f".{adapter}." if adapter else None
         for name, parameter in self.model.named_parameters():
-            if ".lora_" not in name:
+            if (mine in name) if mine else (".lora_" not in name):
+                plain = name.replace(mine, ".") if mine else name.replace(".base_layer.", ".")
                 first = parameter.detach().flatten()[:64].float().cpu().numpy().tobytes()
-                digest.update(f"{name.replace('.base_layer.', '.')} {list(parameter.shape)}".encode() + first)
+                digest.update(f"{plain} {list(parameter.shape)}".encode() + first)
         return digest.hexdigest()
 
     def weights_changed(self, adapter: str | None) -> None:
@@ -295,26 +296,29 @@ class Engine:
             check_request(request)
         prompts = [self.template.prompt(r) for r in requests]
         answers: list[Completion | None] = [None] * len(requests)
-        groups: dict[tuple[str, ...] | None, list[_Asked]] = {}
+        groups: dict[tuple[tuple[str, ...] | None, Layout], list[_Asked]] = {}
         for index, prompt in enumerate(prompts):
             choices = prompt.request.choices
             if choices is not None and len(choices) == 1:
                 answers[index] = only_choice(prompt.request)
                 continue
-            groups.setdefault(choices, []).append(_Asked(index, prompt))
-        for choices, group in groups.items():
+            groups.setdefault((choices, prompt.request.layout), []).append(_Asked(index, prompt))
+        for (choices, layout), group in groups.items():
             for batch in _batches(group):
                 started = time.perf_counter()
                 completions = (
-                    self._score(batch, choices, adapter) if choices else self._generate(batch, adapter)
+                    self._score(batch, self._trie(choices, layout), adapter)
+                    if choices
+                    else self._generate(batch, adapter)
                 )
                 share = (time.perf_counter() - started) / len(batch)
                 for asked, completion in zip(batch, completions, strict=True):
                     answers[asked.index] = replace(completion, seconds=share)
         return [a for a in answers if a is not None]
 
-    def _score(self, batch: list[_Asked], choices: tuple[str, ...], adapter: str | None) -> list[Completion]:
-        trie = self._trie(choices)
+    def _score(self, batch: list[_Asked], trie: Trie, adapter: str | None) -> list[Completion]:
+        choices = batch[0].prompt.request.choices
+        assert choices is not None
         with self.using(adapter), self._without_gradients():
             ready = self._prefill([asked.prompt for asked in batch], adapter)
             priors = [asked.prompt.request.prior for asked in batch]
@@ -324,19 +328,23 @@ class Engine:
         p_BL = scores.log_p_BL.double().softmax(dim=-1)
         best_B = scores.log_p_BL.argmax(dim=-1).tolist()
         return [
-            Completion(
-                choices[best],
-                "choice",
-                Usage(len(asked.prompt.ids), num_nodes + 1, ready.shared_tokens),
-                probabilities=dict(zip(choices, p_L.tolist(), strict=True)),
-                asked=asked.prompt.request,
-                dropped=asked.prompt.dropped,
+            if_sure(
+                Completion(
+                    choices[best],
+                    "choice",
+                    Usage(len(asked.prompt.ids), num_nodes + 1, ready.shared_tokens),
+                    probabilities=dict(zip(choices, p_L.tolist(), strict=True)),
+                    asked=asked.prompt.request,
+                    dropped=asked.prompt.dropped,
+                ),
+                asked.prompt.request,
             )
             for asked, best, p_L, num_nodes in zip(batch, best_B, p_BL, scores.num_nodes, strict=True)
         ]
 
-    def _build_trie(self, choices: tuple[str, ...]) -> Trie:
-        return build_trie([self.template.text(choice) for choice in choices], self.template.stop_id)
+    def _build_trie(self, choices: tuple[str, ...], layout: Layout) -> Trie:
+        labels = [self.template.answer(choice, layout) for choice in choices]
+        return build_trie(labels, self.template.stop_of(layout))
 
     def _generate(self, batch: list[_Asked], adapter: str | None) -> list[Completion]:
         with self.lock:

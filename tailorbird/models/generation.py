@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from tailorbird.records import Completion, FinishReason, Request, Usage
+from tailorbird.records import Completion, FinishReason, Layout, Request, Usage
 
 if TYPE_CHECKING:
     from tailorbird.models.chat_template import ChatTemplate, Prompt
@@ -27,16 +27,18 @@ class Row:
         self._template = template
         self._stops = sampling.stop
         self._sampler = Sampler(prompt.request)
+        self._layout: Layout = prompt.request.layout
+        self._ends = template.stops_of(self._layout)
         self._most = min(sampling.max_tokens, template.context - len(prompt.ids))
 
     def take(self, logits_V: torch.Tensor) -> None:
         """Draws the next token."""
         token = self._sampler(logits_V)
-        if token in self._template.stop_ids:
+        if token in self._ends:
             self.finish_reason = "stop"
             return
         self.ids.append(token)
-        if self._stops and cut_at_stop(self._template.decode(self.ids), self._stops)[1]:
+        if self._stops and cut_at_stop(self._written, self._stops)[1]:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._most:
             self.finish_reason = "length"
@@ -44,7 +46,11 @@ class Row:
     @property
     def text(self) -> str:
         """The answer so far, without its stop text."""
-        return cut_at_stop(self._template.decode(self.ids), self._stops)[0]
+        return cut_at_stop(self._written, self._stops)[0]
+
+    @property
+    def _written(self) -> str:
+        return self._template.read_answer(self.ids, self._layout)
 
     def completion(self, shared_tokens: int) -> Completion:
         """The finished answer; `shared_tokens` of its prompt were computed once for several."""

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
+from tailorbird.data.task import Data
 from tailorbird.records import Completion, Request
 
 Pieces = Generator[str, None, Completion]
@@ -51,6 +52,19 @@ class Rewrite(Protocol):
     def __call__(self, request: Request) -> Request: ...
 
     def save(self, folder: Path) -> dict[str, Any]: ...
+
+
+@runtime_checkable
+class FittedRewrite(Rewrite, Protocol):
+    """A rewrite that was fitted to what its base answers, and is so again when that has changed."""
+
+    def unfitted(self) -> Rewrite:
+        """The same without what was fitted."""
+        ...
+
+    def fitted(self, base: Model, data: Data) -> Rewrite:
+        """The same, fitted to what `base` answers on `data.dev`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -105,3 +119,33 @@ def on_weights(model: Model, train: Callable[[Model], Model]) -> Model:
     if isinstance(model, Wrapped):
         return Wrapped(on_weights(model.base, train), model.rewrite)
     return train(model)
+
+
+def unfitted(model: Model) -> Model:
+    """The same weights and wrappers, without what these have fitted to the weights' answers."""
+    if not isinstance(model, Wrapped):
+        return model
+    rewrite = model.rewrite
+    return Wrapped(
+        unfitted(model.base), rewrite.unfitted() if isinstance(rewrite, FittedRewrite) else rewrite
+    )
+
+
+def fitted(model: Model, data: Data) -> Model:
+    """The same weights and wrappers, these fitted to what is beneath each, the innermost first."""
+    if not isinstance(model, Wrapped):
+        return model
+    base, rewrite = fitted(model.base, data), model.rewrite
+    return Wrapped(base, rewrite.fitted(base, data) if isinstance(rewrite, FittedRewrite) else rewrite)
+
+
+def retrained(model: Model, data: Data, train: Callable[[Model, Model], Model]) -> Model:
+    """The same wrappers over trained weights; what they had fitted to the old ones is fitted to the new.
+
+    Args:
+        model: weights, wrapped or not.
+        data: whose dev examples it is fitted to.
+        train: makes new weights of the old; gets these, and the whole model without what was fitted.
+    """
+    bare = unfitted(model)
+    return fitted(on_weights(bare, lambda weights: train(weights, bare)), data)

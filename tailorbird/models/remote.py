@@ -15,7 +15,7 @@ from typing import Any, Literal
 import httpx
 
 from tailorbird.errors import EndpointError, InputError
-from tailorbird.models.chat_template import with_evidence
+from tailorbird.models.chat_template import turns_of
 from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.models.request_checks import check_request, only_choice, weighed
 from tailorbird.records import Completion, Request, Usage
@@ -172,7 +172,7 @@ class RemoteWeights:
         sampling = request.sampling
         body: dict[str, Any] = {
             "model": self.model,
-            "messages": [{"role": m.role, "content": m.content} for m in with_evidence(request)],
+            "messages": [{"role": m.role, "content": m.content} for m in turns_of(request)],
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,

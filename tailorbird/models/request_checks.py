@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from tailorbird.errors import RequestError, Unsupported
-from tailorbird.records import Completion, Request
+from tailorbird.records import ABSTAINED, Completion, Request
 
 
 def check_request(request: Request) -> None:
@@ -25,6 +25,12 @@ def check_request(request: Request) -> None:
         raise RequestError(f"request: temperature is {sampling.temperature}; expected 0 (greedy) or more.")
     if not 0 < sampling.top_p <= 1:
         raise RequestError(f"request: top_p is {sampling.top_p}; expected above 0 and at most 1.")
+    if request.prompt_tokens is not None and request.prompt_tokens < 1:
+        raise RequestError(f"request: prompt_tokens is {request.prompt_tokens}; expected 1 or more.")
+    if not 0 <= request.abstain_below < 1:
+        raise RequestError(
+            f"request: abstain_below is {request.abstain_below}; expected a probability from 0 to below 1."
+        )
     if request.choices is not None:
         check_choices(request.choices)
     if request.prior is not None:
@@ -80,8 +86,10 @@ def weighed(completion: Completion, request: Request) -> Completion:
         Unsupported: this one doesn't.
     """
     prior, chances = request.prior, completion.probabilities
-    if prior is None or request.choices is None or len(request.choices) == 1:
+    if request.choices is None or len(request.choices) == 1:
         return completion
+    if prior is None:
+        return if_sure(completion, request)
     if chances is None:
         raise Unsupported(
             "request: it has a prior, and the model gives no probabilities that it could be multiplied with. Ask "
@@ -94,4 +102,22 @@ def weighed(completion: Completion, request: Request) -> Completion:
     best = max(scores, key=lambda choice: scores[choice])
     shares = {choice: math.exp(score - scores[best]) for choice, score in scores.items()}
     total = math.fsum(shares.values())
-    return replace(completion, text=best, probabilities={choice: p / total for choice, p in shares.items()})
+    weighed_p = {choice: p / total for choice, p in shares.items()}
+    return if_sure(replace(completion, text=best, probabilities=weighed_p), request)
+
+
+def if_sure(completion: Completion, request: Request) -> Completion:
+    """The answer, or where its label is less likely than the request asks for, that the model is unsure.
+
+    Raises:
+        Unsupported: it tells no probabilities.
+    """
+    if not request.abstain_below or request.choices is None or len(request.choices) == 1:
+        return completion
+    if completion.probabilities is None:
+        raise Unsupported(
+            f"request: answers likelier than {request.abstain_below} are wanted, and the model tells no probabilities. "
+            'Ask without that; of an endpoint that sends logprobs, with labels = "logprobs".'
+        )
+    sure = completion.probabilities[completion.text] >= request.abstain_below
+    return completion if sure else replace(completion, text=ABSTAINED)

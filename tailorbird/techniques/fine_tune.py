@@ -35,7 +35,7 @@ from tailorbird.errors import DataError, RecipeError, Unsupported
 from tailorbird.models.adapter_starts import second_half_kept, start_at_inputs, start_at_weights
 from tailorbird.models.four_bits import require_four_bits
 from tailorbird.models.local import LocalWeights, new_adapter_name
-from tailorbird.models.model import Model, on_weights
+from tailorbird.models.model import Model, retrained
 from tailorbird.models.sharded import sharded_training
 from tailorbird.network.precision import Precision, check_precision
 from tailorbird.network.processes import from_first
@@ -197,7 +197,7 @@ class FineTune:
                 return (one,)
 
     def apply(self, model: Model, data: Data) -> Model:
-        return on_weights(model, lambda weights: self._train(weights, model, data))
+        return retrained(model, data, lambda weights, bare: self._train(weights, bare, data))
 
     def _train(self, weights: Model, model: Model, data: Data) -> Model:
         if not isinstance(weights, LocalWeights):

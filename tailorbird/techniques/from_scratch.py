@@ -23,7 +23,7 @@ from tailorbird.errors import DataError, RecipeError
 from tailorbird.models.causal import usable_context
 from tailorbird.models.engine import Engine, place_to_work
 from tailorbird.models.local import LocalWeights
-from tailorbird.models.model import Model, on_weights
+from tailorbird.models.model import Model, retrained
 from tailorbird.models.sharded import sharded_network, sharded_weights
 from tailorbird.network.sharding import require_others
 from tailorbird.records import Document
@@ -96,7 +96,7 @@ class FromScratch:
             raise DataError(
                 "from_scratch: there are no training examples. Give prompt/completion lines with --examples."
             )
-        return on_weights(model, lambda _: self._train(model, data))
+        return retrained(model, data, lambda _, bare: self._train(bare, data))
 
     def _train(self, model: Model, data: Data) -> LocalWeights:
         if self.shard:

@@ -14,23 +14,16 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 
 from tailorbird.data.task import Data
-from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.errors import DataError, RecipeError
 from tailorbird.models.embedding_linear import LabelClassifier, fit_classifier, load_classifier
 from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import Completion, Example, Prior, Request
 from tailorbird.sources.embedder import default_embedder
+from tailorbird.techniques.calibration import own_log_p, product_of_two
 
 log = logging.getLogger(__name__)
-
-SMALLEST = 1e-9
-"""Probabilities below it are taken for it: models round to 0 what they did not look at."""
-LEAST_TRUST, MOST_TRUST = 0.02, 5.0
-"""Between which the exponents lie."""
-DOUBT = 1.0
-"""How far dev must speak for exponents other than 1: as a normal prior on their logarithms, of this width."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +31,7 @@ class ClassifierPrior:
     """Puts the classifier's opinion, to the power of `weight`, into requests whose choices it knows all of.
 
     A prior that a request has already comes from a wrapper around this one: it weighs what this one makes of it.
+    `max_dev` says to how many dev examples both exponents are fitted, 0 that they were given.
     """
 
     kind: ClassVar[str] = "linear_prior"
@@ -45,6 +39,7 @@ class ClassifierPrior:
     classifier: LabelClassifier
     weight: float
     trust: float
+    max_dev: int = 0
 
     def __call__(self, request: Request) -> Request:
         places = {label: n for n, label in enumerate(self.classifier.labels)}
@@ -58,23 +53,41 @@ class ClassifierPrior:
         both = [outer.trust * own + given for own, given in zip(weights, outer.log_weights, strict=True)]
         return replace(request, prior=Prior(tuple(both), outer.trust * self.trust))
 
+    def unfitted(self) -> ClassifierPrior:
+        """With both opinions at their word, unless the exponents were given."""
+        return replace(self, weight=1.0, trust=1.0) if self.max_dev else self
+
+    def fitted(self, base: Model, data: Data) -> ClassifierPrior:
+        """With the exponents that fit the base's answers on dev, unless they were given."""
+        if not self.max_dev:
+            return self
+        dev = data.dev[: self.max_dev]
+        weight, trust = fit_exponents(self.classifier, dev, base.answer([data.task.ask(e) for e in dev]))
+        log.info("linear_prior: classifier to the power of %.2f, model %.2f.", weight, trust)
+        return replace(self, weight=weight, trust=trust)
+
     def save(self, folder: Path) -> dict[str, Any]:
         """Writes the classifier's weights."""
         self.classifier.save(folder / "classifier.safetensors")
-        return {"labels": list(self.classifier.labels), "weight": self.weight, "trust": self.trust}
+        return {
+            "labels": list(self.classifier.labels),
+            "weight": self.weight,
+            "trust": self.trust,
+            "max_dev": self.max_dev,
+        }
 
 
 def load_prior(folder: Path, settings: dict[str, Any]) -> ClassifierPrior:
     """The prior that was saved in a folder."""
     classifier = load_classifier(folder / "classifier.safetensors", settings["labels"], default_embedder())
-    return ClassifierPrior(classifier, settings["weight"], settings["trust"])
+    return ClassifierPrior(classifier, settings["weight"], settings["trust"], settings["max_dev"])
 
 
 @dataclass(frozen=True)
 class LinearPrior:
     """Wraps a classifying model so that a linear classifier over sentence embeddings has its say too.
 
-    Apply it last, as in fine_tune+linear_prior: how far to trust either is fitted to the model it wraps.
+    How far to trust either is fitted to the model it wraps, and again when that is trained beneath it.
 
     Args:
         weight: exponent of the classifier's probabilities, above 0; None fits it on dev, with `trust`.
@@ -110,10 +123,7 @@ class LinearPrior:
         classifier = fit_classifier(data.train, default_embedder())
         if self.weight is not None and self.trust is not None:
             return Wrapped(model, ClassifierPrior(classifier, self.weight, self.trust))
-        dev = data.dev[: self.max_dev]
-        weight, trust = fit_exponents(classifier, dev, model.answer([data.task.ask(e) for e in dev]))
-        log.info("linear_prior: classifier to the power of %.2f, model %.2f.", weight, trust)
-        return Wrapped(model, ClassifierPrior(classifier, weight, trust))
+        return Wrapped(model, ClassifierPrior(classifier, 1.0, 1.0, self.max_dev).fitted(model, data))
 
 
 def fit_exponents(
@@ -124,30 +134,16 @@ def fit_exponents(
     Raises:
         Unsupported: answers without probabilities.
     """
-    from scipy.optimize import minimize
-
-    asked = [(e, a.probabilities) for e, a in zip(examples, answers, strict=True)]
-    if any(chances is None for _, chances in asked):
-        raise Unsupported(
-            "linear_prior: the model gives no probabilities that the classifier's could be multiplied with. Use "
-            'local weights, or an endpoint that sends logprobs, with labels = "logprobs".'
-        )
     places = {label: n for n, label in enumerate(classifier.labels)}
-    known = [(e, chances) for e, chances in asked if chances and e.completion in places]
+    own_log_p(answers, classifier.labels, "linear_prior")  # refuses answers without probabilities
+    # An answer of no probabilities at all left no choice.
+    known = [
+        (e, a) for e, a in zip(examples, answers, strict=True) if a.probabilities and e.completion in places
+    ]
     if not known:
         return 1.0, 1.0
-    own_NL = np.log([[max(c.get(label, 0.0), SMALLEST) for label in classifier.labels] for _, c in known])
+    own_NL = own_log_p([a for _, a in known], classifier.labels, "linear_prior")
     other_NL = np.array([classifier.log_p(e.prompt) for e, _ in known])
-    right_N = np.array([places[e.completion] for e, _ in known])
-
-    def cost(logarithms: npt.NDArray[np.float64]) -> float:
-        weight, trust = np.exp(logarithms)
-        scores_NL = trust * own_NL + weight * other_NL
-        scores_NL = scores_NL - scores_NL.max(axis=1, keepdims=True)
-        lost_N = np.log(np.exp(scores_NL).sum(axis=1)) - scores_NL[np.arange(len(right_N)), right_N]
-        return float(lost_N.sum() + (logarithms**2).sum() / (2 * DOUBT**2))
-
-    bounds = [(np.log(LEAST_TRUST), np.log(MOST_TRUST))] * 2
-    best = minimize(cost, np.zeros(2), bounds=bounds, method="L-BFGS-B")
-    weight, trust = np.exp(best.x).tolist()
+    right_N = np.array([places[e.completion] for e, _ in known], dtype=np.intp)
+    trust, weight, _ = product_of_two(own_NL, other_NL, right_N)
     return weight, trust

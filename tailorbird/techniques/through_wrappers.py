@@ -10,7 +10,7 @@ from tailorbird.errors import ContextTooLong, DataError
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, as_seen_by_weights, on_weights
-from tailorbird.records import Example, Request
+from tailorbird.records import LAYOUTS, Example, Request
 
 if TYPE_CHECKING:
     from tailorbird.models.chat_template import ChatTemplate
@@ -102,7 +102,7 @@ def _sequences(
     """The request with each of these answers."""
     from tailorbird.network.sequences import TokenSequence
 
-    completions = [template.completion(answer) for answer in answers]
+    completions = [template.completion(answer, request.layout) for answer in answers]
     try:
         prompt = template.prompt(request).ids
     except ContextTooLong as error:
@@ -137,7 +137,9 @@ def refuse_unlearnable(template: ChatTemplate, sequences: Sequence[TokenSequence
 
 def stop_carries_loss(template: ChatTemplate, sequence: TokenSequence) -> bool:
     """Whether training on this sequence teaches where an answer ends."""
-    return sequence.num_labels > 0 and sequence.completion[-1:] == (template.stop_id,)
+    return sequence.num_labels > 0 and sequence.completion[-1:] in [
+        (template.stop_of(layout),) for layout in LAYOUTS
+    ]
 
 
 def place_of(example: Example) -> str:

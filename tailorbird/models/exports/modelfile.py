@@ -125,7 +125,7 @@ def shown_before_all(model: Model, task: Task | None) -> tuple[Message, ...]:
 
 
 def _beginning(request: Request) -> tuple[Message, ...]:
-    return request.messages[:-1]
+    return request.conversation[:-1]
 
 
 def _is_system_turn(text: str) -> bool:

@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tailorbird.errors import ContextTooLong, InputError, RequestError
-from tailorbird.models.chat_template import ChatTemplate, with_evidence
+from tailorbird.models.chat_template import ChatTemplate, turns_of
 from tailorbird.records import Message, Passage, Request, Sampling
 from tailorbird.testing.tiny import tiny_tokenizer
 
@@ -94,14 +96,14 @@ def test_evidence_is_numbered_and_stands_before_the_last_user_message():
         (Message("user", "first"), Message("assistant", "ok"), Message("user", "How long?")),
         evidence=evidence,
     )
-    *before, last = with_evidence(request)
+    *before, last = turns_of(request)
     assert before == list(request.messages[:2])
     assert last.content == "[1] Repairs > Times\nThree days.\n\n[2] No title.\n\nQuestion: How long?"
 
 
 def test_evidence_without_a_user_message_is_refused():
     with pytest.raises(RequestError, match="no user message"):
-        with_evidence(Request((Message("system", "x"),), evidence=passages(1)))
+        turns_of(Request((Message("system", "x"),), evidence=passages(1)))
 
 
 def test_evidence_that_does_not_fit_is_dropped_from_the_last_and_named():
@@ -112,7 +114,7 @@ def test_evidence_that_does_not_fit_is_dropped_from_the_last_and_named():
     assert kept == request.evidence[: len(kept)]
     assert prompt.dropped == tuple(f"evidence p{n}: context full" for n in range(len(kept), 30))
     assert len(prompt.ids) <= 412
-    longer = TEMPLATE.prompt(request.with_evidence(request.evidence[: len(kept) + 1]))
+    longer = TEMPLATE.prompt(replace(request, evidence=request.evidence[: len(kept) + 1]))
     assert len(longer.request.evidence) == len(kept)
 
 

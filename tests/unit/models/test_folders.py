@@ -151,7 +151,7 @@ def test_what_cannot_be_saved_leaves_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "rewrites/0/examples.jsonl"])
+@pytest.mark.parametrize("name", ["adapter/adapter_model.safetensors", "rewrites/0/metaprompt.toml"])
 def test_a_file_that_was_changed_or_is_gone_is_refused(base, data, tmp_path, name):
     model = Recipe((FewShot(k=1, select="fixed"), QUICK)).apply(base, data)
     save_model(model, tmp_path / "saved", task=data.task)

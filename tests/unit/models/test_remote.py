@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -134,7 +135,7 @@ def test_no_key_is_sent_where_there_is_none(monkeypatch):
 
 def test_evidence_stands_before_the_question():
     with remote(obedient) as (model, endpoint):
-        model.answer([FREE.with_evidence((Passage("p", "d", "In Ghent."),))])
+        model.answer([replace(FREE, evidence=(Passage("p", "d", "In Ghent."),))])
     assert endpoint.bodies[0]["messages"][-1]["content"] == "[1] In Ghent.\n\nQuestion: Where is it?"
 
 

@@ -5,7 +5,8 @@ from tailorbird.errors import DataError, RecipeError
 from tailorbird.models.blank import Blank
 from tailorbird.models.model import as_seen_by_weights
 from tailorbird.records import Example, Message, Request
-from tailorbird.techniques.few_shot import FewShot, balanced, load_metaprompt
+from tailorbird.techniques.few_shot import FewShot, load_metaprompt
+from tailorbird.techniques.selection import balanced
 from tailorbird.testing.sources import WordHash
 from tailorbird.testing.tiny import tiny_data
 
@@ -20,7 +21,7 @@ def small_parts(monkeypatch):
 
 def shown(technique, request, data=DATA):
     """The (prompt, completion) pairs that a request gets, in order."""
-    messages = as_seen_by_weights(technique.apply(Blank(), data), request).messages
+    messages = as_seen_by_weights(technique.apply(Blank(), data), request).conversation
     turns = [m for m in messages if m.role != "system"][:-1]
     assert [m.role for m in turns] == ["user", "assistant"] * (len(turns) // 2)
     return [(turns[n].content, turns[n + 1].content) for n in range(0, len(turns), 2)]
@@ -91,7 +92,7 @@ def test_fixed_examples_are_the_first_and_the_same_for_every_request():
 def test_the_examples_stand_before_the_last_user_message_of_a_conversation():
     turns = (Message("user", "hi"), Message("assistant", "hello"), Message("user", "my bike broke"))
     model = FewShot(k=1, select="fixed").apply(Blank(), DATA)
-    messages = as_seen_by_weights(model, TASK.request(turns)).messages
+    messages = as_seen_by_weights(model, TASK.request(turns)).conversation
     assert [m.content for m in messages[1:3]] == ["hi", "hello"]
     assert messages[3].content == DATA.train[0].prompt
     assert messages[-1] == turns[-1]
@@ -108,7 +109,7 @@ def test_an_instruction_takes_the_place_of_the_tasks():
 def test_a_system_message_inside_an_example_is_not_shown():
     example = Example((Message("system", "secret"), Message("user", "q")), "a")
     model = FewShot(k=1, select="fixed").apply(Blank(), Data(TASK, (example,)))
-    assert "secret" not in str(as_seen_by_weights(model, TASK.ask(DATA.test[0])).messages)
+    assert "secret" not in str(as_seen_by_weights(model, TASK.ask(DATA.test[0])).conversation)
 
 
 def test_choices_and_evidence_pass_through():
@@ -137,8 +138,8 @@ def test_k_out_of_range_is_refused(k):
 
 
 def test_an_unknown_way_to_select_is_refused():
-    with pytest.raises(RecipeError, match=r"select is 'random'; expected 'fixed', 'balanced' or 'nearest'"):
-        FewShot(select="random")
+    with pytest.raises(RecipeError, match=r"select is 'best'; expected one of nearest, mmr, hybrid"):
+        FewShot(select="best")
 
 
 @pytest.mark.parametrize("select", ["fixed", "balanced", "nearest"])

@@ -163,7 +163,9 @@ def test_wrappers_stay_over_the_tuned_weights():
     wrapped = FewShot(k=1, select="fixed").apply(tiny_model(), DATA)
     tuned = QUICK.apply(wrapped, DATA)
     assert isinstance(tuned, Wrapped)
-    assert tuned.rewrite is wrapped.rewrite
+    assert tuned.rewrite.shown == wrapped.rewrite.shown
+    assert tuned.rewrite.made_of["adapter"]
+    assert "adapter" not in wrapped.rewrite.made_of
     assert tuned.base.adapter is not None
 
 

@@ -51,7 +51,7 @@ def test_the_best_passages_become_the_evidence_in_front_of_the_question(document
 
 def test_evidence_that_is_there_already_stays_in_front():
     given = Passage("given", "x", "given")
-    seen = Lookup(Shelf(), 1, 0.0)(FREE.with_evidence((given,)))
+    seen = Lookup(Shelf(), 1, 0.0)(replace(FREE, evidence=(given,)))
     assert [p.id for p in seen.evidence] == ["given", "p0"]
 
 

@@ -16,7 +16,7 @@ from tailorbird.testing.tiny import CONTEXT, tiny_data, tiny_model, tiny_tokeniz
 class NeverStops(ChatTemplate):
     """A template that forgets the stop token."""
 
-    def completion(self, text):
+    def completion(self, text, layout="chat"):
         return self.text(text)
 
 

@@ -97,7 +97,9 @@ def test_a_metaprompt_that_is_always_the_same_comes_along():
     assert "2 examples" in sentence
     assert (modelfile.system, len(modelfile.messages)) == ("Choose!", 4)
     request = as_seen_by_weights(model, data.task.request([Message("user", "my fork broke")]))
-    assert modelfile.prompt(("user", "my fork broke")) == weights.engine.template.text_of(request.messages)
+    assert modelfile.prompt(("user", "my fork broke")) == weights.engine.template.text_of(
+        request.conversation
+    )
 
 
 def test_a_metaprompt_that_differs_from_request_to_request_does_not(monkeypatch):
