@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Sequence
 from copy import copy
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from transformers.cache_utils import DynamicCache
 
 from tailorbird.errors import Unsupported
+from tailorbird.models.own_attention import ATTENTION, Branches, Sealed, branches_of, takes_attention
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+log = logging.getLogger(__name__)
+
+NEAR = 0.02
+"""Relative difference between two ways of computing hidden states that may be rounding, in any type."""
 
 
 class TransformersNetwork:
@@ -86,6 +96,69 @@ class TransformersNetwork:
         for layer in _layers(cropped):
             layer.keys, layer.values = layer.keys[..., :length, :], layer.values[..., :length, :]
         return cropped
+
+    def branches(self, past: DynamicCache, lengths: Sequence[int]) -> Branches | None:
+        """Prompts of these lengths, ready to branch; None where that can't be computed without padding here."""
+        return branches_of(_layers(past), lengths) if self.can_branch else None
+
+    def grow(
+        self, branches: Branches, ids: Sequence[int], positions: Sequence[int], sees: dict[int, Tensor]
+    ) -> Tensor:
+        """Final hidden states of new tokens, [N, C], which stand prompt by prompt as `sees` does: see `Branches`.
+
+        Nothing is padded, and no prompt's keys are copied for others.
+        """
+        branches.sees = sees
+        config, device = self.model.config, self.model.device
+        before = config._attn_implementation  # noqa: SLF001 - transformers has no public way to read it
+        config._attn_implementation = ATTENTION  # noqa: SLF001
+        try:
+            output = self.body(
+                input_ids=torch.tensor([ids], device=device),
+                position_ids=torch.tensor([positions], device=device),
+                use_cache=False,
+                pack=Sealed(branches),
+            )
+        finally:
+            config._attn_implementation = before  # noqa: SLF001
+        return output.last_hidden_state[0]
+
+    @cached_property
+    def can_branch(self) -> bool:
+        """Whether tokens that grow from two prompts come out as by rows with masks; tried out on the first call.
+
+        On other devices than processors rows cost less than the many small calls.
+        """
+        if self.model.device.type != "cpu" or not takes_attention(self.model):
+            return False
+        ids_BT = torch.tensor([[5, 3, 7, 2, 4], [1, 6, 2, 0, 0]], device=self.model.device)
+        lengths, grown = [5, 3], torch.tensor([[4, 1], [6, 6]], device=self.model.device)
+        _, past = self.hidden(ids_BT, keep_past=True)
+        mask_BTS = torch.zeros(2, 2, 7, dtype=torch.bool, device=self.model.device)
+        for row, length in enumerate(lengths):
+            mask_BTS[row, :, :length] = True
+            mask_BTS[row, :, 5:] = torch.eye(2, dtype=torch.bool)
+        positions_BT = torch.tensor([[length] * 2 for length in lengths], device=self.model.device)
+        expected, _ = self.hidden(
+            grown, past=past, mask_BTS=mask_BTS, positions_BT=positions_BT, keep_past=True
+        )
+        assert past is not None
+        sees = {
+            row: torch.cat([torch.ones(2, length, dtype=torch.bool), torch.eye(2, dtype=torch.bool)], dim=1)
+            for row, length in enumerate(lengths)
+        }
+        try:
+            found = self.grow(
+                branches_of(_layers(past), lengths),
+                grown.flatten().tolist(),
+                positions_BT.flatten().tolist(),
+                sees,
+            )
+        except (TypeError, ValueError, RuntimeError, NotImplementedError, AttributeError) as error:
+            log.info("Labels are scored with padding for this model: %s", str(error).partition("\n")[0])
+            return False
+        apart = (found.double() - expected.flatten(0, 1).double()).norm()
+        return bool(apart <= NEAR * expected.double().norm())
 
     def _additive(self, mask_BTS: Tensor) -> Tensor:
         """Both attention paths of transformers take a float mask; only one takes a boolean one."""

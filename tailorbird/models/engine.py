@@ -19,9 +19,10 @@ from tailorbird.models.causal import TransformersNetwork, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
 from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_tensors
 from tailorbird.models.generation import Row
-from tailorbird.models.label_scoring import Trie, build_trie, score_labels
+from tailorbird.models.label_scoring import score_labels
 from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
 from tailorbird.models.request_checks import check_request, if_sure, only_choice
+from tailorbird.models.trie import Trie, build_trie
 from tailorbird.network.sharding import twin_of
 from tailorbird.records import Completion, Layout, Request, Usage
 

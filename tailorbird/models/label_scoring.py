@@ -15,14 +15,13 @@ greatest weight below it.
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
 
-from tailorbird.errors import RequestError
+from tailorbird.models.growing import growing
+from tailorbird.models.trie import Trie
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,106 +37,12 @@ NEGLIGIBLE = 1e-3
 """Probability, among the labels, that all nodes left out may have together."""
 SMALL_TRIE = 24
 """Inner nodes up to which one pass over all of them is faster than rounds."""
+LEAST_ROUND = 48
+"""Nodes of a round of all prompts together up to which more take hardly longer."""
+FOLLOWED = 0.02
+"""Nodes of at least this part of the likeliest one's probability take their only follower along."""
 FIRST_DIVE = 0.05
 """While no label is complete, nodes of at least this part of the likeliest one's probability go on."""
-
-
-@dataclass(frozen=True)
-class Trie:
-    """Inner nodes without the root, and the edges that make up each label's path.
-
-    Node 0 is the root (the prompt's last token); node n > 0 carries `tokens[n - 1]` and hangs on
-    `parents[n - 1]`. `paths[l]` lists label l's edges as indexes into `edge_from`/`edge_token`.
-    """
-
-    tokens: tuple[int, ...]
-    parents: tuple[int, ...]
-    depths: tuple[int, ...]
-    edge_from: tuple[int, ...]
-    edge_token: tuple[int, ...]
-    paths: tuple[tuple[int, ...], ...]
-
-    @cached_property
-    def edges(self) -> dict[int, list[int]]:
-        """The edges that leave each node."""
-        leaving: dict[int, list[int]] = defaultdict(list)
-        for edge, node in enumerate(self.edge_from):
-            leaving[node].append(edge)
-        return dict(leaving)
-
-    def tokens_after(self, node: int) -> list[int]:
-        """The tokens of the edges that leave a node, in their order."""
-        return [self.edge_token[edge] for edge in self.edges[node]]
-
-    @cached_property
-    def node_after(self) -> dict[int, int]:
-        """The inner node that an edge leads to; an edge that ends a label leads to none."""
-        places = {
-            (parent, token): n
-            for n, (parent, token) in enumerate(zip(self.parents, self.tokens, strict=True), 1)
-        }
-        pairs = zip(self.edge_from, self.edge_token, strict=True)
-        return {edge: places[pair] for edge, pair in enumerate(pairs) if pair in places}
-
-    @cached_property
-    def label_after(self) -> dict[int, int]:
-        """The label that an edge ends."""
-        return {path[-1]: label for label, path in enumerate(self.paths)}
-
-    @cached_property
-    def labels_below(self) -> dict[int, list[int]]:
-        """The labels that hang on each inner node."""
-        below: dict[int, list[int]] = defaultdict(list)
-        for label, path in enumerate(self.paths):
-            for edge in path[1:]:
-                below[self.edge_from[edge]].append(label)
-        return dict(below)
-
-    @cached_property
-    def ancestors(self) -> tuple[frozenset[int], ...]:
-        """For node n, itself and the inner nodes above it; empty for the root."""
-        above: list[frozenset[int]] = [frozenset()]
-        for node, parent in enumerate(self.parents, 1):
-            above.append(above[parent] | {node})
-        return tuple(above)
-
-
-def build_trie(labels: Sequence[tuple[int, ...]], stop_id: int) -> Trie:
-    """The trie of token sequences.
-
-    Raises:
-        RequestError: a label has no tokens, or two labels have the same ones.
-    """
-    distinct = set(labels)
-    if len(distinct) < len(labels) or () in distinct:
-        raise RequestError(
-            f"choices: {len(labels)} labels make {len(distinct - {()})} distinct token sequences; each "
-            "label must be non-empty and differ from the others. Rename the labels that look alike."
-        )
-    prefixes = {label[:n] for label in labels for n in range(1, len(label))}
-    closed = [(*label, stop_id) if label in prefixes else label for label in labels]
-    nodes: dict[tuple[int, ...], int] = {(): 0}
-    edges: dict[tuple[int, int], int] = {}
-    parents: list[int] = []
-    paths: list[tuple[int, ...]] = []
-    for label in closed:
-        path: list[int] = []
-        for n, token in enumerate(label):
-            here = nodes[label[:n]]
-            path.append(edges.setdefault((here, token), len(edges)))
-            if n + 1 < len(label) and label[: n + 1] not in nodes:
-                nodes[label[: n + 1]] = len(nodes)
-                parents.append(here)
-        paths.append(tuple(path))
-    inner = [prefix for prefix in nodes if prefix]
-    return Trie(
-        tokens=tuple(prefix[-1] for prefix in inner),
-        parents=tuple(parents),
-        depths=tuple(len(prefix) for prefix in inner),
-        edge_from=tuple(here for here, _ in edges),
-        edge_token=tuple(token for _, token in edges),
-        paths=tuple(paths),
-    )
 
 
 @dataclass(frozen=True)
@@ -262,68 +167,54 @@ def _in_rounds(  # noqa: PLR0917 - as score_labels
     lengths_B: Tensor,
     searches: list[Search],
 ) -> LabelScores:
-    """Follow the likely nodes of all prompts together, in each round as many as a prompt has on average."""
+    """Follow the likely nodes of all prompts together; the rounds are few, and each takes many nodes."""
     trie = searches[0].trie
-    columns: list[list[int]] = [[] for _ in searches]  # the node in each column that a round has added
-    _take_in(network, last_BC.unsqueeze(1), searches, [[0]] * len(searches))
-    while True:
-        waiting = [search.next_nodes() for search in searches]
-        busy = sum(map(bool, waiting))
-        if not busy:
-            break
-        # Rows are padded to one width: the few with many nodes wait for another round.
-        width = math.ceil(sum(map(len, waiting)) / busy)
-        taken = [nodes[:width] for nodes in waiting]
-        hidden_BTC, past = _forward(network, taken, columns, past, seen_BP, lengths_B, trie)
-        _take_in(network, hidden_BTC, searches, taken)
+    _take_in(network, last_BC, searches, [[0] for _ in searches])
+    grow = growing(network, past, seen_BP, lengths_B, trie)
+    while any(taken := _with_what_follows(searches)):
+        _take_in(network, grow(taken), searches, taken)
     log_p_BL = torch.tensor([search.scores() for search in searches], dtype=torch.float64)
     return LabelScores(log_p_BL, tuple(search.num_nodes for search in searches))
 
 
-def _forward(  # noqa: PLR0917 - as score_labels
-    network: Network,
-    taken: list[list[int]],
-    columns: list[list[int]],
-    past: Past,
-    seen_BP: Tensor,
-    lengths_B: Tensor,
-    trie: Trie,
-) -> tuple[Tensor, Past]:
-    """Hidden states of the nodes taken, [B, T, C], and the past with them; `columns` learns where they are."""
-    width = max(map(len, taken))
-    # Node 0 stands for padding: it sees the prompt alone, and no node sees it.
-    rows = [nodes + [0] * (width - len(nodes)) for nodes in taken]
-    for known, row in zip(columns, rows, strict=True):
-        known.extend(row)
-    tokens_BT = [[trie.tokens[node - 1] if node else 0 for node in row] for row in rows]
-    depths_BT = [[trie.depths[node - 1] if node else 1 for node in row] for row in rows]
-    sees_BTS = [
-        [[column in trie.ancestors[node] for column in known] for node in row]
-        for known, row in zip(columns, rows, strict=True)
-    ]
-    device = lengths_B.device
-    prompt_BTP = seen_BP.unsqueeze(1).expand(-1, width, -1)
-    return network.hidden(
-        torch.tensor(tokens_BT, device=device),
-        past=past,
-        mask_BTS=torch.cat([prompt_BTP, torch.tensor(sees_BTS, device=device)], dim=2),
-        # Depth 1 follows the prompt's last token, whose position is its length minus one.
-        positions_BT=lengths_B.unsqueeze(1) + torch.tensor(depths_BT, device=device) - 1,
-        keep_past=True,
-    )
+def _with_what_follows(searches: list[Search]) -> list[list[int]]:
+    """The nodes that every prompt waits for, and those that go with them at little cost.
+
+    Where one token alone can follow a likely node, that goes along. And a round reads all weights, however few its
+    nodes are: it is filled up to `LEAST_ROUND` with what hangs on them.
+    """
+    trie, taken = searches[0].trie, list[list[int]]()
+    for search in searches:
+        nodes = search.next_nodes()
+        likely = max((search.bounds[node] for node in nodes), default=0.0) + math.log(FOLLOWED)
+        chains = (trie.chains[node] if search.bounds[node] >= likely else [node] for node in nodes)
+        taken.append([node for chain in chains for node in chain])
+    room = (LEAST_ROUND - sum(map(len, taken))) // max(1, sum(map(bool, taken)))
+    return [_filled(trie, nodes, room) for nodes in taken] if room > 0 else taken
 
 
-def _take_in(network: Network, hidden_BTC: Tensor, searches: list[Search], taken: list[list[int]]) -> None:
-    """Tells every search how likely the tokens after its nodes are."""
-    places = [(row, column) for row, nodes in enumerate(taken) for column in range(len(nodes))]
+def _filled(trie: Trie, nodes: list[int], room: int) -> list[int]:
+    """The nodes and up to so many of those below them, the likeliest ones' first; none before the one above it."""
+    found = dict.fromkeys(nodes)
+    for node in nodes:
+        for after in trie.below[node]:
+            if len(found) >= len(nodes) + room:
+                return list(found)
+            found.setdefault(after)
+    return list(found)
+
+
+def _take_in(network: Network, hidden_NC: Tensor, searches: list[Search], taken: list[list[int]]) -> None:
+    """Tells every search how likely the tokens after its nodes are; their hidden states stand prompt by prompt."""
+    places = [(row, node) for row, nodes in enumerate(taken) for node in nodes]
+    trie = searches[0].trie
     for start in range(0, len(places), HEAD_ROWS):
-        rows, columns = (list(numbers) for numbers in zip(*places[start : start + HEAD_ROWS], strict=True))
-        log_p_NV = network.logits(hidden_BTC[rows, columns]).log_softmax(dim=-1)
-        nodes = [taken[row][column] for row, column in zip(rows, columns, strict=True)]
-        tokens = [searches[0].trie.tokens_after(node) for node in nodes]
+        part = places[start : start + HEAD_ROWS]
+        log_p_NV = network.logits(hidden_NC[start : start + len(part)]).log_softmax(dim=-1)
+        tokens = [trie.tokens_after(node) for _, node in part]
         from_N = [n for n, after in enumerate(tokens) for _ in after]
         found = iter(log_p_NV[from_N, [token for after in tokens for token in after]].tolist())
-        for row, node, after in zip(rows, nodes, tokens, strict=True):
+        for (row, node), after in zip(part, tokens, strict=True):
             searches[row].expand(node, [next(found) for _ in after])
 
 
@@ -337,7 +228,7 @@ def _in_one_pass(  # noqa: PLR0917 - as score_labels
         ids_BT = torch.tensor(trie.tokens, device=last_BC.device).expand(batch, -1)
         # Depth 1 follows the prompt's last token, whose position is its length minus one.
         positions_BT = lengths_B.unsqueeze(1) + torch.tensor(trie.depths, device=last_BC.device) - 1
-        ancestors_TT = _ancestors(trie).to(last_BC.device)
+        ancestors_TT = trie.above_NN[1:, 1:].to(last_BC.device)
         count = len(trie.tokens)
         mask_BTS = torch.cat(
             [seen_BP.unsqueeze(1).expand(-1, count, -1), ancestors_TT.expand(batch, -1, -1)], dim=2
@@ -346,16 +237,6 @@ def _in_one_pass(  # noqa: PLR0917 - as score_labels
         rows.append(hidden_BTC)
     edges_BE = _edge_log_probabilities(network, torch.cat(rows, dim=1), trie)
     return torch.stack([edges_BE[:, list(path)].sum(dim=1) for path in trie.paths], dim=1)
-
-
-def _ancestors(trie: Trie) -> Tensor:
-    """[T, T], True where the column is the row's node or one above it."""
-    count = len(trie.tokens)
-    mask_TT = torch.eye(count, dtype=torch.bool)
-    for node, parent in enumerate(trie.parents):
-        if parent:
-            mask_TT[node] |= mask_TT[parent - 1]
-    return mask_TT
 
 
 def _edge_log_probabilities(network: Network, hidden_BTC: Tensor, trie: Trie) -> Tensor:

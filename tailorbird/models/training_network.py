@@ -20,13 +20,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AttentionInterface
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from tailorbird.models.causal import TransformersNetwork
 from tailorbird.models.four_bits import weights_of
+from tailorbird.models.own_attention import ATTENTION, Sealed, takes_attention
 from tailorbird.network.fused import lora_linear, rms_norm, swiglu
-from tailorbird.network.pack_attention import flash_kernel, pack_attention
+from tailorbird.network.pack_attention import flash_kernel
 from tailorbird.network.packing import Pack, pack, pack_pairs
 from tailorbird.network.processes import num_processes
 from tailorbird.network.sharding import shard
@@ -37,8 +36,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ATTENTION = "tailorbird_packs"
-"""The name under which transformers finds the attention over packs."""
 ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.05, torch.float16: 0.01}
 """Relative difference between two ways of computing a layer that is rounding, by type."""
 EXACT = {torch.float64, torch.float32}
@@ -95,7 +92,7 @@ class TrainingNetwork(TransformersNetwork):
         """Inside, the model computes as this network says; afterwards as before."""
         config = self.model.config
         before = config._attn_implementation  # noqa: SLF001 - transformers has no public way to read it
-        if self.shares_prefix and _takes_attention(self.model):
+        if self.shares_prefix and takes_attention(self.model):
             self.packs = self._agrees()
         if self._replaced is not None and self.dtype != self.model.dtype:
             self._replaced = _replacements(self.body, self._adapter, self.dtype, late=self._to_shard)
@@ -144,7 +141,7 @@ class TrainingNetwork(TransformersNetwork):
         return self._through_body(ids_1N, positions_1N, packed)[:count]
 
     def _through_body(self, ids_1N: Tensor, positions_1N: Tensor, packed: Pack | Stream) -> Tensor:
-        output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=_Sealed(packed))
+        output = self.body(input_ids=ids_1N, position_ids=positions_1N, use_cache=False, pack=Sealed(packed))
         return output.last_hidden_state[0]
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
@@ -205,68 +202,12 @@ _PREFIX, _ROWS = (5, 3, 7, 2), ((1, 4, 6), (2, 5, 8))
 """Token ids that every vocabulary has; two sequences of one beginning."""
 
 
-class _Sealed:
-    """A pack on its way through the layers, closed to torch, which looks for tensors in what a layer is given."""
-
-    def __init__(self, content: Pack | Stream) -> None:
-        self.content = content
-        self.count = content.ids_1N.shape[1] if isinstance(content, Stream) else len(content.ids)
-
-
 def _attends_by_flash(model: Any, dtype: torch.dtype) -> bool:
     config = model.config.get_text_config()
     heads = config.num_attention_heads
     kv_heads = getattr(config, "num_key_value_heads", None) or heads
     width = getattr(config, "head_dim", None) or config.hidden_size // heads
     return flash_kernel(model.device, dtype, heads, kv_heads, width) is not None
-
-
-def _takes_attention(model: Any) -> bool:
-    return bool(getattr(model, "_supports_attention_backend", False))
-
-
-def _attention(
-    module: Any,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    *,
-    scaling: float | None = None,
-    pack: _Sealed | None = None,
-    **rest: Any,
-) -> tuple[Tensor, None]:
-    """Attention as transformers calls it: over a pack where one is given, else the usual one."""
-    # Rotary positions leave queries and keys in float32 where values are in bfloat16.
-    query, key = query.to(value.dtype), key.to(value.dtype)
-    if pack is None:
-        mask = _after_a_past(query, key) if attention_mask is None else attention_mask.to(value.dtype)
-        out, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=scaling, **rest)
-        return out, None
-    if rest.get("softcap") is not None or rest.get("s_aux") is not None or rest.get("sliding_window"):
-        raise NotImplementedError("This attention does more than a softmax over what came before.")
-    count = pack.count
-    gathered_HND = pack_attention(
-        query[0, :, :count],
-        key[0, :, :count],
-        value[0, :, :count],
-        pack.content,
-        scaling or query.shape[-1] ** -0.5,
-    )
-    filled = query.shape[2] - count
-    return functional.pad(gathered_HND.transpose(0, 1), (0, 0, 0, 0, 0, filled))[None], None
-
-
-def _after_a_past(query: Tensor, key: Tensor) -> Tensor | None:
-    """The causal mask where keys of a past come first, which attention by itself takes to begin together."""
-    num_queries, num_keys = query.shape[2], key.shape[2]
-    if not 1 < num_queries < num_keys:
-        return None
-    mask_TS = torch.ones(num_queries, num_keys, dtype=torch.bool, device=query.device)
-    return mask_TS.tril(num_keys - num_queries)
-
-
-AttentionInterface.register(ATTENTION, _attention)
 
 
 def _replacements(

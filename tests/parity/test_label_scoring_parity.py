@@ -57,12 +57,15 @@ def assert_exact(engine, requests, tolerance):
         assert answer.probabilities[answer.text] == max(found)
 
 
-@pytest.fixture(params=["one_pass", "rounds"], scope="module")
+@pytest.fixture(params=["one_pass", "rounds", "padded_rounds"], scope="module")
 def way(request):
-    """Both ways through the trie, the rounds without leaving a node out."""
+    """The ways through the trie, the rounds without leaving a node out."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(label_scoring, "SMALL_TRIE", 10**9 if request.param == "one_pass" else 0)
         patch.setattr(label_scoring, "NEGLIGIBLE", 0.0)
+        assert ENGINE.network.can_branch  # a tiny Llama does
+        if request.param == "padded_rounds":
+            patch.setattr(ENGINE.network, "can_branch", False)
         yield request.param
 
 

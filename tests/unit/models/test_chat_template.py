@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from tailorbird.errors import ContextTooLong, InputError, RequestError
 from tailorbird.models.chat_template import ChatTemplate, turns_of
-from tailorbird.records import Message, Passage, Request, Sampling
+from tailorbird.records import Example, Message, Passage, Request, Sampling
 from tailorbird.testing.tiny import tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
@@ -147,3 +147,60 @@ def test_the_stop_token_is_the_one_that_the_template_puts_after_an_answer():
     template = template_of("{% for m in messages %}{{ m['content'] }}<|endoftext|>{% endfor %}")
     assert template.stop_id == TOKENIZER.convert_tokens_to_ids("<|endoftext|>")
     assert template.stop_ids == {template.stop_id, TOKENIZER.eos_token_id}
+
+
+# -- examples, budgets and the plain layout -------------------------------------------------------
+
+
+def examples(count):
+    return tuple(Example.pair(f"question {n} " + "x " * 10, f"answer {n}") for n in range(count))
+
+
+def test_examples_stand_as_turns_before_the_last_user_message():
+    request = Request((Message("system", "Sort."), Message("user", "hi")), examples=examples(2))
+    shown = [(m.role, m.content[:10]) for m in turns_of(request)]
+    assert shown == [
+        ("system", "Sort."),
+        ("user", "question 0"),
+        ("assistant", "answer 0"),
+        ("user", "question 1"),
+        ("assistant", "answer 1"),
+        ("user", "hi"),
+    ]
+
+
+def test_what_does_not_fit_goes_in_the_order_that_is_stated():
+    request = user("hi", evidence=passages(3), examples=examples(2), sampling=Sampling(max_tokens=10))
+    dropped = [
+        name.split(":")[0] for name in TEMPLATE.prompt(replace(request, prompt_tokens=30)).dropped[::-1]
+    ]
+    ids = [example.id for example in request.examples]
+    assert dropped == ["evidence p2", "evidence p1", f"example {ids[0]}", f"example {ids[1]}", "evidence p0"]
+
+
+def test_a_budget_is_kept_and_named():
+    request = user("hi", examples=examples(5), prompt_tokens=120)
+    prompt = TEMPLATE.prompt(request)
+    assert len(prompt.ids) <= 120
+    assert 0 < len(prompt.request.examples) < 5
+    assert prompt.request.examples == request.examples[-len(prompt.request.examples) :]
+    assert all(line.endswith("budget of 120 tokens full") for line in prompt.dropped)
+    with pytest.raises(
+        ContextTooLong, match=r"its prompt may have 3\. Shorten the messages.*raise prompt_tokens"
+    ):
+        TEMPLATE.prompt(replace(request, prompt_tokens=3))
+
+
+def test_the_plain_layout_holds_no_control_token_and_its_answer_follows_a_blank():
+    request = Request(
+        (Message("system", "Sort."), Message("user", f"hi {CONTROL}")), examples=examples(1), layout="plain"
+    )
+    ids = TEMPLATE.prompt(request).ids
+    assert not {START, END} & set(ids)
+    text = TOKENIZER.decode(ids)
+    assert text == f"Sort.\n\nInput: question 0 {'x ' * 10}\nOutput: answer 0\n\nInput: hi {CONTROL}\nOutput:"
+    answer = TEMPLATE.completion("yes", "plain")
+    assert TEMPLATE.decode(answer[:-1]) == " yes"
+    assert TEMPLATE.read_answer(answer[:-1], "plain") == "yes"
+    assert answer[-1] in TEMPLATE.stops_of("plain")
+    assert answer[-1] not in TEMPLATE.stops_of("chat")

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailorbird.errors import RequestError
-from tailorbird.models.label_scoring import NEGLIGIBLE, Search, build_trie
+from tailorbird.models.label_scoring import NEGLIGIBLE, Search
+from tailorbird.models.trie import build_trie
 from tailorbird.records import Prior
 
 STOP = 0

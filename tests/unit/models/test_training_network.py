@@ -16,6 +16,7 @@ from transformers import (
 from transformers.pytorch_utils import Conv1D
 from written_kernel import Written
 
+from tailorbird.models import own_attention
 from tailorbird.models import training_network as module
 from tailorbird.models.causal import TransformersNetwork
 from tailorbird.models.gguf_file import converted, starter_file
@@ -196,7 +197,7 @@ def test_attention_over_packs_that_shows_too_much_does_not_run_and_that_is_said(
             query_HND, key_KND, value_KND, pack([tuple(packed.ids)], 0), scale
         )
 
-    monkeypatch.setattr(module, "pack_attention", to_all)
+    monkeypatch.setattr(own_attention, "pack_attention", to_all)
     with TrainingNetwork(rough().to(dtype), None, dtype).running() as network:
         assert network.path.startswith("shared prefix, fused")
     assert "does not run for this model: it gives something else than attention by rows" in caplog.text
