@@ -35,12 +35,15 @@ class OpenModel:
         *,
         sampling: Sampling | None = None,
         choices: tuple[str, ...] | None = None,
+        schema: str | None = None,
     ) -> Request:
         """The request that the model was measured with; what the caller gives takes its place."""
         request = self.task.request(messages) if self.task else Request(tuple(messages))
         if sampling is not None:
             request = replace(request, sampling=sampling)
-        return replace(request, choices=choices) if choices is not None else request
+        if schema is not None:
+            return replace(request, schema=schema, choices=None)
+        return replace(request, choices=choices, schema=None) if choices is not None else request
 
     def ask(self, text: str, *, sampling: Sampling | None = None) -> Completion:
         """Answers one message."""

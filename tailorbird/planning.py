@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tailorbird.data.columns import Columns
 from tailorbird.data.formats import read_examples
 from tailorbird.data.keys import is_on_disk, keys_of
+from tailorbird.data.schemas import check_schema
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
 from tailorbird.errors import InputError, NotFound, RecipeError
@@ -157,8 +158,23 @@ def read_splits(file: RecipeFile, source: Path) -> tuple[Splits, Task]:
 
 def _task(file: RecipeFile, sets: Sequence[Sequence[Example]]) -> Task:
     """The task of all examples together; those on disk are not read again for it."""
-    if not any(is_on_disk(examples) for examples in sets):
-        return infer_task([example for examples in sets for example in examples], file.instruction)
+    if any(is_on_disk(examples) for examples in sets):
+        task = _task_on_disk(file, sets)
+    else:
+        task = infer_task([example for examples in sets for example in examples], file.instruction)
+    if file.schema is None:
+        return task
+    if not file.schema.is_file():
+        raise NotFound(
+            f"{file.schema}: no such file. Give a JSON schema with schema = FILE, or leave it out."
+        )
+    schema = check_schema(file.schema.read_text(encoding="utf-8-sig"), str(file.schema))
+    # Documents of a schema are no labels, however few there are.
+    longest = max((len(e.completion) for e in sets[0][:1000]), default=80)
+    return replace(task, kind="answer", labels=(), schema=schema, max_tokens=min(512, max(32, longest)))
+
+
+def _task_on_disk(file: RecipeFile, sets: Sequence[Sequence[Example]]) -> Task:
     keys = [keys_of(examples) for examples in sets]
     counts: Counter[str] | None = Counter()
     for found in keys:

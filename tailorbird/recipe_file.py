@@ -40,6 +40,7 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # completion_column = "label"
 # documents = "documents"        # a folder of .md, .html, .txt, .pdf, .docx: adds the knowledge arms
 # test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
+# schema = "answer.schema.json"  # a JSON schema that free answers keep to
 # instruction = "…"              # what the model is told; without it one is made from the task
 # arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
 
@@ -112,6 +113,7 @@ class RecipeFile:
     prompt_column: str | None = None
     completion_column: str | None = None
     instruction: str | None = None
+    schema: Path | None = None
     metric: str | None = None
     seed: int | None = None
     key_env: str | None = None
@@ -152,10 +154,10 @@ class RecipeFile:
 
 _PLAIN: Mapping[str, type | tuple[type, ...]] = {
     "base": str, "name": str, "examples": str, "test": str, "documents": str, "prompt_column": str,
-    "completion_column": str, "instruction": str, "metric": str,
+    "completion_column": str, "instruction": str, "schema": str, "metric": str,
     "seed": int, "key_env": str, "limit_dev": int, "limit_test": int, "dev_share": float, "test_share": float,
 }  # fmt: skip
-_PATHS = ("examples", "test", "documents")
+_PATHS = ("examples", "test", "documents", "schema")
 
 
 def read_recipe_file(path: Path) -> RecipeFile:

@@ -97,6 +97,7 @@ class Request:
     examples from the first on, then that passage. `evidence` is best first; of `examples` the last is the
     most telling. `choices`, if given, is the closed set of answers, and `prior` what is known of them
     beforehand; where the likeliest one's probability is below `abstain_below`, the answer is `ABSTAINED`.
+    `schema` is a JSON schema, as JSON, that a free answer is to be a valid document of.
     `layout` says how the whole becomes one text, and `prompt_tokens` how many tokens that may have, None
     leaving it to the model's context.
     `example_id` names the training or test example that the request was made from, so that a
@@ -113,6 +114,7 @@ class Request:
     layout: Layout = "chat"
     prompt_tokens: int | None = None
     abstain_below: float = 0.0
+    schema: str | None = None
 
     @property
     def question(self) -> str:

@@ -7,6 +7,7 @@ import importlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +15,7 @@ import typer
 from tailorbird.cli.options import AsJson, KeyEnv, ModelArgument
 from tailorbird.cli.output import is_terminal, kept_for_json, print_json, remark, say
 from tailorbird.cli.project import project_of
-from tailorbird.errors import InputError, TailorbirdError
+from tailorbird.errors import InputError, NotFound, TailorbirdError
 from tailorbird.records import Completion, Message, Passage, Request
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ def ask(
     text: Annotated[str, typer.Argument(metavar="TEXT", help="The message; - reads standard input.")],
     *,
     max_tokens: MaxTokens = None,
+    schema: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A JSON schema that the answer must keep to.")
+    ] = None,
     key_env: KeyEnv = None,
     as_json: AsJson = False,
 ) -> None:
@@ -40,7 +44,7 @@ def ask(
     message = _message(text)
     with kept_for_json(as_json):
         opened = project_of(context).workbench().open(model, key_env=key_env)
-        request = _request(opened, [Message("user", message)], max_tokens)
+        request = _request(opened, [Message("user", message)], max_tokens, _schema(schema))
         completion = opened.model.answer([request])[0]
     if as_json:
         print_json(answer_json(opened.id, completion))
@@ -101,11 +105,24 @@ def _message(text: str) -> str:
     return text
 
 
-def _request(opened: OpenModel, turns: list[Message], max_tokens: int | None) -> Request:
-    request = opened.request(turns)
+def _request(
+    opened: OpenModel, turns: list[Message], max_tokens: int | None, schema: str | None = None
+) -> Request:
+    request = opened.request(turns, schema=schema)
     if max_tokens is None:
         return request
     return replace(request, sampling=replace(request.sampling, max_tokens=max_tokens))
+
+
+def _schema(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise NotFound(f"{file}: no such file. Give a JSON schema with --schema FILE.") from None
+    except UnicodeDecodeError as error:
+        raise InputError(f"{file}: not UTF-8 ({error}). Save it as UTF-8 text.") from error
 
 
 def _say_grounds(completion: Completion) -> None:

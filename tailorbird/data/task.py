@@ -22,13 +22,14 @@ class Task:
     """How a bare message becomes a Request: one instruction, and for a classification its labels.
 
     Comparing, training, asking and serving all build their requests here, so that what is served
-    is what was measured. `max_tokens` bounds a free answer.
+    is what was measured. `max_tokens` bounds a free answer; `schema` is a JSON schema that it keeps to.
     """
 
     kind: TaskKind
     instruction: str
     labels: tuple[str, ...] = ()
     max_tokens: int = 64
+    schema: str | None = None
 
     def request(self, messages: Sequence[Message], example_id: str | None = None) -> Request:
         """The request for a conversation; a system message of the caller's replaces our instruction."""
@@ -36,7 +37,9 @@ class Task:
         if self.instruction and not any(m.role == "system" for m in turns):
             turns = (Message("system", self.instruction), *turns)
         choices = self.labels if self.kind == "classify" else None
-        return Request(turns, Sampling(max_tokens=self.max_tokens), choices=choices, example_id=example_id)
+        schema = self.schema if choices is None else None
+        sampling = Sampling(max_tokens=self.max_tokens)
+        return Request(turns, sampling, choices=choices, example_id=example_id, schema=schema)
 
     def ask(self, example: Example) -> Request:
         """The request that an example stands for."""

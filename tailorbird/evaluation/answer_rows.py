@@ -51,6 +51,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "layout": request.layout,
         "prompt_tokens": request.prompt_tokens,
         "abstain_below": request.abstain_below,
+        "schema": request.schema,
     }
 
 
@@ -68,6 +69,7 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         layout=row.get("layout", "chat"),
         prompt_tokens=row.get("prompt_tokens"),
         abstain_below=row.get("abstain_below", 0.0),
+        schema=row.get("schema"),
     )
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from tailorbird.errors import InputError, IntegrityError, NotFound
+from tailorbird.models.batching import Asked, batches
 from tailorbird.models.causal import TransformersNetwork, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
 from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_tensors
@@ -22,6 +23,7 @@ from tailorbird.models.generation import Row
 from tailorbird.models.label_scoring import score_labels
 from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
 from tailorbird.models.request_checks import check_request, if_sure, only_choice
+from tailorbird.models.schema_guide import SchemaGuides
 from tailorbird.models.trie import Trie, build_trie
 from tailorbird.network.sharding import twin_of
 from tailorbird.records import Completion, Layout, Request, Usage
@@ -30,18 +32,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
 
     from tailorbird.models.training_network import TrainingNetwork
-
-MAX_BATCH_TOKENS = 6_144
-"""Prompt tokens of one batch, padding included: beyond it larger batches are no faster on CPUs."""
-MAX_BATCH_ROWS = 32
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """One request on its way through a batch."""
-
-    index: int
-    prompt: Prompt
 
 
 class Engine:
@@ -67,6 +57,7 @@ class Engine:
         self.device = next(model.parameters()).device
         self.num_parameters: int = model.num_parameters()  # of packed weights, what they stand for
         self.lock = threading.RLock()
+        self._guides = SchemaGuides(self.template)
         self._prefixes = PrefixCache()
         self._trie = lru_cache(maxsize=64)(self._build_trie)
         self._adapters: set[str] = set()
@@ -297,15 +288,15 @@ class Engine:
             check_request(request)
         prompts = [self.template.prompt(r) for r in requests]
         answers: list[Completion | None] = [None] * len(requests)
-        groups: dict[tuple[tuple[str, ...] | None, Layout], list[_Asked]] = {}
+        groups: dict[tuple[tuple[str, ...] | None, Layout], list[Asked]] = {}
         for index, prompt in enumerate(prompts):
             choices = prompt.request.choices
             if choices is not None and len(choices) == 1:
                 answers[index] = only_choice(prompt.request)
                 continue
-            groups.setdefault((choices, prompt.request.layout), []).append(_Asked(index, prompt))
+            groups.setdefault((choices, prompt.request.layout), []).append(Asked(index, prompt))
         for (choices, layout), group in groups.items():
-            for batch in _batches(group):
+            for batch in batches(group):
                 started = time.perf_counter()
                 completions = (
                     self._score(batch, self._trie(choices, layout), adapter)
@@ -317,7 +308,7 @@ class Engine:
                     answers[asked.index] = replace(completion, seconds=share)
         return [a for a in answers if a is not None]
 
-    def _score(self, batch: list[_Asked], trie: Trie, adapter: str | None) -> list[Completion]:
+    def _score(self, batch: list[Asked], trie: Trie, adapter: str | None) -> list[Completion]:
         choices = batch[0].prompt.request.choices
         assert choices is not None
         with self.using(adapter), self._without_gradients():
@@ -347,9 +338,9 @@ class Engine:
         labels = [self.template.answer(choice, layout) for choice in choices]
         return build_trie(labels, self.template.stop_of(layout))
 
-    def _generate(self, batch: list[_Asked], adapter: str | None) -> list[Completion]:
+    def _generate(self, batch: list[Asked], adapter: str | None) -> list[Completion]:
         with self.lock:
-            written = _Writing([Row(asked.prompt, self.template) for asked in batch])
+            written = _Writing([self._row(asked.prompt) for asked in batch])
             for _ in self._write(written, adapter):
                 pass
         return [row.completion(written.shared_tokens) for row in written.rows]
@@ -366,7 +357,7 @@ class Engine:
             completion = self.answer([request], adapter)[0]
             yield completion.text
             return completion
-        row, sent = Row(prompt, self.template), ""
+        row, sent = self._row(prompt), ""
         written, started = _Writing([row]), time.perf_counter()
         for _ in self._write(written, adapter):
             settled = row.settled
@@ -374,6 +365,10 @@ class Engine:
                 yield settled[len(sent) :]
                 sent = settled
         return replace(row.completion(written.shared_tokens), seconds=time.perf_counter() - started)
+
+    def _row(self, prompt: Prompt) -> Row:
+        schema = prompt.request.schema
+        return Row(prompt, self.template, self._guides.guide(schema) if schema is not None else None)
 
     def _prefill(self, prompts: list[Prompt], adapter: str | None) -> Prefilled:
         return prefill(
@@ -419,19 +414,6 @@ class _Writing:
 
     rows: list[Row]
     shared_tokens: int = 0
-
-
-def _batches(group: list[_Asked]) -> Iterator[list[_Asked]]:
-    """Prompts of like length together, under a budget of padded tokens."""
-    batch: list[_Asked] = []
-    for asked in sorted(group, key=lambda a: (len(a.prompt.ids), a.prompt.ids)):
-        width = len(asked.prompt.ids)
-        if batch and ((len(batch) + 1) * width > MAX_BATCH_TOKENS or len(batch) >= MAX_BATCH_ROWS):
-            yield batch
-            batch = []
-        batch.append(asked)
-    if batch:
-        yield batch
 
 
 def place_to_work() -> tuple[torch.device, torch.dtype]:

@@ -11,16 +11,19 @@ from tailorbird.records import Completion, FinishReason, Layout, Request, Usage
 
 if TYPE_CHECKING:
     from tailorbird.models.chat_template import ChatTemplate, Prompt
+    from tailorbird.models.schema_guide import SchemaGuide
 
 
 class Row:
     """The answer to one prompt, as far as it is written.
 
-    It ends at a stop token, at a stop text, after `max_tokens`, or where the context is full.
+    It ends at a stop token, at a stop text, after `max_tokens`, where the context is full, or where a document of
+    the schema that it is bound to is complete.
     """
 
-    def __init__(self, prompt: Prompt, template: ChatTemplate) -> None:
+    def __init__(self, prompt: Prompt, template: ChatTemplate, guide: SchemaGuide | None = None) -> None:
         sampling = prompt.request.sampling
+        self._guide = guide
         self.prompt = prompt
         self.ids: list[int] = []
         self.finish_reason: FinishReason | None = None
@@ -33,11 +36,16 @@ class Row:
 
     def take(self, logits_V: torch.Tensor) -> None:
         """Draws the next token."""
-        token = self._sampler(logits_V)
+        token = self._sampler(self._guide(logits_V) if self._guide else logits_V)
         if token in self._ends:
             self.finish_reason = "stop"
             return
         self.ids.append(token)
+        if self._guide:
+            self._guide.take(token)
+            if self._guide.complete:
+                self.finish_reason = "stop"
+                return
         if self._stops and cut_at_stop(self._written, self._stops)[1]:
             self.finish_reason = "stop"
         elif len(self.ids) >= self._most:

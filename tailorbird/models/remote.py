@@ -177,6 +177,9 @@ class RemoteWeights:
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
         }
+        if request.schema is not None:
+            form = {"name": "answer", "strict": True, "schema": json.loads(request.schema)}
+            body["response_format"] = {"type": "json_schema", "json_schema": form}
         if sampling.seed is not None:
             body["seed"] = sampling.seed
         if sampling.stop:

@@ -33,8 +33,24 @@ def check_request(request: Request) -> None:
         )
     if request.choices is not None:
         check_choices(request.choices)
+        if request.schema is not None:
+            raise RequestError(
+                "request: it has choices and a schema. Give one of the two; choices are an enum."
+            )
     if request.prior is not None:
         _check_prior(request)
+
+
+def refuse_schema(request: Request, name: str) -> None:
+    """For models that cannot be bound to a schema: what is asked for is never ignored.
+
+    Raises:
+        Unsupported: the request has one.
+    """
+    if request.schema is not None:
+        raise Unsupported(
+            f"model {name!r} cannot be bound to a JSON schema. Ask without one, or ask local weights or an endpoint."
+        )
 
 
 def _check_prior(request: Request) -> None:

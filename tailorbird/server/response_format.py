@@ -1,4 +1,4 @@
-"""`response_format`: the JSON schemas that are closed sets of answers. Everything else is refused."""
+"""`response_format`: closed sets of answers, and JSON schemas that free answers keep to. None is ever ignored."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ MOST_CHOICES = 1000
 NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 ANNOTATIONS = frozenset({"title", "description", "$schema", "$defs", "definitions", "default", "examples"})
 """Keywords of a schema that do not bear on what is valid."""
-ADVICE = (
-    "Supported: an enum of strings, alone or as the one property of an object, as in "
-    '{"type": "object", "properties": {"label": {"type": "string", "enum": ["a", "b"]}}, '
-    '"required": ["label"]}.'
-)
+ADVICE = "A set of answers is an enum of different strings, alone or as the one property of an object."
+ANY_OBJECT = '{"type": "object"}'
+"""What `json_object` asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """A JSON schema, as JSON, that the answer must be a valid document of."""
+
+    text: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +40,7 @@ class ClosedSet:
         return json.dumps({self.property_name: choice}, ensure_ascii=False)
 
 
-def read_response_format(value: Any) -> ClosedSet | None:
+def read_response_format(value: Any) -> ClosedSet | Schema | None:
     """What `response_format` limits the answer to; None if to nothing.
 
     Raises:
@@ -49,9 +54,12 @@ def read_response_format(value: Any) -> ClosedSet | None:
     _only(value, {"type", "json_schema"} if kind == "json_schema" else {"type"}, "response_format")
     if kind == "text":
         return None
+    if kind == "json_object":
+        return Schema(ANY_OBJECT)
     if kind != "json_schema":
         raise _refused(
-            "response_format.type", f"{kind[:40]!r} is not supported; expected 'text' or 'json_schema'."
+            "response_format.type",
+            f"{kind[:40]!r} is not supported; expected 'text', 'json_object' or 'json_schema'.",
         )
     form = value.get("json_schema")
     if not isinstance(form, dict):
@@ -61,12 +69,16 @@ def read_response_format(value: Any) -> ClosedSet | None:
         raise _wrong("response_format.json_schema.name", "expected 1 to 64 letters, digits, '_' and '-'.")
     if form.get("strict") not in (None, True, False):
         raise _wrong("response_format.json_schema.strict", "expected true or false.")
-    return _closed_set(form.get("schema"), "response_format.json_schema.schema")
-
-
-def _closed_set(schema: Any, where: str) -> ClosedSet:
+    schema = form.get("schema")
     if not isinstance(schema, dict):
-        raise _wrong(where, "expected a JSON schema, an object.")
+        raise _wrong("response_format.json_schema.schema", "expected a JSON schema, an object.")
+    try:
+        return _closed_set(schema, "response_format.json_schema.schema")
+    except Refusal:  # more than a set of answers: the model's grammar keeps to it, or refuses it
+        return Schema(json.dumps(schema, ensure_ascii=False))
+
+
+def _closed_set(schema: dict[str, Any], where: str) -> ClosedSet:
     definitions = {**_mapping(schema.get("definitions")), **_mapping(schema.get("$defs"))}
     if schema.get("type") != "object":
         return ClosedSet(_enum(schema, where, definitions))

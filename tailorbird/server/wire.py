@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailorbird.records import Message, Request, Role
 from tailorbird.server.failures import Refusal
-from tailorbird.server.response_format import ClosedSet, read_response_format
+from tailorbird.server.response_format import ClosedSet, Schema, read_response_format
 
 if TYPE_CHECKING:
     from tailorbird.workbench import OpenModel
@@ -83,13 +83,14 @@ class ChatRequest:
     """A chat completion request, read and checked.
 
     `sampling` holds only the fields of `records.Sampling` that the client gave, so that the model's own
-    stand for the rest. `closed_set` is what its `response_format` limits the answer to.
+    stand for the rest. `closed_set` and `schema` are what its `response_format` limits the answer to.
     """
 
     model: str
     messages: tuple[Message, ...]
     sampling: Mapping[str, Any]
     closed_set: ClosedSet | None = None
+    schema: str | None = None
     stream: bool = False
     include_usage: bool = False
     logprobs: bool = False
@@ -100,7 +101,8 @@ class ChatRequest:
         Raises:
             Refusal: logprobs of an answer that is no closed set.
         """
-        request = opened.request(self.messages, choices=self.closed_set.choices if self.closed_set else None)
+        choices = self.closed_set.choices if self.closed_set else None
+        request = opened.request(self.messages, choices=choices, schema=self.schema)
         if self.logprobs and request.choices is None:
             raise Refusal(
                 f"logprobs: model {opened.id!r} answers freely here, and only closed sets have "
@@ -123,11 +125,13 @@ def read_chat(body: Any) -> ChatRequest:
     fields = {key: value for key, value in body.items() if value is not None or not _is_known(key)}
     _check_support(fields)
     stream = _flag(fields, "stream")
+    form = read_response_format(fields.get("response_format"))
     return ChatRequest(
         model=_model(fields),
         messages=_messages(fields),
         sampling=_sampling(fields),
-        closed_set=read_response_format(fields.get("response_format")),
+        closed_set=form if isinstance(form, ClosedSet) else None,
+        schema=form.text if isinstance(form, Schema) else None,
         stream=stream,
         include_usage=_include_usage(fields, stream),
         logprobs=_logprobs(fields),
