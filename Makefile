@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,7 +43,7 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill bench-fine-tune bench-preference
+bench: bench-main bench-kill bench-fine-tune bench-preference bench-few-shot
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
@@ -56,6 +56,10 @@ bench-fine-tune: install
 	$(BIN)/python benchmarks/fine_tune.py
 	$(BIN)/python benchmarks/fine_tune_accuracy.py
 	$(BIN)/python benchmarks/kill_training.py
+
+bench-few-shot: install
+	$(BIN)/python benchmarks/few_shot.py
+	$(BIN)/python benchmarks/few_shot_speed.py
 
 # On a machine with a CUDA device, and trl, datasets and liger-kernel beside us.
 bench-gpu: install

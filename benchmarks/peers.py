@@ -42,6 +42,9 @@ PEERS = {
         *DATASETS_NEED,
     ),
 }
+PEERS |= {"lm_eval": ("lm_eval==0.4.13", "accelerate"), "dspy": ("dspy==3.4.1",)}
+WITH_ALL_THEY_NEED = ("lm_eval", "dspy")
+"""Peers that may install what they ask for, which is not torch."""
 STAND_INS = {"llamafactory": ("torchaudio",)}
 """Modules that a peer imports and does not use for text, whose libraries need another torch."""
 
@@ -56,7 +59,8 @@ def environment(name):
     place = next(folder.glob("lib/python*/site-packages"))
     ours = next(Path(sys.prefix).glob("lib/python*/site-packages"))
     (place / "ours.pth").write_text(f"{ours}\n", "utf-8")  # comes after the peer's own packages
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(place)]
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(place)]
+    install += [] if name in WITH_ALL_THEY_NEED else ["--no-deps"]
     subprocess.run([*install, *PEERS[name]], check=True)
     for module in STAND_INS.get(name, ()):
         (place / f"{module}.py").write_text('"""Stands in for what text does not need."""\n', "utf-8")

@@ -16,10 +16,25 @@ from tailorbird.records import content_hash
 from tailorbird.trainings import UNCHECKED, GeneralCheck, TrainingWatch, apply_watched, keep_trainings
 
 if TYPE_CHECKING:
+    from tailorbird.evaluation.arms import Arm
     from tailorbird.models.model import Model
 
 REPLAYED = 32
 """Held-out examples kept with a model, and asked again of every export of it."""
+
+
+def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
+    """An arm of a comparison: how its model is made, what it is made of, and what an endpoint takes for it."""
+    from tailorbird.evaluation.arms import Arm, TokenPrice
+
+    def build() -> Model:
+        return made_model(state, plan, spec, plan.folder / "models" / spec.name, watch)
+
+    price = None
+    if plan.price is not None and not spec.floor:
+        price = TokenPrice(plan.price["input"], plan.price["output"], plan.price.get("cached"))
+    key = content_hash([base_identity(state, plan.base), described(spec, plan.seed)])
+    return Arm(spec.name, build, key, spec.floor, price)
 
 
 def made_model(  # noqa: PLR0917 - where, what, and who is told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,7 +33,8 @@ class Plan:
 
     `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
     say what was done to the data, `command` is what the user typed, for the report. With `shard` the processes
-    that train together share layers out, which what is made depends on no more than on their number.
+    that train together share layers out, which what is made depends on no more than on their number. `price` is an
+    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Plan:
     key_env: str | None = None
     command: str = ""
     shard: bool = False
+    price: Mapping[str, float] | None = None
 
     @property
     def key(self) -> str:
@@ -119,7 +121,17 @@ def make_plan(file: RecipeFile) -> Plan:
         seed=seed,
         notes=splits.notes,
         key_env=file.key_env,
+        price=_price(file, base),
     )
+
+
+def _price(file: RecipeFile, base: str) -> Mapping[str, float] | None:
+    if file.price is not None and not is_remote(base):
+        raise RecipeError(
+            f"price: the base {base!r} is on this machine, where nothing is paid by the token. Leave [price] out, or "
+            "name an endpoint's model, URL#model."
+        )
+    return file.price
 
 
 def plan_single(name: str, file: RecipeFile, spec: ArmSpec) -> Plan:

@@ -48,6 +48,10 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # [few_shot]
 # k = 5                          # examples shown, 3 to 5 are typical
 # select = "nearest"             # or "balanced", "fixed"
+# [price]                        # what the endpoint takes, in US dollars per million tokens
+# input = 0.15
+# output = 0.60
+# cached = 0.075
 # [fine_tune]
 # method = "lora"                # or "rslora", "dora", "pissa", "eva", "full"
 # objective = "dpo"              # for rows with "chosen" and "rejected": learn to prefer the first
@@ -124,6 +128,7 @@ class RecipeFile:
     arms: tuple[str, ...] | None = None
     arm_specs: tuple[ArmSpec, ...] = ()
     steps: tuple[Step, ...] | None = None
+    price: Mapping[str, float] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmSpec:
@@ -187,8 +192,10 @@ def _recipe_file(path: Path, raw: dict[str, Any]) -> RecipeFile:
             settings[key] = _table(path, key, value)
         elif key == "arms":
             values["arms"] = tuple(_strings(path, key, value))
+        elif key == "price":
+            values["price"] = _price(path, value)
         elif key not in ("arm", "steps"):
-            known = [*_PLAIN, "arms", "arm", "steps", *techniques]
+            known = [*_PLAIN, "arms", "arm", "steps", "price", *techniques]
             raise RecipeError(f"{path}: unknown key {key!r}. Known: {', '.join(known)}.")
     found = RecipeFile(**values, settings=settings)
     specs = tuple(_arm(path, found, table) for table in _list(path, "arm", raw.get("arm", [])))
@@ -214,6 +221,18 @@ def _table(path: Path, key: str, value: Any) -> Mapping[str, Any]:
     if isinstance(table.get("documents"), str):
         table["documents"] = str(path.parent / table["documents"])
     return table
+
+
+def _price(path: Path, value: Any) -> Mapping[str, float]:
+    """US dollars per million tokens: input, output, and cached input where that is cheaper."""
+    table = dict(value) if isinstance(value, dict) else {}
+    numbers = all(type(v) in (int, float) and v >= 0 for v in table.values())
+    if not numbers or not {"input", "output"} <= set(table) <= {"input", "output", "cached"}:
+        raise RecipeError(
+            f"{path}: [price] is {value!r}; expected input and output, and cached if cached input is cheaper, in US "
+            "dollars per million tokens."
+        )
+    return {key: float(number) for key, number in table.items()}
 
 
 def _list(path: Path, key: str, value: Any) -> list[Any]:

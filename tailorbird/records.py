@@ -97,6 +97,7 @@ class Request:
     examples from the first on, then that passage. `evidence` is best first; of `examples` the last is the
     most telling. `choices`, if given, is the closed set of answers, and `prior` what is known of them
     beforehand; where the likeliest one's probability is below `abstain_below`, the answer is `ABSTAINED`.
+    `channel`, where it is above 0, multiplies that with p(message | choice), to this power: see `noisy_channel`.
     `schema` is a JSON schema, as JSON, that a free answer is to be a valid document of.
     `layout` says how the whole becomes one text, and `prompt_tokens` how many tokens that may have, None
     leaving it to the model's context.
@@ -115,6 +116,7 @@ class Request:
     prompt_tokens: int | None = None
     abstain_below: float = 0.0
     schema: str | None = None
+    channel: float = 0.0
 
     @property
     def question(self) -> str:

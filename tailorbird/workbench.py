@@ -24,21 +24,19 @@ from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
-from tailorbird.making import base_for, base_identity, made_model, make_model
+from tailorbird.making import arm_of, base_for, make_model
 from tailorbird.metaprompts import KeptMetaprompt, Metaprompts
 from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
     Flags,
     Plan,
-    described,
     make_plan,
     overlay,
     plan_single,
     valid_name,
 )
 from tailorbird.recipe_file import INITIAL_CONFIG, ArmSpec, RecipeFile, read_recipe_file, steps_of
-from tailorbird.records import content_hash
 from tailorbird.references import STARTER, open_template, token_counter
 from tailorbird.trainings import (
     CHECKED,
@@ -52,10 +50,8 @@ from tailorbird.trainings import (
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
-    from tailorbird.evaluation.arms import Arm
     from tailorbird.evaluation.comparison import Comparison
     from tailorbird.models.exports.export import Exported
-    from tailorbird.models.model import Model
     from tailorbird.network.estimate import TrainingEstimate
     from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
@@ -205,7 +201,7 @@ class Workbench:
         watches = {spec.name: self._watch(plan, spec, on_event, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
         result = compare(
-            [self._arm(plan, spec, watches[spec.name]) for spec in plan.arms],
+            [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms],
             plan.data,
             metrics,
             primary=plan.metric,
@@ -228,19 +224,6 @@ class Workbench:
     ) -> TrainingWatch:
         trackers = trackers_for(track, self.state / "tracking", f"{plan.name}-{spec.name}")
         return TrainingWatch(spec.name, plan.metric, on_event, trackers)
-
-    def _arm(self, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
-        from tailorbird.evaluation.arms import Arm
-
-        def build() -> Model:
-            return made_model(self.state, plan, spec, plan.folder / "models" / spec.name, watch)
-
-        return Arm(
-            spec.name,
-            build,
-            content_hash([base_identity(self.state, plan.base), described(spec, plan.seed)]),
-            spec.floor,
-        )
 
     # -- one model ----------------------------------------------------------------------------
 

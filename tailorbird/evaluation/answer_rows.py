@@ -52,6 +52,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "prompt_tokens": request.prompt_tokens,
         "abstain_below": request.abstain_below,
         "schema": request.schema,
+        "channel": request.channel,
     }
 
 
@@ -70,6 +71,7 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         prompt_tokens=row.get("prompt_tokens"),
         abstain_below=row.get("abstain_below", 0.0),
         schema=row.get("schema"),
+        channel=row.get("channel", 0.0),
     )
 
 

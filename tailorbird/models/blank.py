@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from tailorbird.errors import RequestError
 from tailorbird.models.model import Pieces, in_one_piece
-from tailorbird.models.request_checks import check_request, refuse_schema, weighed
+from tailorbird.models.request_checks import check_request, refuse_bounds, weighed
 from tailorbird.records import Completion, Request
 
 
@@ -33,7 +33,7 @@ class Blank:
 
 def _blank_answer(request: Request) -> Completion:
     check_request(request)
-    refuse_schema(request, "blank")
+    refuse_bounds(request, "blank")
     if request.choices is None:
         return Completion("", asked=request)
     share = 1 / len(request.choices)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -207,3 +207,19 @@ def _copy(past: DynamicCache) -> DynamicCache:
 def _layers(past: DynamicCache) -> list[Any]:
     """The cache's layers, each with keys and values [B, K, S, D]: all that our caches are made of."""
     return past.layers
+
+
+def tensors_of(past: DynamicCache) -> dict[str, Tensor]:
+    """A past of one row, as tensors by name."""
+    pairs = enumerate(_layers(past))
+    return {
+        f"{n}.{part}": getattr(layer, part).contiguous() for n, layer in pairs for part in ("keys", "values")
+    }
+
+
+def past_of(tensors: Mapping[str, Tensor]) -> DynamicCache:
+    """The past that `tensors_of` took apart."""
+    past = DynamicCache()
+    for n in range(len(tensors) // 2):
+        past.update(tensors[f"{n}.keys"], tensors[f"{n}.values"], n)
+    return past

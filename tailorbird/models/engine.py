@@ -7,7 +7,7 @@ import threading
 import time
 import warnings
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,17 +16,18 @@ import torch
 
 from tailorbird.errors import InputError, IntegrityError, NotFound
 from tailorbird.models.batching import Asked, batches
-from tailorbird.models.causal import TransformersNetwork, usable_context
+from tailorbird.models.causal import TransformersNetwork, past_of, tensors_of, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
 from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_tensors
-from tailorbird.models.generation import Row
+from tailorbird.models.generation import Row, Writing
 from tailorbird.models.label_scoring import score_labels
-from tailorbird.models.prefill import Prefilled, PrefixCache, prefill
+from tailorbird.models.noisy_channel import channel_log_p, with_channel
+from tailorbird.models.prefill import Prefilled, PrefixCache, prefill, prefix_past
 from tailorbird.models.request_checks import check_request, if_sure, only_choice
 from tailorbird.models.schema_guide import SchemaGuides
 from tailorbird.models.trie import Trie, build_trie
 from tailorbird.network.sharding import twin_of
-from tailorbird.records import Completion, Layout, Request, Usage
+from tailorbird.records import Completion, Layout, Prior, Request, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator, Sequence
@@ -276,6 +277,19 @@ class Engine:
                 digest.update(f"{plain} {list(parameter.shape)}".encode() + first)
         return digest.hexdigest()
 
+    def prefix(self, ids: tuple[int, ...], adapter: str | None) -> dict[str, torch.Tensor]:
+        """Keys and values of a beginning that many prompts share, as `keep_prefix` takes them."""
+        with self.using(adapter), self._without_gradients():
+            past = prefix_past(self.network, ids, self._prefixes, adapter, self.device)
+            return {key: tensor.cpu() for key, tensor in tensors_of(past).items()}
+
+    def keep_prefix(
+        self, ids: tuple[int, ...], tensors: dict[str, torch.Tensor], adapter: str | None
+    ) -> None:
+        """Spares the computing of a beginning whose keys and values are there."""
+        with self.lock:
+            self._prefixes.keep(adapter, ids, past_of({k: t.to(self.device) for k, t in tensors.items()}))
+
     def weights_changed(self, adapter: str | None) -> None:
         """Tells the engine that an adapter was trained on, so that nothing computed with it is reused."""
         self._prefixes.forget(adapter)
@@ -313,7 +327,7 @@ class Engine:
         assert choices is not None
         with self.using(adapter), self._without_gradients():
             ready = self._prefill([asked.prompt for asked in batch], adapter)
-            priors = [asked.prompt.request.prior for asked in batch]
+            priors = [self._prior(asked.prompt.request, adapter) for asked in batch]
             scores = score_labels(
                 self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie, priors
             )
@@ -334,13 +348,20 @@ class Engine:
             for asked, best, p_L, num_nodes in zip(batch, best_B, p_BL, scores.num_nodes, strict=True)
         ]
 
+    def _prior(self, request: Request, adapter: str | None) -> Prior | None:
+        """What is known of the choices beside what the model makes of the request: with its channel, if it has one."""
+        if not request.channel:
+            return request.prior
+        log_p = channel_log_p(self.network, self.template, request, adapter, self.device)
+        return with_channel(request, log_p).prior
+
     def _build_trie(self, choices: tuple[str, ...], layout: Layout) -> Trie:
         labels = [self.template.answer(choice, layout) for choice in choices]
         return build_trie(labels, self.template.stop_of(layout))
 
     def _generate(self, batch: list[Asked], adapter: str | None) -> list[Completion]:
         with self.lock:
-            written = _Writing([self._row(asked.prompt) for asked in batch])
+            written = Writing([self._row(asked.prompt) for asked in batch])
             for _ in self._write(written, adapter):
                 pass
         return [row.completion(written.shared_tokens) for row in written.rows]
@@ -358,7 +379,7 @@ class Engine:
             yield completion.text
             return completion
         row, sent = self._row(prompt), ""
-        written, started = _Writing([row]), time.perf_counter()
+        written, started = Writing([row]), time.perf_counter()
         for _ in self._write(written, adapter):
             settled = row.settled
             if len(settled) > len(sent):
@@ -375,7 +396,7 @@ class Engine:
             self.network, [p.ids for p in prompts], self._prefixes, adapter, self.template.pad_id, self.device
         )
 
-    def _write(self, written: _Writing, adapter: str | None) -> Iterator[None]:
+    def _write(self, written: Writing, adapter: str | None) -> Iterator[None]:
         """One token for every unfinished row a step.
 
         Nothing is held at a yield: neither the engine nor inference mode, which belongs to the thread.
@@ -406,14 +427,6 @@ class Engine:
                 )
                 logits_BV = self.network.logits(hidden_BTC[:, 0])
                 positions_B = positions_B + 1
-
-
-@dataclass
-class _Writing:
-    """Answers that are written together; `shared_tokens` of each prompt were computed once."""
-
-    rows: list[Row]
-    shared_tokens: int = 0
 
 
 def place_to_work() -> tuple[torch.device, torch.dtype]:

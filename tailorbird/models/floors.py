@@ -17,7 +17,7 @@ import numpy as np
 
 from tailorbird.errors import DataError
 from tailorbird.models.model import Pieces, in_one_piece
-from tailorbird.models.request_checks import check_request, refuse_schema, weighed
+from tailorbird.models.request_checks import check_request, refuse_bounds, weighed
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.index import KnowledgeIndex
@@ -30,7 +30,7 @@ def answer_each(requests: Sequence[Request], one: Callable[[Request], Completion
     answers = []
     for request in requests:
         check_request(request)
-        refuse_schema(request, "floor")
+        refuse_bounds(request, "floor")
         started = time.perf_counter()
         answer = one(request)
         answers.append(

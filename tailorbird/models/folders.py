@@ -4,6 +4,7 @@
     adapter/ or weights/   the adapter in PEFT's format; whole weights as a transformers folder
     rewrites/0, 1, …       what each wrapper keeps
     examples.jsonl         what a fitted floor was fitted on
+    prefix.safetensors     keys and values of what all requests begin with, where that is long
     replay.jsonl           held-out examples, asked again of every export
     training.json, training.html, training/   how weights were trained: measured, as a page, every step
 
@@ -27,6 +28,7 @@ from tailorbird.errors import IntegrityError, NotFound, Unsupported
 from tailorbird.models.blank import Blank
 from tailorbird.models.embedding_linear import EmbeddingLinear
 from tailorbird.models.floors import Majority, NearestExample, NearestSentence, TfidfLinear
+from tailorbird.models.kept_prefix import keep_prefix, use_prefix
 from tailorbird.models.local import LocalWeights, open_local
 from tailorbird.models.model import Model, Rewrite, Wrapped, rewrites_of, weights_of
 from tailorbird.models.remote import RemoteWeights
@@ -84,6 +86,7 @@ def save_model(
             part = building / "rewrites" / str(number)
             part.mkdir(parents=True)
             record["rewrites"].append({"kind": rewrite.kind, "settings": rewrite.save(part)})
+        keep_prefix(model, task, building)
         if replay:
             write_examples(building / REPLAY, tuple(replay))
         if add_files:
@@ -119,6 +122,7 @@ def load_model(folder: Path, rewrites: Mapping[str, LoadRewrite]) -> SavedModel:
                 f"{sorted(rewrites)}. Install the plug-in that it was made with."
             )
         model = Wrapped(model, rewrites[part["kind"]](folder / "rewrites" / str(number), part["settings"]))
+    use_prefix(model, folder)
     replay = read_back(folder / REPLAY) if REPLAY in record["sha256"] else ()
     return SavedModel(model, _task(record["task"]), record["lineage"], replay)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
@@ -81,6 +82,14 @@ class Row:
         text = self.text
         hold = max(map(len, self._stops), default=0)
         return text[: max(0, len(text) - hold)].rstrip("\ufffd")
+
+
+@dataclass
+class Writing:
+    """Answers that are written together; `shared_tokens` of each prompt were computed once."""
+
+    rows: list[Row]
+    shared_tokens: int = 0
 
 
 class Sampler:

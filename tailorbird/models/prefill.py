@@ -115,7 +115,7 @@ def _shared_past(
     if not network.shares_prefix or longest < SHORTEST_PREFIX:
         return 0, None
     if len(prompts) > 1:
-        past = _prefix_past(network, prompts[0][:longest], cache, adapter, device)
+        past = prefix_past(network, prompts[0][:longest], cache, adapter, device)
         return longest, network.expand_past(past, len(prompts))
     known, past = cache.find(adapter, prompts[0][:longest])
     if past is None or known < SHORTEST_PREFIX:
@@ -123,13 +123,14 @@ def _shared_past(
     return known, network.crop_past(past, known)
 
 
-def _prefix_past(
+def prefix_past(
     network: TransformersNetwork,
     ids: tuple[int, ...],
     cache: PrefixCache,
     adapter: str | None,
     device: torch.device,
 ) -> Past:
+    """The past of these tokens, one row; what is kept of it is not computed again, and it is kept."""
     known, past = cache.find(adapter, ids)
     if past is not None:
         past = network.crop_past(past, known)

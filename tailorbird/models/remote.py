@@ -17,7 +17,7 @@ import httpx
 from tailorbird.errors import EndpointError, InputError
 from tailorbird.models.chat_template import turns_of
 from tailorbird.models.model import Pieces, in_one_piece
-from tailorbird.models.request_checks import check_request, only_choice, weighed
+from tailorbird.models.request_checks import check_request, only_choice, refuse_bounds, weighed
 from tailorbird.records import Completion, Request, Usage
 
 Labels = Literal["auto", "schema", "logprobs", "parse"]
@@ -91,6 +91,7 @@ class RemoteWeights:
 
     def _one(self, client: httpx.Client, request: Request) -> Completion:
         check_request(request)
+        refuse_bounds(request, self.name, schema=True)
         if request.choices is not None and len(request.choices) == 1:
             return only_choice(request)
         started = time.perf_counter()

@@ -31,6 +31,10 @@ def check_request(request: Request) -> None:
         raise RequestError(
             f"request: abstain_below is {request.abstain_below}; expected a probability from 0 to below 1."
         )
+    if request.channel < 0 or (request.channel and request.choices is None):
+        raise RequestError(
+            f"request: channel is {request.channel}; expected 0, or an exponent above 0 of a request with choices."
+        )
     if request.choices is not None:
         check_choices(request.choices)
         if request.schema is not None:
@@ -41,15 +45,25 @@ def check_request(request: Request) -> None:
         _check_prior(request)
 
 
-def refuse_schema(request: Request, name: str) -> None:
-    """For models that cannot be bound to a schema: what is asked for is never ignored.
+def refuse_bounds(request: Request, name: str, *, schema: bool = False) -> None:
+    """For models that cannot do what only local weights can: what is asked for is never ignored.
+
+    Args:
+        request: what is asked.
+        name: of the model.
+        schema: whether it can be bound to a JSON schema.
 
     Raises:
-        Unsupported: the request has one.
+        Unsupported: the request has a schema, or a channel.
     """
-    if request.schema is not None:
+    if request.schema is not None and not schema:
         raise Unsupported(
             f"model {name!r} cannot be bound to a JSON schema. Ask without one, or ask local weights or an endpoint."
+        )
+    if request.channel:
+        raise Unsupported(
+            f"model {name!r} cannot say how well a message follows from a label (the noisy channel). Use local weights "
+            "or another calibration."
         )
 
 

@@ -10,6 +10,8 @@ it into its exact search and the answer stays one of the labels:
     affine        to a power, times a factor a label, both fitted to labelled messages (vector scaling, Guo et al. 2017)
     neighbours    to a power, times a vote of the nearest examples to another (Xu et al. 2023, kNN prompting,
                   2303.13824); both powers fitted
+    channel       to a power, times how well the message follows from each label to another (Min et al. 2022,
+                  2108.04106); both powers fitted. Costs as many messages as there are labels: only where asked for
 """
 
 from __future__ import annotations
@@ -25,8 +27,8 @@ from tailorbird.errors import Unsupported
 from tailorbird.records import Completion, Message, Prior, Request
 
 Floats = npt.NDArray[np.float64]
-Kind = Literal["none", "contextual", "batch", "affine", "neighbours"]
-Calibrate = Literal["auto", "none", "contextual", "batch", "affine", "neighbours"]
+Kind = Literal["none", "contextual", "batch", "affine", "neighbours", "channel"]
+Calibrate = Literal["auto", "none", "contextual", "batch", "affine", "neighbours", "channel"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 
 CONTENT_FREE = ("N/A", "...", "[MASK]")
@@ -53,6 +55,7 @@ class Calibration:
     """A prior of labels: p^`trust` · e^`log_weights`, times the neighbours' vote to the power of `vote`.
 
     `log_weights` are in the order of `labels`; there are none where neighbours vote. `temperature` is a cosine.
+    `channel` is the exponent of p(message | label).
     """
 
     kind: Kind = "none"
@@ -61,6 +64,7 @@ class Calibration:
     log_weights: tuple[float, ...] = ()
     vote: float = 0.0
     temperature: float = TEMPERATURES[1]
+    channel: float = 0.0
 
     def prior(
         self, choices: Sequence[str], log_votes: Callable[[float], Mapping[str, float]]
@@ -73,6 +77,8 @@ class Calibration:
         """
         if self.kind == "none":
             return None
+        if self.channel:
+            return Prior((0.0,) * len(choices), self.trust)
         if self.vote:
             votes = log_votes(self.temperature)
             if not all(choice in votes for choice in choices):
@@ -94,6 +100,8 @@ class Calibration:
                 "vote": self.vote,
                 "temperature": self.temperature,
             }
+        if self.channel:
+            return {"kind": self.kind, "trust": self.trust, "channel": self.channel}
         factors = dict(zip(self.labels, self.log_weights, strict=True))
         return {"kind": self.kind, "trust": self.trust, "log_weights": factors}
 
@@ -111,6 +119,7 @@ def read_calibration(row: Mapping[str, Any]) -> Calibration:
         tuple(float(weight) for weight in weights.values()),
         float(row.get("vote", 0.0)),
         float(row.get("temperature", TEMPERATURES[1])),
+        float(row.get("channel", 0.0)),
     )
 
 
@@ -119,8 +128,8 @@ class Observed:
     """What a model said to messages whose right label is known, without calibration.
 
     `own_NL` are log-probabilities of the labels, `right_N` the right ones' places, `free_ML` log-probabilities
-    after messages without content, and `votes_TNL` the neighbours' log-votes at each of `TEMPERATURES`; the
-    last two are None where they were not asked for.
+    after messages without content, `votes_TNL` the neighbours' log-votes at each of `TEMPERATURES`, and
+    `channel_NL` what the noisy channel says; the last three are None where they were not asked for.
     """
 
     labels: tuple[str, ...]
@@ -128,11 +137,13 @@ class Observed:
     right_N: npt.NDArray[np.intp]  # noqa: N815
     free_ML: Floats | None = None  # noqa: N815
     votes_TNL: Floats | None = None  # noqa: N815
+    channel_NL: Floats | None = None  # noqa: N815
 
     def only(self, rows: npt.NDArray[np.intp]) -> Observed:
         """Some of the messages."""
         votes = None if self.votes_TNL is None else self.votes_TNL[:, rows]
-        return Observed(self.labels, self.own_NL[rows], self.right_N[rows], self.free_ML, votes)
+        channel = None if self.channel_NL is None else self.channel_NL[rows]
+        return Observed(self.labels, self.own_NL[rows], self.right_N[rows], self.free_ML, votes, channel)
 
     def log_p(self, calibration: Calibration) -> Floats:
         """The calibrated log-probabilities, [N, L]."""
@@ -142,6 +153,9 @@ class Observed:
             scores_NL = (
                 scores_NL + calibration.vote * self.votes_TNL[TEMPERATURES.index(calibration.temperature)]
             )
+        elif calibration.channel:
+            assert self.channel_NL is not None
+            scores_NL = scores_NL + calibration.channel * self.channel_NL
         elif calibration.kind != "none":
             scores_NL = scores_NL + np.array(calibration.log_weights)
         return log_softmax(scores_NL)
@@ -177,6 +191,10 @@ def fit_calibration(kind: Kind, seen: Observed) -> Calibration:
         return _divided(kind, seen.labels, seen.free_ML)
     if kind == "batch":
         return _divided(kind, seen.labels, seen.own_NL)
+    if kind == "channel":
+        assert seen.channel_NL is not None
+        trust, channel, _ = product_of_two(seen.own_NL, seen.channel_NL, seen.right_N)
+        return Calibration("channel", trust=round(trust, DIGITS), channel=round(channel, DIGITS))
     return _affine(seen) if kind == "affine" else _voted(seen)
 
 

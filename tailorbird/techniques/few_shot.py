@@ -32,6 +32,7 @@ from tailorbird.techniques.metaprompt_search import (
     keyword_descriptions,
     search,
 )
+from tailorbird.techniques.proposing import endpoint, proposed_instructions
 from tailorbird.techniques.selection import (
     LIKENESSES,
     ORDERS,
@@ -80,6 +81,8 @@ class FewShot:
             None leaves it to the model's context.
         precision: part of the answers that are to be right; the model abstains where it is too unsure for that.
         tune: chooses on dev what is not given.
+        proposer: `URL#model` of a strong model that may propose instructions for the race [none].
+        proposer_key_env: environment variable that holds its key.
         budget_s: seconds that this may take.
         budget_tokens: tokens that this may take; None sets no bound.
         seed: of draws.
@@ -103,6 +106,8 @@ class FewShot:
     prompt_tokens: int | None = None
     precision: float | None = None
     tune: bool = False
+    proposer: str | None = None
+    proposer_key_env: str = "OPENAI_API_KEY"
     budget_s: float = 120.0
     budget_tokens: int | None = None
     seed: int = 0
@@ -135,6 +140,12 @@ class FewShot:
             raise RecipeError(
                 f"few_shot: precision is {self.precision}; expected above 0 and below 1, such as 0.95."
             )
+        if self.proposer is not None:
+            endpoint(self.proposer, self.proposer_key_env)
+            if not self.tune or self.instruction is not None:
+                raise RecipeError(
+                    "few_shot: a proposer's instructions race on dev, which takes tune = true and no instruction given."
+                )
         if not self.budget_s > 0 or (self.budget_tokens is not None and self.budget_tokens < 1):
             raise RecipeError(
                 f"few_shot: the budget is {self.budget_s} s and {self.budget_tokens} tokens; expected more than 0."
@@ -182,13 +193,19 @@ class FewShot:
             ks=(RACED_K if data.train else (0,)) if self.k is None else (self.k,),
             orders=ORDERS if self.order is None else (self.order,),
             layouts=layouts if self.layout is None else (self.layout,),
-            instructions=(*instructions_for(data), *self.instructions)
-            if self.instruction is None
-            else (self.instruction, *self.instructions),
+            instructions=self._instructions(data),
             descriptions=(False, True)
             if data.task.kind == "classify" and not self.descriptions
             else (False,),
         )
+
+    def _instructions(self, data: Data) -> tuple[str | None, ...]:
+        if self.instruction is not None:
+            return (self.instruction, *self.instructions)
+        proposed: tuple[str, ...] = ()
+        if self.proposer is not None:
+            proposed = proposed_instructions(endpoint(self.proposer, self.proposer_key_env), data, self.seed)
+        return tuple(dict.fromkeys((*instructions_for(data), *self.instructions, *proposed)))
 
     def _pool(self, data: Data) -> tuple[Example, ...]:
         """The training examples without those that nearly equal a dev example: what is shown must not answer it."""

@@ -109,6 +109,8 @@ class Metaprompt:
             layout=self.layout,
             prior=self.prior_for(request),
         )
+        if self.calibration.channel and request.choices is not None and len(request.choices) > 1:
+            changed = replace(changed, channel=self.calibration.channel)
         if self.prompt_tokens is not None:
             changed = replace(changed, prompt_tokens=self.prompt_tokens)
         if self.abstain_below and request.choices is not None:

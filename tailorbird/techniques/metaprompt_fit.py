@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from tailorbird.data.task import Data
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.evaluation.statistics import score_interval
 from tailorbird.models.model import Model
-from tailorbird.records import Example, Request
+from tailorbird.records import Example, Prior, Request
 from tailorbird.techniques.calibration import (
     NOT_CALIBRATED,
     TEMPERATURES,
@@ -41,6 +41,8 @@ SHORTLISTS = (5, 10, 20, 40, 80, 160)
 """Sizes that are tried."""
 KEPT = 0.99
 """How often a shortlist must hold the right label."""
+IGNORED = 1e-6
+"""An exponent by which a model's own probabilities are all alike."""
 SUREST = 0.999999
 """The highest threshold."""
 
@@ -107,6 +109,7 @@ def fit_labels(
         None
         if votes_for is None or calibrate not in ("auto", "neighbours")
         else _votes(asked, labels, votes_for),
+        _channel(asking, asked, labels) if calibrate == "channel" else None,
     )
     calibration = choose_calibration(seen, _kinds(calibrate, seen))
     crossed_NL = crossed_log_p(calibration.kind, seen)
@@ -185,6 +188,13 @@ def _votes(requests: Sequence[Request], labels: Sequence[str], votes_for: VotesF
         [votes_for(request, labels, temperature) for request in requests] for temperature in TEMPERATURES
     ]
     return np.array([[[votes[label] for label in labels] for votes in row] for row in found])
+
+
+def _channel(asking: Model, requests: Sequence[Request], labels: Sequence[str]) -> Floats:
+    """What the noisy channel alone says, as log-probabilities of the labels, [N, L]."""
+    ignored = Prior((0.0,) * len(labels), IGNORED)
+    turned = [replace(request, channel=1.0, prior=ignored) for request in requests]
+    return own_log_p(asking.answer(turned), labels, "few_shot")
 
 
 def _measured(seen: Observed, crossed_NL: Floats, metric: str) -> dict[str, Any]:

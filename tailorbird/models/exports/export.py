@@ -161,10 +161,11 @@ def _wrapper_notes(model: Model, request: Request) -> list[str]:
     asking, knowing = list[str](), list[str]()
     for rewrite in rewrites_of(model):
         asked = rewrite(request)
-        if asked.prior != request.prior:
+        known = asked.prior != request.prior or asked.channel != request.channel
+        if known:
             knowing.insert(0, rewrite.kind)
         # One that leaves this request as it is may change another.
-        if asked.prior == request.prior or replace(asked, prior=request.prior) != request:
+        if not known or replace(asked, prior=request.prior, channel=request.channel) != request:
             asking.insert(0, rewrite.kind)
         request = asked
     notes: list[str] = []

@@ -42,6 +42,10 @@ def write_modelfile(
             "There is no Modelfile: the chat template is not of the ChatML family, and a Go template for it would be a "
             "guess. The .gguf file carries the template itself; llama.cpp's server uses it."
         )
+    if task is not None and as_seen_by_weights(model, task.request([Message("user", "")])).layout == "plain":
+        return None, (
+            "There is no Modelfile: the metaprompt lays a conversation out plainly, which a chat template does not."
+        )
     before = shown_before_all(model, task)
     if any(QUOTES in text for text in (system, *(m.content for m in before))) or "{{" in system:
         return (

@@ -174,9 +174,17 @@ def prompts_of(weights: LocalWeights, model: Model, task: Task, examples: Sequen
             f"export of {model.name!r}: no held-out examples were kept with it, so nothing could be proven. Give "
             "labelled examples with --examples FILE."
         )
-    # What a wrapper knows beforehand does not travel with the weights, and is not theirs to prove.
+    # What a wrapper knows beforehand, and how it bounds an answer, does not travel with the weights: it is not theirs
+    # to prove. Nor is a layout, since the artefact knows its chat template alone.
     seen = [
-        dataclasses.replace(as_seen_by_weights(model, task.ask(example)), prior=None)
+        dataclasses.replace(
+            as_seen_by_weights(model, task.ask(example)),
+            prior=None,
+            channel=0.0,
+            abstain_below=0.0,
+            schema=None,
+            layout="chat",
+        )
         for example in examples[:MOST_EXAMPLES]
     ]
     prompts = [weights.engine.template.prompt(r) for r in seen if r.choices is None or len(r.choices) > 1]

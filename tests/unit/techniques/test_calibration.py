@@ -36,7 +36,8 @@ def observed(count=300, *, lean=(0.0, 0.0, 0.0), sure=1.0, votes=None, seed=0):
     if votes is not None:
         better = np.eye(3)[right] * votes + dice.normal(size=(count, 3))
         votes = np.array([log_softmax(better)] * len(TEMPERATURES))
-    return Observed(LABELS, own, right, free, votes)
+    channel = log_softmax(np.eye(3)[right] * 3.0 + dice.normal(size=(count, 3)))
+    return Observed(LABELS, own, right, free, votes, channel)
 
 
 def accuracy(seen, calibration):
@@ -67,10 +68,17 @@ def test_neighbours_that_know_better_are_heard_more():
     assert accuracy(seen, fitted) > accuracy(seen, NOT_CALIBRATED) + 0.1
 
 
+def test_a_channel_that_knows_better_is_heard_more():
+    seen = observed()
+    fitted = fit_calibration("channel", seen)
+    assert fitted.channel > fitted.trust
+    assert accuracy(seen, fitted) > accuracy(seen, NOT_CALIBRATED) + 0.05
+
+
 def test_the_kind_is_chosen_by_messages_that_it_was_not_fitted_to():
-    kinds = [k for k in KINDS if k != "neighbours"]
+    kinds = [k for k in KINDS if k not in ("neighbours", "channel")]
     assert choose_calibration(observed(lean=(4.0, 0.0, 0.0)), kinds).kind in ("affine", "contextual", "batch")
-    assert choose_calibration(observed(votes=4.0), KINDS).kind == "neighbours"
+    assert choose_calibration(observed(votes=4.0), [*kinds, "neighbours"]).kind == "neighbours"
     few = observed(count=12, sure=0.7)
     # A factor of each of many labels can be fitted to a handful of messages, and helps none of the others.
     noise = np.random.default_rng(0).integers(3, size=12)

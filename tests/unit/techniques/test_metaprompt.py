@@ -196,6 +196,7 @@ SETTINGS = {
     "nearest": {"k": 3, "descriptions": {"order": "parcels"}},
     "hybrid": {"k": 3, "select": "hybrid", "layout": "plain", "prompt_tokens": 300},
     "balanced": {"k": 2, "select": "balanced", "instruction": 'Say "yes".\nOr """no""".'},
+    "channel": {"k": 2, "calibrate": "channel"},
     "neighbours": {"k": 2, "select": "balanced", "calibrate": "neighbours", "shortlist": 2, "precision": 0.8},
 }
 
