@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Role = Literal["system", "user", "assistant"]
@@ -122,6 +122,10 @@ class Request:
     def question(self) -> str:
         """The text of the last user message; empty if there is none."""
         return next((m.content for m in reversed(self.messages) if m.role == "user"), "")
+
+    def with_evidence(self, evidence: tuple[Passage, ...]) -> Request:
+        """The same request with other evidence."""
+        return replace(self, evidence=evidence)
 
     @property
     def conversation(self) -> tuple[Message, ...]:
