@@ -288,6 +288,8 @@ def _check_type(technique: str, name: str, value: Any, annotation: str) -> None:
         "tuple[float, ...]": (tuple,),
     }
     words = [word.strip() for word in annotation.split("|")]
+    if words == ["bool"] and not isinstance(value, bool):
+        raise RecipeError(f"technique {technique!r}: {name} is {value!r}; expected true or false.")
     types = tuple(t for word in words for t in allowed.get(word, ()))
     if not types or (value is None and "None" in words):
         return

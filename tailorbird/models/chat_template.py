@@ -89,15 +89,13 @@ class ChatTemplate:
         if request.prompt_tokens is not None and request.prompt_tokens < room:
             room, reason = request.prompt_tokens, f"budget of {request.prompt_tokens} tokens full"
         kept, dropped = request, list[str]()
-        while True:
-            ids = self._encode_turns(self.messages(kept), kept.layout)
-            if len(ids) <= room:
-                return Prompt(tuple(ids), kept, tuple(reversed(dropped)))
-            fewer = _with_less(kept)
+        while len(ids := self._encode_turns(self.messages(kept), kept.layout)) > room:
+            fewer = with_less(kept)
             if fewer is None:
-                raise _too_long(request, len(ids), room, self.context)
+                raise too_long(request, len(ids), room, self.context)
             kept, left_out = fewer
             dropped.append(f"{left_out}: {reason}")
+        return Prompt(tuple(ids), kept, tuple(reversed(dropped)))
 
     def messages(self, request: Request) -> tuple[Message, ...]:
         """The conversation as the template takes it: all put in, the system text where it has its place."""
@@ -251,7 +249,7 @@ def plain_pieces(messages: Sequence[Message]) -> list[str]:
     return [piece for piece in (*pieces, fixed + PLAIN_TURNS["assistant"][0]) if piece]
 
 
-def _with_less(request: Request) -> tuple[Request, str] | None:
+def with_less(request: Request) -> tuple[Request, str] | None:
     """The request without what can best be spared, and what that is; None where nothing can."""
     evidence, examples = request.evidence, request.examples
     if len(evidence) > 1 or (evidence and not examples):
@@ -261,7 +259,8 @@ def _with_less(request: Request) -> tuple[Request, str] | None:
     return None
 
 
-def _too_long(request: Request, num_tokens: int, room: int, context: int) -> ContextTooLong:
+def too_long(request: Request, num_tokens: int, room: int, context: int) -> ContextTooLong:
+    """The error of a request of which nothing can be spared."""
     answer = request.sampling.max_tokens
     if request.prompt_tokens == room:
         return ContextTooLong(

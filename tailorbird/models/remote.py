@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import httpx
 
-from tailorbird.errors import EndpointError, InputError
-from tailorbird.models.chat_template import turns_of
+from tailorbird.errors import EndpointError, InputError, Unsupported
+from tailorbird.models.chat_template import too_long, turns_of, with_less
 from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.models.request_checks import check_request, only_choice, refuse_bounds, weighed
 from tailorbird.records import Completion, Request, Usage
@@ -24,6 +24,8 @@ Labels = Literal["auto", "schema", "logprobs", "parse"]
 
 ATTEMPTS = 3
 LONGEST_WAIT_S = 20.0
+LETTERS_A_TOKEN, TOKENS_A_TURN = 3, 5
+"""By which a prompt's tokens are estimated, rather too many: an endpoint's tokenizer is not at hand."""
 RETRIED = frozenset({408, 409, 429, 500, 502, 503, 504})
 
 
@@ -63,6 +65,7 @@ class RemoteWeights:
         check_request(request)
         if request.choices:
             return (yield from in_one_piece(self.answer([request])[0]))
+        request, dropped = self._readied(request)
         started = time.perf_counter()
         with self._client() as client:
             body = {**self._body(request), "stream": True, "stream_options": {"include_usage": True}}
@@ -74,7 +77,7 @@ class RemoteWeights:
                     completion = yield from _pieces(self.url, response)
             except httpx.HTTPError as error:
                 raise self._unreachable(error) from error
-        return replace(completion, seconds=time.perf_counter() - started, asked=request)
+        return replace(completion, seconds=time.perf_counter() - started, asked=request, dropped=dropped)
 
     def _client(self) -> httpx.Client:
         key = os.environ.get(self.key_env, "") if self.key_env else ""
@@ -91,13 +94,35 @@ class RemoteWeights:
 
     def _one(self, client: httpx.Client, request: Request) -> Completion:
         check_request(request)
-        refuse_bounds(request, self.name, schema=True)
+        request, dropped = self._readied(request)
         if request.choices is not None and len(request.choices) == 1:
             return only_choice(request)
         started = time.perf_counter()
         completion = self._chosen(client, request) if request.choices else self._free(client, request)
         completion = weighed(completion, request)
-        return replace(completion, seconds=time.perf_counter() - started, asked=request)
+        return replace(completion, seconds=time.perf_counter() - started, asked=request, dropped=dropped)
+
+    def _readied(self, request: Request) -> tuple[Request, tuple[str, ...]]:
+        """The request within its budget of tokens, as far as these can be told from here, and what was left out.
+
+        Raises:
+            Unsupported: it asks for what only weights on this machine can do.
+            ContextTooLong: nothing of it can be spared.
+        """
+        refuse_bounds(request, self.name, schema=True)
+        if request.layout != "chat":
+            raise Unsupported(
+                f"model {self.name!r}: an endpoint puts every conversation into its own chat template, so layout = "
+                f"{request.layout!r} is not to be had. Leave it out, or use weights on this machine."
+            )
+        kept, dropped, budget = request, list[str](), request.prompt_tokens
+        while budget is not None and (count := _estimated_tokens(kept)) > budget:
+            fewer = with_less(kept)
+            if fewer is None:
+                raise too_long(request, count, budget, budget)
+            kept, left_out = fewer
+            dropped.append(f"{left_out}: budget of {budget} tokens full, by estimate")
+        return kept, tuple(reversed(dropped))
 
     def _free(self, client: httpx.Client, request: Request) -> Completion:
         answer = self._post(client, self._body(request))
@@ -217,6 +242,10 @@ class RemoteWeights:
             f"endpoint {self.url}: no answer for model {self.model!r} ({type(error).__name__}: {error}). "
             "Check that the server runs and that the URL, with /v1 if it has one, is right."
         )
+
+
+def _estimated_tokens(request: Request) -> int:
+    return sum(math.ceil(len(m.content) / LETTERS_A_TOKEN) + TOKENS_A_TURN for m in turns_of(request))
 
 
 def _refused(url: str, response: httpx.Response) -> EndpointError:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.errors import EndpointError
-from tailorbird.records import Completion, Passage, Usage, content_hash
+from tailorbird.records import ABSTAINED, Completion, Passage, Usage, content_hash
 from tailorbird.server.response_format import ClosedSet
 
 if TYPE_CHECKING:
@@ -46,6 +46,11 @@ def answer_text(completion: Completion, closed_set: ClosedSet | None) -> str:
     Raises:
         EndpointError: the client asked for a closed set and the model left it.
     """
+    if closed_set is not None and completion.text == ABSTAINED and completion.probabilities:
+        # An enum that the client gives leaves no room to abstain: the likeliest is said, with its probability.
+        return closed_set.worded(
+            max(completion.probabilities, key=lambda c: (completion.probabilities or {})[c])
+        )
     if closed_set is None:
         return completion.text
     if not completion.valid or completion.text not in closed_set.choices:

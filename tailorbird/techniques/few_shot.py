@@ -15,7 +15,8 @@ from tailorbird.data.leakage import matches_in
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError
 from tailorbird.evaluation.metrics import default_metric
-from tailorbird.models.model import Model, Wrapped
+from tailorbird.models.model import Model, Wrapped, weights_of
+from tailorbird.models.remote import RemoteWeights
 from tailorbird.records import LAYOUTS, Example, Layout
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.techniques.calibration import KINDS, Calibrate
@@ -156,12 +157,17 @@ class FewShot:
             raise DataError(
                 f"few_shot: there are no training examples to show. Give some, or set k = 0 (now {self.k or USUAL.k})."
             )
+        if self.layout == "plain" and any("\n" in example.completion for example in data.train[:1000]):
+            raise RecipeError(
+                'few_shot: layout is "plain", where an answer ends with its line, and there are completions of several '
+                'lines. Use layout = "chat".'
+            )
         builder = Builder(self, data, self._pool(data))
         choice, tried = self._usual(), list[Tried]()
         if self.tune and data.dev:
             seen = Data(data.task, data.train, data.dev[:MOST_DEV], (), data.documents)
             budget = Budget(self.budget_s, self.budget_tokens)
-            tried = search(model, seen, builder.build, self._space(data), budget)
+            tried = search(model, seen, builder.build, self._space(model, data), budget)
             choice = tried[0].choice
             log.info("few_shot: of %d metaprompts %s is the best on dev.", len(tried), _told(choice))
         made = builder.build(choice)
@@ -184,10 +190,12 @@ class FewShot:
             described=False,
         )
 
-    def _space(self, data: Data) -> Space:
+    def _space(self, model: Model, data: Data) -> Space:
         """What may be chosen: what is given alone, else all there is to race, the usual first."""
+        # An endpoint has its own template, and plainly laid out an answer ends with its line.
         multiline = any("\n" in example.completion for example in data.train[:1000])
-        layouts: tuple[Layout, ...] = ("chat",) if multiline else LAYOUTS
+        chat_only = multiline or isinstance(weights_of(model), RemoteWeights)
+        layouts: tuple[Layout, ...] = ("chat",) if chat_only else LAYOUTS
         return Space(
             selects=RACED_SELECTS if self.select is None else (self.select,),
             ks=(RACED_K if data.train else (0,)) if self.k is None else (self.k,),

@@ -9,9 +9,9 @@ from dataclasses import replace
 import pytest
 from endpoint import Endpoint, said
 
-from tailorbird.errors import EndpointError, InputError, RequestError, Unsupported
+from tailorbird.errors import ContextTooLong, EndpointError, InputError, RequestError, Unsupported
 from tailorbird.models.remote import RemoteWeights
-from tailorbird.records import Message, Passage, Prior, Request, Sampling
+from tailorbird.records import Example, Message, Passage, Prior, Request, Sampling
 from tailorbird.testing.models import check_model
 
 LABELS = ("card", "card arrival", "refund")
@@ -311,3 +311,25 @@ def test_a_request_that_makes_no_sense_is_not_sent():
 def test_asking_an_endpoint_needs_no_torch():
     code = "import sys; import tailorbird.models.remote; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_plain_layout_is_refused():
+    with remote(obedient) as (model, endpoint):
+        for ask in (lambda r: model.answer([r]), lambda r: list(model.stream(r))):
+            with pytest.raises(Unsupported, match=r"layout = 'plain' is not to be had"):
+                ask(replace(FREE, layout="plain"))
+    assert endpoint.bodies == []
+
+
+def test_a_budget_of_tokens_is_kept_by_an_estimate_and_what_is_left_out_is_named():
+    examples = tuple(Example.pair(f"question {n} " + "x" * 60, f"answer {n}") for n in range(4))
+    with remote(obedient) as (model, endpoint):
+        answer = model.answer([replace(FREE, examples=examples, prompt_tokens=100)])[0]
+        sent = [m["content"] for m in endpoint.bodies[0]["messages"]]
+        assert answer.asked.examples == examples[2:]
+        assert sent[1:3] == [examples[2].prompt, "answer 2"]
+        ids = [line.split(":")[0] for line in answer.dropped]
+        assert ids == [f"example {examples[1].id}", f"example {examples[0].id}"]
+        assert all("budget of 100 tokens full, by estimate" in line for line in answer.dropped)
+        with pytest.raises(ContextTooLong, match="its prompt may have 5"):
+            model.answer([replace(FREE, prompt_tokens=5)])

@@ -93,3 +93,12 @@ def test_any_other_schema_is_handed_on_whole(schema):
 
 def test_any_object_can_be_asked_for():
     assert read_response_format({"type": "json_object"}) == Schema('{"type": "object"}')
+
+
+def test_where_a_client_gives_an_enum_an_unsure_model_says_the_likeliest():
+    from tailorbird.records import ABSTAINED, Completion
+    from tailorbird.server.wire_answers import answer_text
+
+    unsure = Completion(ABSTAINED, "choice", probabilities={"a": 0.4, "b": 0.6})
+    assert answer_text(unsure, ClosedSet(("a", "b"), "label")) == '{"label": "b"}'
+    assert answer_text(unsure, None) == ABSTAINED

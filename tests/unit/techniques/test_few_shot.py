@@ -149,3 +149,34 @@ def test_without_training_examples_there_is_nothing_to_show(select):
         FewShot(select=select).apply(Blank(), empty)
     request = Request((Message("user", "x"),))
     assert as_seen_by_weights(FewShot(k=0, select=select).apply(Blank(), empty), request) == request
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layout": "chatty"}, "layout is 'chatty'; expected one of chat, plain"),
+        ({"calibrate": "magic"}, "calibrate is 'magic'; expected one of auto, none"),
+        ({"k": 3, "core": 4}, "core is 4; expected 0 to k, which is 3"),
+        ({"shortlist": 1}, "shortlist is 1; expected 2 labels or more, or 0"),
+        ({"prompt_tokens": 0}, "prompt_tokens is 0; expected 1 or more"),
+        ({"precision": 1.0}, "precision is 1.0; expected above 0 and below 1"),
+        ({"budget_s": 0.0}, "the budget is 0.0 s and None tokens; expected more than 0"),
+    ],
+)
+def test_a_setting_out_of_its_range_is_refused(settings, message):
+    with pytest.raises(RecipeError, match=message):
+        FewShot(**settings)
+
+
+def test_answers_of_several_lines_are_not_laid_out_plainly():
+    data = Data(Task("answer", "x"), (Example.pair("a", "one\ntwo"),))
+    with pytest.raises(RecipeError, match=r'layout is "plain", where an answer ends with its line'):
+        FewShot(layout="plain").apply(Blank(), data)
+
+
+def test_a_file_says_true_or_false_for_tune():
+    from tailorbird.recipe_file import Step
+
+    assert Step("few_shot", {"tune": True}).build().tune
+    with pytest.raises(RecipeError, match="tune is 'no'; expected true or false"):
+        Step("few_shot", {"tune": "no"}).build()
