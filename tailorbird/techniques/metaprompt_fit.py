@@ -17,7 +17,7 @@ from tailorbird.data.task import Data
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.evaluation.statistics import score_interval
 from tailorbird.models.model import Model
-from tailorbird.records import Example, Prior, Request
+from tailorbird.records import ABSTAINED, Example, Prior, Request
 from tailorbird.techniques.calibration import (
     NOT_CALIBRATED,
     TEMPERATURES,
@@ -215,7 +215,12 @@ def _threshold(precision: float, crossed_NL: Floats, seen: Observed) -> tuple[fl
     precise_N = right_N[order].cumsum() / np.arange(1, len(order) + 1)
     enough = np.flatnonzero(precise_N >= precision)
     if not len(enough):
-        log.warning("few_shot: no threshold makes %.0f %% of the answers right on dev.", 100 * precision)
+        log.warning(
+            "few_shot: no threshold makes %.0f %% of the answers right on dev, so the model will say %s to nearly "
+            "everything. Lower `precision`, or leave it out.",
+            100 * precision,
+            ABSTAINED,
+        )
         return SUREST, {"answered": 0.0, "right_of_answered": 0.0}
     count = int(enough[-1]) + 1
     below = 0.0 if count == len(order) else math.floor(1e6 * float(sure_N[order[count - 1]])) / 1e6

@@ -177,6 +177,16 @@ def test_an_unsure_model_abstains_and_says_on_dev_how_often():
     assert 0 <= sure.rewrite.measured["answered"] <= 1
 
 
+def test_where_no_threshold_is_enough_that_is_said(caplog):
+    wrong = replace(
+        DATA, dev=tuple(replace(e, completion="payment", id="") for e in DATA.dev if e.completion == "order")
+    )
+    made(wrong, model=tiny_model(), k=1, calibrate="none", precision=0.99)
+    assert (
+        "no threshold makes 99 % of the answers right on dev, so the model will say (unsure)" in caplog.text
+    )
+
+
 def test_to_abstain_or_to_be_calibrated_by_name_needs_probabilities():
     class Silent(Blank):
         def answer(self, requests):
