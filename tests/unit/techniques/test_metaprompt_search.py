@@ -55,7 +55,9 @@ class Prefers(Blank):
         wrong = next(label for label in TASK.labels if label != right)
         said = right if place / len(DATA.dev) < self.likes(request) else wrong
         chances = {label: 0.8 if label == said else 0.1 for label in TASK.labels}
-        return Completion(said, "choice", Usage(100), probabilities=chances, asked=request)
+        return Completion(
+            said, "choice", Usage(100 + len(request.examples)), probabilities=chances, asked=request
+        )
 
 
 def build(choice):
@@ -82,15 +84,10 @@ def test_the_second_race_goes_on_from_the_winner_of_the_first():
 
 
 def test_of_equals_the_cheaper_wins():
-    found = race(
-        Prefers(likes=lambda _: 0.5),
-        DATA,
-        build,
-        [Choice(k=5), Choice(k=0)],
-        Budget(1000),
-    )
-    assert found[0].choice.k in (0, 5)
-    assert found[0].tokens <= found[-1].tokens
+    candidates = [Choice(k=5), Choice(k=0), Choice(k=3)]
+    found = race(Prefers(likes=lambda _: 0.5), DATA, build, candidates, Budget(1000))
+    assert found[0].choice.k == 0
+    assert found[0].tokens / len(found[0].scores) < found[-1].tokens / len(found[-1].scores)
 
 
 def test_a_budget_of_tokens_is_kept_and_the_first_candidate_always_tried():
@@ -111,10 +108,12 @@ def test_every_candidate_differs_and_the_usual_comes_first():
     assert sum(choice.k == 0 for choice in shown_candidates(Choice(), SPACE)) == 2  # one a layout
 
 
-def test_candidates_that_do_not_fit_the_context_lose():
-    small = tiny_model(context=100)
-    found = race(small, DATA, build, [Choice(k=5), Choice(k=0)], Budget(1000))
-    assert found  # five examples are trimmed to what fits, or the candidate has failed; none ends the race
+def test_a_candidate_that_does_not_fit_the_context_loses_and_says_why():
+    long = Choice(k=0, instruction="sort " * 200)
+    found = race(tiny_model(context=300), DATA, build, [long, Choice(k=0)], Budget(1000))
+    assert found[0].choice == Choice(k=0)
+    assert not found[0].failed
+    assert "tokens of messages, but the model has room for" in found[-1].to_json()["failed"]
 
 
 def test_tuning_keeps_what_is_given_and_writes_down_what_was_tried():
