@@ -157,6 +157,10 @@ class FewShot:
             raise DataError(
                 f"few_shot: there are no training examples to show. Give some, or set k = 0 (now {self.k or USUAL.k})."
             )
+        if data.task.kind != "classify" and (self.shortlist is not None or self.descriptions):
+            raise DataError(
+                "few_shot: shortlist and descriptions are for labels, and the task is to answer freely. Leave them out."
+            )
         if self.layout == "plain" and any("\n" in example.completion for example in data.train[:1000]):
             raise RecipeError(
                 'few_shot: layout is "plain", where an answer ends with its line, and there are completions of several '

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from tailorbird.data.task import Data
+from tailorbird.errors import DataError
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.evaluation.statistics import score_interval
 from tailorbird.models.model import Model
@@ -83,9 +84,17 @@ def fit_labels(
             little of the next request's.
 
     Raises:
+        DataError: likewise, and there are no labels, or no dev examples.
         Unsupported: a calibration was asked for by name, or to abstain, and the model tells no probabilities.
     """
     labels, dev = data.task.labels, data.dev
+    asked_for = calibrate not in ("auto", "none") or precision is not None
+    if asked_for and (data.task.kind != "classify" or not dev):
+        what = "there are no dev examples to fit them to" if not dev else "the task is to answer freely"
+        raise DataError(
+            f"few_shot: calibrate is {calibrate!r} and precision {precision}, but {what}. Leave both out, or give "
+            "labelled examples of few labels."
+        )
     if data.task.kind != "classify" or not dev or (calibrate == "none" and precision is None):
         return NOTHING_FITTED
     requests = [data.task.ask(example) for example in dev]

@@ -180,3 +180,26 @@ def test_a_file_says_true_or_false_for_tune():
     assert Step("few_shot", {"tune": True}).build().tune
     with pytest.raises(RecipeError, match="tune is 'no'; expected true or false"):
         Step("few_shot", {"tune": "no"}).build()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"precision": 0.9}, "precision 0.9, but the task is to answer freely"),
+        (
+            {"calibrate": "affine"},
+            "calibrate is 'affine' and precision None, but the task is to answer freely",
+        ),
+        ({"shortlist": 5}, "shortlist and descriptions are for labels"),
+        ({"descriptions": {"a": "b"}}, "shortlist and descriptions are for labels"),
+    ],
+)
+def test_what_is_for_labels_is_never_ignored_where_answers_are_free(settings, message):
+    data = Data(Task("answer", "x"), DATA.train, DATA.dev)
+    with pytest.raises(DataError, match=message):
+        FewShot(k=1, select="fixed", **settings).apply(Blank(), data)
+
+
+def test_what_is_fitted_needs_dev_examples():
+    with pytest.raises(DataError, match="there are no dev examples to fit them to"):
+        FewShot(k=1, select="fixed", precision=0.9).apply(Blank(), Data(TASK, DATA.train))
