@@ -19,7 +19,17 @@ from tailorbird.models.model import Model, Wrapped, weights_of
 from tailorbird.models.remote import RemoteWeights
 from tailorbird.records import LAYOUTS, Example, Layout
 from tailorbird.sources.embedder import default_embedder
+from tailorbird.techniques.asking import answer_all
 from tailorbird.techniques.calibration import KINDS, Calibrate
+from tailorbird.techniques.dspy_optimizers import (
+    CHOOSE_EXAMPLES,
+    NEED_PROPOSER,
+    OPTIMIZERS,
+    Asker,
+    Optimizer,
+    check_installed,
+    optimized,
+)
 from tailorbird.techniques.metaprompt import Metaprompt, as_shown, load_metaprompt
 from tailorbird.techniques.metaprompt_fit import MOST_DEV, fit_shortlist, summary
 from tailorbird.techniques.metaprompt_search import (
@@ -31,6 +41,7 @@ from tailorbird.techniques.metaprompt_search import (
     Tried,
     instructions_for,
     keyword_descriptions,
+    replace_seconds,
     search,
 )
 from tailorbird.techniques.proposing import endpoint, proposed_instructions
@@ -84,6 +95,8 @@ class FewShot:
         tune: chooses on dev what is not given.
         proposer: `URL#model` of a strong model that may propose instructions for the race [none].
         proposer_key_env: environment variable that holds its key.
+        optimizer: one of DSPy's optimizers that finds metaprompts for the race, in half the budget, see
+            `techniques.dspy_optimizers`: "bootstrap", or with a proposer "mipro", "copro" or "gepa" [none].
         budget_s: seconds that this may take.
         budget_tokens: tokens that this may take; None sets no bound.
         seed: of draws.
@@ -109,6 +122,7 @@ class FewShot:
     tune: bool = False
     proposer: str | None = None
     proposer_key_env: str = "OPENAI_API_KEY"
+    optimizer: Optimizer | None = None
     budget_s: float = 120.0
     budget_tokens: int | None = None
     seed: int = 0
@@ -122,6 +136,7 @@ class FewShot:
             "order": ORDERS,
             "layout": LAYOUTS,
             "calibrate": ("auto", *KINDS),
+            "optimizer": OPTIMIZERS,
         }
         for name, values in allowed.items():
             value = getattr(self, name)
@@ -147,10 +162,29 @@ class FewShot:
                 raise RecipeError(
                     "few_shot: a proposer's instructions race on dev, which takes tune = true and no instruction given."
                 )
+        if self.optimizer is not None:
+            self._check_optimizer(self.optimizer)
         if not self.budget_s > 0 or (self.budget_tokens is not None and self.budget_tokens < 1):
             raise RecipeError(
                 f"few_shot: the budget is {self.budget_s} s and {self.budget_tokens} tokens; expected more than 0."
             )
+
+    def _check_optimizer(self, name: Optimizer) -> None:
+        if not self.tune:
+            raise RecipeError(
+                f"few_shot: what optimizer {name!r} finds races on dev, which takes tune = true. Set it."
+            )
+        if name in NEED_PROPOSER and self.proposer is None:
+            raise RecipeError(
+                f"few_shot: optimizer {name!r} needs a strong model that writes instructions. Name one by "
+                'proposer = "URL#model", or use optimizer = "bootstrap", which needs none.'
+            )
+        if name in CHOOSE_EXAMPLES and (self.select is not None or self.k == 0):
+            raise RecipeError(
+                f"few_shot: optimizer {name!r} chooses the examples itself, and select is {self.select!r}, k {self.k}. "
+                "Leave out select, and let k, the most it may show, be 1 or more."
+            )
+        check_installed(name)
 
     def apply(self, model: Model, data: Data) -> Model:
         if not data.train and self.k != 0:
@@ -171,7 +205,9 @@ class FewShot:
         if self.tune and data.dev:
             seen = Data(data.task, data.train, data.dev[:MOST_DEV], (), data.documents)
             budget = Budget(self.budget_s, self.budget_tokens)
-            tried = search(model, seen, builder.build, self._space(model, data), budget)
+            space = self._space(model, data)
+            found = self._optimized(model, seen, builder, space, budget)
+            tried = search(model, seen, builder.build, space, budget.rest(), found)
             choice = tried[0].choice
             log.info("few_shot: of %d metaprompts %s is the best on dev.", len(tried), _told(choice))
         made = builder.build(choice)
@@ -211,6 +247,25 @@ class FewShot:
             else (False,),
         )
 
+    def _optimized(
+        self, model: Model, data: Data, builder: Builder, space: Space, budget: Budget
+    ) -> list[Choice]:
+        """What the optimizer found, if there is one."""
+        if self.optimizer is None:
+            return []
+        asker = Asker(
+            model,
+            replace(data, train=builder.pool),
+            builder.build,
+            space.first,
+            self.optimizer in CHOOSE_EXAMPLES,
+            replace_seconds(budget, 0.5),
+        )
+        proposer = None if self.proposer is None else endpoint(self.proposer, self.proposer_key_env)
+        found = optimized(self.optimizer, asker, proposer, self.k or USUAL.k, self.seed)
+        budget.used_tokens = asker.budget.used_tokens
+        return found
+
     def _instructions(self, data: Data) -> tuple[str | None, ...]:
         if self.instruction is not None:
             return (self.instruction, *self.instructions)
@@ -237,7 +292,9 @@ class FewShot:
         draws: list[tuple[float, Metaprompt, dict[str, Any]]] = []
         for seed in range(self.seed, self.seed + SPREAD_SEEDS):
             made = builder.build(choice, seed)
-            answers = Wrapped(model, made).answer([data.task.ask(example) for example in dev])
+            answers = answer_all(
+                Wrapped(model, made), [data.task.ask(example) for example in dev], "few_shot"
+            )
             mean = sum(metric(e, a) for e, a in zip(dev, answers, strict=True)) / len(dev)
             draws.append((mean, made, {"seed": seed, "score": round(mean, 4)}))
         return max(draws, key=lambda draw: draw[0])[1], [row for _, _, row in draws]
@@ -288,6 +345,9 @@ class Builder:
         if choice.select in ("nearest", "mmr") or not choice.k:
             return ()
         select: Select = "balanced" if choice.select == "hybrid" else choice.select
+        if choice.examples:
+            by_id = {example.id: example for example in self.pool}
+            return tuple(by_id[one] for one in choice.examples)
         # One more than shown, so that a training request loses itself and still gets k.
         count = (core if choice.select == "hybrid" else choice.k) + 1
         return tuple(

@@ -21,6 +21,7 @@ from tailorbird.models.embedding_linear import LabelClassifier, fit_classifier, 
 from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import Completion, Example, Prior, Request
 from tailorbird.sources.embedder import default_embedder
+from tailorbird.techniques.asking import answer_all
 from tailorbird.techniques.calibration import own_log_p, product_of_two
 
 log = logging.getLogger(__name__)
@@ -62,7 +63,8 @@ class ClassifierPrior:
         if not self.max_dev:
             return self
         dev = data.dev[: self.max_dev]
-        weight, trust = fit_exponents(self.classifier, dev, base.answer([data.task.ask(e) for e in dev]))
+        answers = answer_all(base, [data.task.ask(e) for e in dev], "linear_prior")
+        weight, trust = fit_exponents(self.classifier, dev, answers)
         log.info("linear_prior: classifier to the power of %.2f, model %.2f.", weight, trust)
         return replace(self, weight=weight, trust=trust)
 

@@ -19,6 +19,7 @@ from tailorbird.evaluation.metrics import default_metric
 from tailorbird.evaluation.statistics import score_interval
 from tailorbird.models.model import Model
 from tailorbird.records import ABSTAINED, Example, Prior, Request
+from tailorbird.techniques.asking import answer_all
 from tailorbird.techniques.calibration import (
     NOT_CALIBRATED,
     TEMPERATURES,
@@ -102,7 +103,7 @@ def fit_labels(
     if answers[0].probabilities is None and calibrate in ("auto", "none") and precision is None:
         return NOTHING_FITTED  # an endpoint that only names a label is not asked another sixty times
     log.info("few_shot: answers %d dev examples, to calibrate and to be measured.", len(requests))
-    answers += asking.answer(requests[1:])
+    answers += answer_all(asking, requests[1:], "few_shot")
     rows = [i for i, example in enumerate(dev) if example.completion in labels]
     if not rows:
         return NOTHING_FITTED
@@ -137,7 +138,7 @@ def fit_labels(
 
 def measure(asking: Model, data: Data, examples: Sequence[Example]) -> dict[str, Any]:
     """The metric on examples, with its interval, of a model as it asks; whatever the task."""
-    answers = asking.answer([data.task.ask(example) for example in examples])
+    answers = answer_all(asking, [data.task.ask(example) for example in examples], "few_shot")
     name, metric = default_metric(data.task)
     return summary(name, [metric(e, a) for e, a in zip(examples, answers, strict=True)])
 
@@ -203,7 +204,7 @@ def _channel(asking: Model, requests: Sequence[Request], labels: Sequence[str]) 
     """What the noisy channel alone says, as log-probabilities of the labels, [N, L]."""
     ignored = Prior((0.0,) * len(labels), IGNORED)
     turned = [replace(request, channel=1.0, prior=ignored) for request in requests]
-    return own_log_p(asking.answer(turned), labels, "few_shot")
+    return own_log_p(answer_all(asking, turned, "few_shot"), labels, "few_shot")
 
 
 def _measured(seen: Observed, crossed_NL: Floats, metric: str) -> dict[str, Any]:

@@ -7,6 +7,7 @@ run: over what is shown (which examples, how many, in which layout), then, from 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections import Counter
@@ -23,8 +24,11 @@ from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import Completion, Example, Layout
 from tailorbird.sources.bm25 import words
 from tailorbird.sources.keywords import STOP_WORDS
+from tailorbird.techniques.asking import Pace
 from tailorbird.techniques.metaprompt import Metaprompt
 from tailorbird.techniques.selection import PER_REQUEST, Order, Select
+
+log = logging.getLogger(__name__)
 
 FIRST_BLOCK = 16
 """Dev examples that every candidate answers."""
@@ -49,7 +53,11 @@ ANSWER_INSTRUCTIONS = (
 
 @dataclass(frozen=True)
 class Choice:
-    """What the search chooses; `described` lists the labels with words that tell them apart."""
+    """What the search chooses.
+
+    `described` lists the labels with words that tell them apart; `examples` are the ids of those that are shown
+    to every request, in order, where somebody chose them.
+    """
 
     select: Select = "nearest"
     k: int = 5
@@ -57,6 +65,7 @@ class Choice:
     layout: Layout = "chat"
     instruction: str | None = None
     described: bool = False
+    examples: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,18 @@ class Space:
     layouts: tuple[Layout, ...]
     instructions: tuple[str | None, ...]
     descriptions: tuple[bool, ...]
+
+    @property
+    def first(self) -> Choice:
+        """The first of everything: the usual, or what is given."""
+        return Choice(
+            self.selects[0],
+            self.ks[0],
+            self.orders[0],
+            self.layouts[0],
+            self.instructions[0],
+            self.descriptions[0],
+        )
 
 
 @dataclass
@@ -91,6 +112,7 @@ class Tried:
             "order": self.choice.order,
             "described": self.choice.described,
             **({"instruction": self.choice.instruction} if self.choice.instruction is not None else {}),
+            **({"shown": list(self.choice.examples)} if self.choice.examples else {}),
         }
         found = {"score": round(self.mean, 4), "examples": len(self.scores)}
         return {**facts, **rest, **({"failed": self.failed} if self.failed else found)}
@@ -110,21 +132,27 @@ class Budget:
         in_time = time.monotonic() - self.started + seconds <= self.seconds
         return in_time and (self.tokens is None or self.used_tokens + tokens <= self.tokens)
 
+    def rest(self) -> Budget:
+        """What is left of it, as a budget that begins now."""
+        tokens = None if self.tokens is None else max(0, self.tokens - self.used_tokens)
+        return Budget(max(0.0, self.seconds - (time.monotonic() - self.started)), tokens)
 
-def search(
-    model: Model, data: Data, build: Callable[[Choice], Metaprompt], space: Space, budget: Budget
+
+def search(  # noqa: PLR0917 - who searches what, and how long
+    model: Model,
+    data: Data,
+    build: Callable[[Choice], Metaprompt],
+    space: Space,
+    budget: Budget,
+    proposed: Sequence[Choice] = (),
 ) -> list[Tried]:
-    """All that were tried, the best first; at least the first candidate, whatever the budget."""
-    start = Choice(
-        space.selects[0],
-        space.ks[0],
-        space.orders[0],
-        space.layouts[0],
-        space.instructions[0],
-        space.descriptions[0],
-    )
+    """All that were tried, the best first; at least the first candidate, whatever the budget.
+
+    `proposed` are candidates that somebody found; they come right after the first.
+    """
+    start, *others = shown_candidates(space.first, space)
     half = replace_seconds(budget, 0.5)
-    shown = race(model, data, build, list(shown_candidates(start, space)), half)
+    shown = race(model, data, build, list(dict.fromkeys([start, *proposed, *others])), half)
     budget.used_tokens = half.used_tokens
     said = [c for c in said_candidates(shown[0].choice, space) if c != shown[0].choice]
     if not said:
@@ -184,6 +212,7 @@ def race(  # noqa: PLR0917 - who races, where, and how long
     out: list[Tried] = []
     block, most = min(FIRST_BLOCK, len(data.dev)), len(data.dev)
     seconds = tokens = 0.0
+    pace = Pace()
     while running:
         asked = list[Tried]()
         for tried in running:
@@ -191,13 +220,22 @@ def race(  # noqa: PLR0917 - who races, where, and how long
             if asked and not budget.allows(seconds * len(part), tokens * len(part)):
                 break
             if part:
+                if tried.choice not in made:  # not counted: the first one made embeds the pool for all
+                    made[tried.choice] = build(tried.choice)
                 began, before = time.monotonic(), tried.tokens
-                made.setdefault(tried.choice, build(tried.choice))
                 _ask(model, data, made[tried.choice], part, tried)
                 seconds = (time.monotonic() - began) / len(part)
                 tokens = (tried.tokens - before) / len(part)
                 budget.used_tokens += tried.tokens - before
             asked.append(tried)
+            if pace.is_due():
+                log.info(
+                    "few_shot: %d of %d metaprompts have answered %d dev examples; the best has %.2f.",
+                    len(asked),
+                    len(running),
+                    block,
+                    max(one.mean for one in asked),
+                )
         ended = len(asked) < len(running)
         left_out = [tried for tried in running[len(asked) :] if tried.scores]
         running, lost = _better_half(asked, ended=ended)

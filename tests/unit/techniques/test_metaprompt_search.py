@@ -1,3 +1,4 @@
+import time
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -163,3 +164,16 @@ def test_the_tasks_own_words_are_the_first_instruction():
         TASK, labels=tuple(f"l{n}" for n in range(60)), instruction="Name the category of the message."
     )
     assert any("l59" in (text or "") for text in instructions_for(Data(many, DATA.train)))
+
+
+def test_what_making_the_first_one_takes_is_not_taken_for_what_answers_take():
+    made = []
+
+    def slow(choice):
+        made.append(choice)
+        time.sleep(1 if len(made) == 1 else 0)
+        return build(choice)
+
+    candidates = list(shown_candidates(Choice(), SPACE))[:3]
+    found = race(Prefers(likes=lambda _: 0.5), DATA, slow, candidates, Budget(1.8))
+    assert len(found) == len(candidates) == len(made)
