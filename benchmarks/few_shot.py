@@ -36,10 +36,11 @@ ONE_SET = (
     "k-0", "k-0+cal", "random-3", "random-3+cal", "balanced-3", "balanced-3+cal",
     "random-5", "random-5+cal", "random-5/1", "random-5/2", "balanced-5", "balanced-5+cal",
 )  # fmt: skip
+OTHERS = ("mmr-5+cal", "hybrid-5+cal", "k_medoids-5+cal", "vote_k-5+cal")
 CASES = {
     "banking77-full": (*FLOORS, *PER_REQUEST),
     "hwu64-full": (*FLOORS, *PER_REQUEST),
-    "banking77-10": (*FLOORS, *PER_REQUEST, *ONE_SET),
+    "banking77-10": (*FLOORS, *PER_REQUEST, *ONE_SET, *OTHERS),
     "hwu64-10": (*FLOORS, *PER_REQUEST, *ONE_SET),
     "banking77-5": (*FLOORS, *PER_REQUEST),
     "hwu64-5": (*FLOORS, *PER_REQUEST),
@@ -166,8 +167,10 @@ def main():
             # Read only now: another call may have written meanwhile.
             records = json.loads(path.read_text("utf-8")) if path.is_file() else {}
             others = [a for a in records.get(name, {}).get("arms", []) if a["arm"] != arm]
+            ids = " ".join(found.pop("ids"))  # of the same test messages in every arm
             order = {known: n for n, known in enumerate(CASES[name])}
             records[name] = {
+                "ids": ids,
                 "arms": sorted([*others, found], key=lambda a: order.get(a["arm"], 99)),
                 "command": f"{COMMAND} --only {name}"
                 + (f" --test {given.test}" if given.test != 500 else ""),
