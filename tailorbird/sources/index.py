@@ -2,15 +2,17 @@
 
 One SQLite file is the whole truth; vectors are loaded from it into memory and scanned exactly. A question
 is answered by two rankings, BM25 over the words (SQLite's FTS5) and the cosine similarity of embeddings,
-fused by reciprocal rank.
+fused by reciprocal rank. While vectors are still being made, the passages that share most words with a
+question get theirs when it is asked.
 """
 
 from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Sequence
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,26 +26,42 @@ from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
-from tailorbird.sources.passage_rows import document_hashes, fetch_passages, single_number
+from tailorbird.sources.passage_rows import document_hashes, embedded_text, fetch_passages, single_number
 from tailorbird.sources.source import Connector
-from tailorbird.sources.sync import SyncReport, apply, embed_missing, finish, remove_documents, stage
+from tailorbird.sources.sync import (
+    SyncProgress,
+    SyncReport,
+    Tell,
+    apply,
+    embed_missing,
+    finish,
+    foretold,
+    remove_documents,
+    stage,
+)
 
-__all__ = ["KnowledgeIndex", "SyncReport"]
+__all__ = ["KnowledgeIndex", "SyncProgress", "SyncReport"]
 
 Vectors = npt.NDArray[np.float32]
 
 CANDIDATES = 50
 """How many passages each of the two rankings brings to the fusion, at least."""
+MADE_WHEN_ASKED = 10
+"""Vectors that are made for one question, of passages that lack them."""
 
 
 @dataclass(frozen=True)
 class _Snapshot:
-    """All vectors [P, D] of one state of the index, its rows in the order of the passages' ids."""
+    """All vectors [P, D] of one state of the index, its rows in the order of the passages' ids.
+
+    `made` holds vectors of passages that lack them in the file, by the passage's number.
+    """
 
     generation: int
     numbers: list[int]
     rows: dict[int, int]
     vectors: Vectors
+    made: dict[int, Vectors]
 
 
 class KnowledgeIndex:
@@ -71,22 +89,37 @@ class KnowledgeIndex:
         self._snapshot_lock = threading.Lock()
         self._sync_lock = threading.Lock()
 
-    def sync(self, connector: Connector) -> SyncReport:
+    def sync(
+        self, connector: Connector, *, dry_run: bool = False, on_progress: Tell | None = None
+    ) -> SyncReport:
         """Make the index hold what the connector holds: new, changed and gone documents.
 
-        Only texts that the index has never seen are embedded. All changes become visible at once at the
-        end; until then, and after a crash, the old state answers, and vectors that were already computed
-        are not computed again.
+        All changes become visible at once, by their words; vectors follow, and until a passage has its own,
+        the best of those that share words with a question get theirs when it is asked. Only texts that the
+        index has never seen are embedded. After a crash the index holds the old state or the new one, and
+        the next sync makes the vectors that are lacking.
+
+        Args:
+            connector: gives the documents.
+            dry_run: changes nothing and reports what would be done.
+            on_progress: told how far it is.
 
         Raises:
             DocumentError: The connector gives an id twice, or one that came from another connector.
             IntegrityError: The index's parts disagree afterwards; it is left as it was.
         """
         with self._sync_lock:
-            staged = stage(self._database, connector, self.max_chars)
-            vectors = embed_missing(self._database, self.embedder, staged)
+            began = time.monotonic()
+            staged = stage(self._database, connector, self.max_chars, on_progress)
+            if dry_run:
+                with self._database.reading() as connection:
+                    return foretold(connection, self.embedder.name, staged)
             with self._database.writing() as connection:
-                return apply(connection, self.embedder.name, staged, vectors)
+                report = apply(connection, staged)
+            searchable_s = time.monotonic() - began
+            embedded = embed_missing(self._database, self.embedder, on_progress)
+            seconds = time.monotonic() - began
+            return replace(report, embedded=embedded, searchable_s=searchable_s, seconds=seconds)
 
     def connectors(self) -> dict[str, int]:
         """The names of the connectors whose documents the index holds, and how many of each."""
@@ -100,7 +133,7 @@ class KnowledgeIndex:
             gone = document_hashes(connection, connector_name).keys()
             remove_documents(connection, gone)
             remaining = single_number(connection, "SELECT count(*) FROM passages")
-            finish(connection, self.embedder.name, remaining)
+            finish(connection, remaining)
             return len(gone)
 
     def copy(self, path: Path) -> None:
@@ -137,7 +170,7 @@ class KnowledgeIndex:
         vector = self.embedder.embed([query])[0]
         with self._database.reading() as connection:
             snapshot = self._load(connection)
-            similarity = _similarity(snapshot, vector)
+            similarity = _similarity(snapshot.vectors, vector)
             return _passages_at(connection, snapshot, _top(similarity, k), similarity)
 
     def fingerprint(self) -> str:
@@ -168,10 +201,38 @@ class KnowledgeIndex:
         candidates = max(CANDIDATES, k)
         with self._database.reading() as connection:
             snapshot = self._load(connection)
-            similarity = _similarity(snapshot, vector)
-            by_words = _keyword_rows(connection, snapshot, query, candidates)
-            fused = reciprocal_rank_fusion([by_words, _top(similarity, candidates)])
-            return _passages_at(connection, snapshot, [row for row, _ in fused[:k]], similarity)
+            similarity = _similarity(snapshot.vectors, vector)
+            scores = _keyword_scores(connection, query, candidates)
+            cosines = self._made_when_asked(connection, snapshot, scores, vector)
+            top = _top(similarity, candidates)
+            cosines |= {snapshot.numbers[row]: float(similarity[row]) for row in top}
+            by_words = [number for number in scores if number in snapshot.rows or number in cosines]
+            for number in by_words:
+                if number in snapshot.rows:
+                    cosines[number] = float(similarity[snapshot.rows[number]])
+            order = _order(connection, snapshot, cosines)
+            by_words.sort(key=lambda number: (-scores[number], order[number]))
+            by_meaning = sorted(
+                {*(snapshot.numbers[row] for row in top), *(n for n in cosines if n not in snapshot.rows)},
+                key=lambda number: (-cosines[number], order[number]),
+            )
+            fused = reciprocal_rank_fusion([by_words[:candidates], by_meaning[:candidates]])
+            return fetch_passages(connection, {number: cosines[number] for number, _ in fused[:k]})
+
+    def _made_when_asked(
+        self, connection: sqlite3.Connection, snapshot: _Snapshot, scores: dict[int, float], vector: Vectors
+    ) -> dict[int, float]:
+        """Similarities of the passages that share most words with the question and lack a vector, by number."""
+        lacking = [number for number in scores if number not in snapshot.rows][:MADE_WHEN_ASKED]
+        new = [number for number in lacking if number not in snapshot.made]
+        if new:
+            passages = fetch_passages(connection, dict.fromkeys(new, 0.0))
+            made = self.embedder.embed([embedded_text(passage) for passage in passages])
+            snapshot.made.update(zip(new, made, strict=True))
+        if not lacking:
+            return {}
+        found = _similarity(np.stack([snapshot.made[number] for number in lacking]), vector)
+        return dict(zip(lacking, map(float, found), strict=True))
 
     def _load(self, connection: sqlite3.Connection) -> _Snapshot:
         """The vectors as `connection` sees them, read from the file only after a change."""
@@ -183,11 +244,11 @@ class KnowledgeIndex:
 
     def _read_vectors(self, connection: sqlite3.Connection, generation: int) -> _Snapshot:
         rows = connection.execute(
-            "SELECT p.number, e.vector FROM passages p LEFT JOIN embeddings e "
+            "SELECT p.number, e.vector FROM passages p JOIN embeddings e "
             "ON e.embedder = ? AND e.text_key = p.text_key ORDER BY p.id",
             (self.embedder.name,),
         ).fetchall()
-        if any(vector is None for _, vector in rows):
+        if not rows and single_number(connection, "SELECT EXISTS (SELECT 1 FROM embeddings)"):
             raise InputError(
                 f"The knowledge index {self.path} holds passages without vectors of {self.embedder.name!r}: "
                 "it was filled with another embedder. Sync the documents again."
@@ -195,7 +256,8 @@ class KnowledgeIndex:
         numbers = [number for number, _ in rows]
         stored = np.frombuffer(b"".join(vector for _, vector in rows), dtype=np.float16)
         vectors = stored.astype(np.float32).reshape(len(rows), self.embedder.dimensions)
-        return _Snapshot(generation, numbers, {number: row for row, number in enumerate(numbers)}, vectors)
+        rows_by_number = {number: row for row, number in enumerate(numbers)}
+        return _Snapshot(generation, numbers, rows_by_number, vectors, {})
 
 
 def _keyword_scores(connection: sqlite3.Connection, query: str, limit: int) -> dict[int, float]:
@@ -212,15 +274,23 @@ def _keyword_scores(connection: sqlite3.Connection, query: str, limit: int) -> d
     return {number: round(score, 12) for number, score in rows}
 
 
-def _keyword_rows(connection: sqlite3.Connection, snapshot: _Snapshot, query: str, limit: int) -> list[int]:
-    scores = _keyword_scores(connection, query, limit)
-    by_row = {snapshot.rows[number]: score for number, score in scores.items()}
-    return sorted(by_row, key=lambda row: (-by_row[row], row))[:limit]
+def _order(
+    connection: sqlite3.Connection, snapshot: _Snapshot, numbers: Iterable[int]
+) -> dict[int, tuple[int, str]]:
+    """What orders equal scores: the passages' ids, which is the order of the rows."""
+    found: dict[int, tuple[int, str]] = {}
+    for number in numbers:
+        if number in snapshot.rows:
+            found[number] = snapshot.rows[number], ""
+        else:
+            query = "SELECT id FROM passages WHERE number = ?"
+            found[number] = len(snapshot.rows), connection.execute(query, (number,)).fetchone()[0]
+    return found
 
 
-def _similarity(snapshot: _Snapshot, vector: Vectors) -> Vectors:
+def _similarity(vectors: Vectors, vector: Vectors) -> Vectors:
     """Cosine of the question and every passage [P]; rounded, so that equal texts tie whatever their row."""
-    return np.clip(np.round(snapshot.vectors @ vector, 5), -1, 1)
+    return np.clip(np.round(vectors @ vector, 5), -1, 1)
 
 
 def _top(similarity: Vectors, limit: int) -> list[int]:

@@ -1,16 +1,18 @@
 """Bringing an index up to date with a connector, in three steps.
 
 1. `stage`: read the connector, find what is new, changed, gone; the index is only read.
-2. `embed_missing`: make the vectors that are missing and store them as they come. No passage needs them
-   yet, so nothing changes for a search, and an interrupted sync finds them again.
-3. `apply`: all changes in one transaction, checked at its end.
+2. `apply`: all changes in one transaction, checked at its end. From here on every document is found by its words.
+3. `embed_missing`: make the vectors that passages lack and store them as they come. What was interrupted goes on with
+   the next sync, and no vector is made twice.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import numpy as np
 
@@ -33,6 +35,8 @@ from tailorbird.sources.source import Connector, Removed
 
 EMBED_BATCH = 64
 """Vectors are stored after this many, so that an interrupted sync loses few."""
+SHOWN_EVERY_S = 5.0
+"""Seconds after which new vectors are made known to searches: each time they read all vectors anew."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,8 @@ class SyncReport:
     """What a sync did. The first four count documents; `passages` is the index's total afterwards.
 
     `embedded` counts the texts whose vectors had to be computed. `unreadable` holds the id and the reason
-    of documents that could not be read; what the index knew of them before is kept.
+    of documents that could not be read; what the index knew of them before is kept. Of a dry run it is what
+    would be done. `searchable_s` is after how many seconds all was found by its words, `seconds` the whole.
     """
 
     added: int
@@ -50,6 +55,22 @@ class SyncReport:
     passages: int
     embedded: int
     unreadable: tuple[tuple[str, str], ...] = ()
+    documents: int = 0
+    searchable_s: float = 0.0
+    seconds: float = 0.0
+    dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class SyncProgress:
+    """How far a sync is: documents read, or texts embedded, `total` of them where that is known."""
+
+    stage: Literal["read", "embed"]
+    done: int
+    total: int | None = None
+
+
+Tell = Callable[[SyncProgress], None]
 
 
 @dataclass
@@ -59,13 +80,20 @@ class Staged:
     connector: str
     fresh: dict[str, tuple[Document, str, list[Passage]]] = field(default_factory=dict)
     """New and changed documents by id, with their content hashes and passages."""
+    known: set[str] = field(default_factory=set)
+    """Ids of the connector's documents that the index holds."""
     gone: set[str] = field(default_factory=set)
     seen: set[str] = field(default_factory=set)
     unreadable: list[tuple[str, str]] = field(default_factory=list)
     unchanged: int = 0
 
+    @property
+    def changed(self) -> set[str]:
+        """Documents that the index holds otherwise."""
+        return self.fresh.keys() & self.known
 
-def stage(database: Database, connector: Connector, max_chars: int) -> Staged:
+
+def stage(database: Database, connector: Connector, max_chars: int, tell: Tell | None = None) -> Staged:
     """Read the connector and compare it with the index.
 
     Raises:
@@ -74,7 +102,7 @@ def stage(database: Database, connector: Connector, max_chars: int) -> Staged:
     with database.reading() as connection:
         known = document_hashes(connection, connector.name)
         owners = dict(connection.execute("SELECT id, connector FROM documents").fetchall())
-    staged = Staged(connector.name)
+    staged = Staged(connector.name, known=set(known))
     for item in connector.documents():
         if item.id in staged.seen:
             raise DocumentError(f"The connector {connector.name!r} gave {item.id!r} twice. Ids must differ.")
@@ -86,6 +114,8 @@ def stage(database: Database, connector: Connector, max_chars: int) -> Staged:
         else:
             _refuse_foreign(item.id, connector.name, owners)
             _stage_document(staged, item, known.get(item.id), max_chars)
+        if tell:
+            tell(SyncProgress("read", len(staged.seen)))
     if connector.complete:
         staged.gone.update(known.keys() - staged.seen)
     return staged
@@ -114,53 +144,91 @@ def _stage_document(staged: Staged, document: Document, known_hash: str | None, 
         staged.fresh[document.id] = document, digest, split_document(document, max_chars=max_chars)
 
 
-def embed_missing(database: Database, embedder: Embedder, staged: Staged) -> dict[str, bytes]:
-    """Make and store the vectors, float16 [D], of all texts that have none; returns them by text key."""
+def foretold(connection: sqlite3.Connection, embedder: str, staged: Staged) -> SyncReport:
+    """What applying what was staged would do; nothing is changed."""
     passages = [p for _, _, cut in staged.fresh.values() for p in cut]
-    with database.reading() as connection:
-        query = "SELECT text_key FROM embeddings WHERE embedder = ?"
-        stored = {key for (key,) in connection.execute(query, (embedder.name,))}
-        passages += map(passage_of, connection.execute(UNEMBEDDED, (embedder.name,)))
-    texts = {text_key(p): embedded_text(p) for p in passages}
-    keys = [key for key in texts if key not in stored]
-    vectors: dict[str, bytes] = {}
-    for begin in range(0, len(keys), EMBED_BATCH):
-        batch = keys[begin : begin + EMBED_BATCH]
-        made = embedder.embed([texts[key] for key in batch]).astype(np.float16)
-        fresh = {key: vector.tobytes() for key, vector in zip(batch, made, strict=True)}
-        with database.writing() as connection:
-            _store(connection, embedder.name, fresh)
-        vectors.update(fresh)
-    return vectors
+    lost = staged.gone | staged.changed
+    counted = [
+        connection.execute("SELECT count(*) FROM passages WHERE document = ?", (document,)).fetchone()[0]
+        for document in lost
+    ]
+    stored = _stored_keys(connection, embedder)
+    lacking = (passage_of(row) for row in connection.execute(UNEMBEDDED, (embedder,)))
+    texts = {text_key(p) for p in (*passages, *(p for p in lacking if p.document not in lost))}
+    return replace(
+        _report(staged),
+        passages=single_number(connection, "SELECT count(*) FROM passages") - sum(counted) + len(passages),
+        embedded=len(texts - stored),
+        documents=_count_documents(connection) - len(lost) + len(staged.fresh),
+        dry_run=True,
+    )
 
 
-def apply(
-    connection: sqlite3.Connection, embedder: str, staged: Staged, vectors: dict[str, bytes]
-) -> SyncReport:
-    """Change the index to what was staged, within the caller's transaction.
+def apply(connection: sqlite3.Connection, staged: Staged) -> SyncReport:
+    """Change the index to what was staged, within the caller's transaction; vectors may still be lacking.
 
     Raises:
         IntegrityError: The index's parts disagree afterwards; the caller's transaction undoes it all.
     """
-    known = document_hashes(connection, staged.connector)
-    changed = staged.fresh.keys() & known.keys()
-    remove_documents(connection, staged.gone | changed)
-    # Once more: another process may have tidied these vectors away, as no passage needed them yet.
-    _store(connection, embedder, vectors)
+    # Another process may have changed the index meanwhile.
+    staged.known = set(document_hashes(connection, staged.connector))
+    remove_documents(connection, staged.gone | staged.changed)
     expected = single_number(connection, "SELECT count(*) FROM passages")
     for document, digest, passages in staged.fresh.values():
         insert_document(connection, staged.connector, document, digest, passages)
         expected += len(passages)
-    finish(connection, embedder, expected)
+    finish(connection, expected)
+    return replace(_report(staged), passages=expected, documents=_count_documents(connection))
+
+
+def embed_missing(database: Database, embedder: Embedder, tell: Tell | None = None) -> int:
+    """Make and store the vectors, float16 [D], of all texts that have none; how many were made.
+
+    What others add meanwhile is done, too, so that at the end no passage lacks its vector.
+    """
+    made, shown_at = 0, time.monotonic()
+    while texts := _lacking(database, embedder.name):
+        total, keys = made + len(texts), list(texts)
+        for begin in range(0, len(keys), EMBED_BATCH):
+            batch = keys[begin : begin + EMBED_BATCH]
+            vectors = embedder.embed([texts[key] for key in batch]).astype(np.float16)
+            made += len(batch)
+            with database.writing() as connection:
+                _store(connection, embedder.name, dict(zip(batch, vectors, strict=True)))
+                if made == total or time.monotonic() - shown_at >= SHOWN_EVERY_S:
+                    _mark_changed(connection)
+                    shown_at = time.monotonic()
+            if tell:
+                tell(SyncProgress("embed", made, total))
+    return made
+
+
+def _lacking(database: Database, embedder: str) -> dict[str, str]:
+    """The texts without a vector, by their keys."""
+    with database.reading() as connection:
+        passages = [passage_of(row) for row in connection.execute(UNEMBEDDED, (embedder,))]
+    return {text_key(passage): embedded_text(passage) for passage in passages}
+
+
+def _stored_keys(connection: sqlite3.Connection, embedder: str) -> set[str]:
+    query = "SELECT text_key FROM embeddings WHERE embedder = ?"
+    return {key for (key,) in connection.execute(query, (embedder,))}
+
+
+def _report(staged: Staged) -> SyncReport:
     return SyncReport(
-        added=len(staged.fresh) - len(changed),
-        changed=len(changed),
+        added=len(staged.fresh) - len(staged.changed),
+        changed=len(staged.changed),
         removed=len(staged.gone),
         unchanged=staged.unchanged,
-        passages=expected,
-        embedded=len(vectors),
+        passages=0,
+        embedded=0,
         unreadable=tuple(staged.unreadable),
     )
+
+
+def _count_documents(connection: sqlite3.Connection) -> int:
+    return single_number(connection, "SELECT count(*) FROM documents")
 
 
 def remove_documents(connection: sqlite3.Connection, documents: Iterable[str]) -> None:
@@ -170,31 +238,38 @@ def remove_documents(connection: sqlite3.Connection, documents: Iterable[str]) -
     connection.executemany("DELETE FROM documents WHERE id = ?", rows)
 
 
-def finish(connection: sqlite3.Connection, embedder: str, expected: int) -> None:
+def finish(connection: sqlite3.Connection, expected: int) -> None:
     """Drop vectors that no passage needs, mark the index as changed, check that its parts agree.
 
     Raises:
-        IntegrityError: There are not `expected` passages, each with its words and its vector.
+        IntegrityError: There are not `expected` passages, each with its words.
     """
     connection.execute(
         "DELETE FROM embeddings WHERE NOT EXISTS "
         "(SELECT 1 FROM passages WHERE passages.text_key = embeddings.text_key)"
     )
-    connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'generation'")
+    _mark_changed(connection)
     total = single_number(connection, "SELECT count(*) FROM passages")
     worded = single_number(connection, "SELECT count(*) FROM passages_fts_docsize")
-    lacking = len(connection.execute(UNEMBEDDED, (embedder,)).fetchall())
-    if (total, worded, lacking) != (expected, expected, 0):
+    if (total, worded) != (expected, expected):
         raise IntegrityError(
-            f"The knowledge index holds {total} passages, {worded} of them with their words and {lacking} "
-            f"without a vector; expected {expected}, {expected} and 0. The change was undone. "
-            "Delete the index and sync the documents again."
+            f"The knowledge index holds {total} passages, {worded} of them with their words; expected {expected} and "
+            f"{expected}. The change was undone. Delete the index and sync the documents again."
         )
 
 
-def _store(connection: sqlite3.Connection, embedder: str, vectors: dict[str, bytes]) -> None:
-    rows = [(embedder, key, vector) for key, vector in vectors.items()]
-    connection.executemany("INSERT OR IGNORE INTO embeddings VALUES (?, ?, ?)", rows)
+def _mark_changed(connection: sqlite3.Connection) -> None:
+    connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'generation'")
+
+
+def _store(connection: sqlite3.Connection, embedder: str, vectors: dict[str, np.ndarray]) -> None:
+    """Keeps the vectors that a passage still needs: another process may have removed it meanwhile."""
+    rows = [(embedder, key, vector.tobytes(), key) for key, vector in vectors.items()]
+    connection.executemany(
+        "INSERT OR IGNORE INTO embeddings SELECT ?, ?, ? WHERE EXISTS "
+        "(SELECT 1 FROM passages WHERE text_key = ?)",
+        rows,
+    )
 
 
 def _is_utf8(text: str) -> bool:

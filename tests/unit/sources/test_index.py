@@ -14,7 +14,7 @@ from tailorbird.data.documents import Unreadable
 from tailorbird.errors import DocumentError, InputError, IntegrityError, NotFound, Unsupported
 from tailorbird.records import Document
 from tailorbird.sources import sync as sync_module
-from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.index import MADE_WHEN_ASKED, KnowledgeIndex, SyncProgress
 from tailorbird.sources.source import Removed
 from tailorbird.testing.sources import ODD_QUERIES, WordHash
 
@@ -197,22 +197,115 @@ def test_passages_keep_what_is_known_of_them(index):
 # ---- crashes
 
 
-def test_a_sync_that_fails_midway_leaves_the_old_state_and_loses_no_vectors(tmp_path, monkeypatch):
+def subjects(count):
+    return [Document(f"{n}.md", f"Subject number{n} is here.") for n in range(count)]
+
+
+def test_a_sync_that_fails_while_it_embeds_is_searchable_by_words_and_loses_no_vectors(tmp_path, monkeypatch):
     monkeypatch.setattr(sync_module, "EMBED_BATCH", 10)
-    documents = [Document(f"{n}.md", f"Subject number{n} is here.") for n in range(35)]
     embedder = Counting()
     with KnowledgeIndex(tmp_path / "index.db", embedder) as index:
         index.sync(Listing([CARD]))
-        before = index.fingerprint()
         embedder.count, embedder.fail_after = 0, 20
         with pytest.raises(RuntimeError, match="power cut"):
+            index.sync(Listing(subjects(35)))
+        embedder.fail_after = None
+        assert ids(index.search("number33", 1)) == ["33.md"]
+        assert set(ids(index.keyword_search("number12 number34", 5))) == {"12.md", "34.md"}
+        asked = embedder.count - 20
+        report = index.sync(Listing(subjects(35)))
+    assert (report.unchanged, report.embedded) == (35, 15)
+    assert embedder.count == 35 + asked
+
+
+def test_before_there_are_vectors_those_that_share_words_get_theirs_when_asked(tmp_path, monkeypatch):
+    embedder = Counting(fail_after=0)
+    documents = [*subjects(40), CARD, RATE, FEES]
+    with KnowledgeIndex(tmp_path / "index.db", embedder) as index:
+        with pytest.raises(RuntimeError):
             index.sync(Listing(documents))
         embedder.fail_after = None
-        assert index.fingerprint() == before
-        assert ids(index.search("lost card")) == ["card.md"]
-        report = index.sync(Listing(documents))
-    assert report.embedded == 15
-    assert embedder.count == 35 + len(["lost card"])
+        found = index.search("How do I freeze a lost card?", 3)
+        first = embedder.count
+        again = index.search("How do I freeze a lost card?", 3)
+        assert embedder.count == first + 1  # the question
+        assert first <= 1 + MADE_WHEN_ASKED
+        assert [p.id for p in found] == [p.id for p in again]
+        assert found[0].document == "card.md"
+        index.sync(Listing(documents))
+        whole = index.search("How do I freeze a lost card?", 3)
+    assert found[0].score == pytest.approx(whole[0].score, abs=1e-3)  # stored in half precision
+    with KnowledgeIndex(tmp_path / "other.db", Counting()) as fresh:
+        fresh.sync(Listing(documents))
+        assert fresh.search("How do I freeze a lost card?", 3) == whole
+
+
+def test_new_vectors_are_shown_now_and_then_while_others_are_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(sync_module, "EMBED_BATCH", 5)
+    monkeypatch.setattr(sync_module, "SHOWN_EVERY_S", 0)
+    seen = []
+
+    @dataclass
+    class Searching(Counting):
+        def embed(self, texts):
+            if len(texts) == 5:
+                with sqlite3.connect(tmp_path / "index.db") as connection:
+                    seen.append(connection.execute("SELECT value FROM counters").fetchone()[0])
+                connection.close()
+            return super().embed(texts)
+
+    with KnowledgeIndex(tmp_path / "index.db", Searching()) as index:
+        index.sync(Listing(subjects(15)))
+    assert len(set(seen)) == 3
+
+
+def test_a_dry_run_tells_what_a_sync_does_and_changes_nothing(filled, embedder):
+    before = filled.fingerprint()
+    changes = Listing(
+        [replace(CARD, text="You can freeze it."), RATE, *subjects(3), Unreadable("x.pdf", "damaged")]
+    )
+    told = filled.sync(changes, dry_run=True)
+    assert (told.dry_run, told.added, told.changed, told.removed, told.unchanged) == (True, 3, 1, 1, 1)
+    assert filled.fingerprint() == before
+    embedded = embedder.count
+    done = filled.sync(changes)
+    assert embedder.count - embedded == done.embedded == told.embedded == 4
+    timing = {"searchable_s": 0.0, "seconds": 0.0, "dry_run": True}
+    assert replace(done, **timing) == told
+    assert 0 < done.searchable_s <= done.seconds
+    assert done.documents == 5
+    assert filled.sync(changes, dry_run=True).embedded == 0
+
+
+def test_how_far_a_sync_is_is_told(index, monkeypatch):
+    monkeypatch.setattr(sync_module, "EMBED_BATCH", 2)
+    told = []
+    index.sync(Listing(subjects(3)), on_progress=told.append)
+    assert told == [
+        *(SyncProgress("read", n) for n in (1, 2, 3)),
+        SyncProgress("embed", 2, 3),
+        SyncProgress("embed", 3, 3),
+    ]
+
+
+def test_texts_that_others_remove_while_they_are_embedded_leave_no_vectors(tmp_path, monkeypatch):
+    monkeypatch.setattr(sync_module, "EMBED_BATCH", 5)
+    other = KnowledgeIndex(tmp_path / "index.db", Counting())
+
+    @dataclass
+    class Slow(Counting):
+        def embed(self, texts):
+            if self.count == 5:
+                other.sync(Listing([CARD]))
+            return super().embed(texts)
+
+    with KnowledgeIndex(tmp_path / "index.db", Slow()) as index:
+        index.sync(Listing(subjects(10)))
+        assert len(index) == 1
+    with sqlite3.connect(tmp_path / "index.db") as connection:
+        assert connection.execute("SELECT count(*) FROM embeddings").fetchone()[0] == 1
+    connection.close()
+    other.close()
 
 
 KILLED = """
@@ -228,24 +321,43 @@ class Listing:
     def documents(self):
         return (Document(f"{n}.md", f"New subject number{n} is here.") for n in range(50))
 
-finish = sync.finish
-def die(*args):
-    finish(*args)
-    os.kill(os.getpid(), signal.SIGKILL)
-sync.finish = die
+def dying(function, calls):
+    left = [calls]
+    def die(*args):
+        function(*args)
+        left[0] -= 1
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+    return die
+
+sync.EMBED_BATCH = 10
+setattr(sync, sys.argv[2], dying(getattr(sync, sys.argv[2]), int(sys.argv[3])))
 KnowledgeIndex(Path(sys.argv[1]), WordHash()).sync(Listing())
 """
 
 
+def killed(tmp_path, function, calls):
+    command = [sys.executable, "-c", KILLED, str(tmp_path / "index.db"), function, str(calls)]
+    return subprocess.run(command, check=False).returncode
+
+
 def test_killing_the_process_before_the_last_commit_leaves_the_old_state(filled, tmp_path):
     before = filled.fingerprint()
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path / "index.db")], check=False)
-    assert killed.returncode == -9
+    assert killed(tmp_path, "finish", 1) == -9
     assert filled.fingerprint() == before
     assert filled.search("lost card", 1)[0].document == "card.md"
     documents = [Document(f"{n}.md", f"New subject number{n} is here.") for n in range(50)]
     report = filled.sync(Listing(documents))
-    assert (report.added, report.removed, report.embedded) == (50, 3, 0)
+    assert (report.added, report.removed, report.embedded) == (50, 3, 50)
+
+
+def test_killing_the_process_while_it_embeds_leaves_the_new_state_and_the_vectors_made(filled, tmp_path):
+    assert killed(tmp_path, "_store", 3) == -9  # the third batch is not committed
+    assert len(filled) == 50
+    assert filled.search("number7", 1)[0].document == "7.md"
+    documents = [Document(f"{n}.md", f"New subject number{n} is here.") for n in range(50)]
+    report = filled.sync(Listing(documents))
+    assert (report.added, report.unchanged, report.embedded) == (0, 50, 30)
 
 
 def test_an_index_whose_parts_disagree_is_left_as_it_was(filled, tmp_path):
