@@ -4,6 +4,7 @@ A package adds a part by an entry point in one of these groups; its name is the 
 
     tailorbird.techniques   a frozen dataclass with `apply(model, data)`
     tailorbird.wrappers     a function (folder, settings) -> rewrite, for saved models
+    tailorbird.connectors   a function (place, **settings) -> Connector, for `tailor knowledge add`
     tailorbird.metrics      a function (example, completion) -> float in [0, 1]
     tailorbird.trackers     a function (folder, name) -> tracker, told of every training step
 """
@@ -41,6 +42,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "knowledge": "tailorbird.techniques.knowledge:load_lookup",
         "few_shot": "tailorbird.techniques.few_shot:load_metaprompt",
         "linear_prior": "tailorbird.techniques.linear_prior:load_prior",
+    },
+    "tailorbird.connectors": {
+        "folder": "tailorbird.sources.folder:folder_at",
     },
     "tailorbird.trackers": {
         "tensorboard": "tailorbird.trackers:tensorboard",

@@ -2,6 +2,7 @@
 
     folder/tailor.toml            what to compare (optional)
     folder/.tailorbird/models/    models saved by name
+    folder/.tailorbird/knowledge/ knowledge bases by name
     folder/.tailorbird/runs/      one folder a comparison; its arms' models in models/
     folder/.tailorbird/last_run   which comparison was the last to finish
 
@@ -24,6 +25,7 @@ from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
+from tailorbird.knowledge_bases import KnowledgeBases, KnowledgeInfo, OriginReport
 from tailorbird.making import arm_of, base_for, make_model
 from tailorbird.metaprompts import KeptMetaprompt, Metaprompts
 from tailorbird.opening import OpenModel, open_reference, set_threads
@@ -168,7 +170,8 @@ class Workbench:
         """
         names = (columns.prompt, columns.completion)
         flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test, *names)
-        plan = make_plan(overlay(self._config(config, given=examples), flags))
+        file = overlay(self._config(config, given=examples), flags)
+        plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents)))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
     def compare(
@@ -264,6 +267,7 @@ class Workbench:
             completion_column=columns.completion,
         )
         file = overlay(file, flags)
+        file = replace(file, documents=self.knowledge.folder(file.documents))
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
         return replace(plan_single(name, file, spec), folder=folder)
 
@@ -385,6 +389,11 @@ class Workbench:
         return list_models(self.state)
 
     @property
+    def knowledge(self) -> KnowledgeBases:
+        """What is known here: to add to, sync and search."""
+        return KnowledgeBases(self.state)
+
+    @property
     def metaprompts(self) -> Metaprompts:
         """What the models here are told and shown: to read, compare and edit."""
         return Metaprompts(self.state)
@@ -419,11 +428,13 @@ __all__ = [
     "Columns",
     "GeneralCheck",
     "KeptMetaprompt",
+    "KnowledgeInfo",
     "MaskPreview",
     "MaskedToken",
     "ModelInfo",
     "OnEvent",
     "OpenModel",
+    "OriginReport",
     "Outcome",
     "Plan",
     "TailorbirdError",

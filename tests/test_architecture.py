@@ -2,7 +2,8 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench metaprompts making opening catalogue planning recipe_file plugins references trackers trainings
+    5  workbench knowledge_bases metaprompts making opening catalogue planning recipe_file plugins references
+       trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -51,9 +52,11 @@ MAY_IMPORT = {
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
     "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
+    "knowledge_bases": {"planning", "plugins", "sources", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "workbench": {
         "making",
+        "knowledge_bases",
         "metaprompts",
         "opening",
         "trainings",
@@ -101,6 +104,7 @@ SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
     "index", "database", "passage_rows", "sync",  # the one index that every connector fills
+    "knowledge_base",  # an index and from where it is filled
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}

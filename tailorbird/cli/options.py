@@ -24,7 +24,9 @@ CompletionColumn = Annotated[
 ]
 Documents = Annotated[
     Path | None,
-    typer.Option("--documents", metavar="DIR", help="Documents to answer from: txt, md, html, pdf, docx."),
+    typer.Option(
+        "--documents", metavar="DIR", help="Documents to answer from: a folder, or a knowledge base's name."
+    ),
 ]
 TestFile = Annotated[
     Path | None,

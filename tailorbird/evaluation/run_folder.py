@@ -26,6 +26,8 @@ from tailorbird.evaluation.arms import ArmRun
 from tailorbird.evaluation.comparison import Comparison
 from tailorbird.evaluation.evaluate import Evaluation, Latency, Mismatch
 from tailorbird.records import Example, content_hash
+from tailorbird.sources.knowledge_base import is_knowledge_base
+from tailorbird.sources.relevance import documents_hash
 
 FORMAT = 1
 
@@ -38,7 +40,7 @@ def data_fingerprint(data: Data) -> dict[str, str]:
         "train": _examples_hash(data.train),
         "dev": _examples_hash(data.dev),
         "test": _examples_hash(data.test),
-        "documents": "" if data.documents is None else _files_hash(data.documents),
+        "documents": _documents_hash(data.documents),
     }
 
 
@@ -161,6 +163,14 @@ def _arm_folder(folder: Path, name: str) -> Path:
 
 def _examples_hash(examples: Sequence[Example]) -> str:
     return content_hash([[e.id, e.turns, e.completion, e.document] for e in examples])
+
+
+def _documents_hash(documents: Path | None) -> str:
+    if documents is None:
+        return ""
+    if is_knowledge_base(documents):
+        return documents_hash(documents)
+    return _files_hash(documents)
 
 
 def _files_hash(path: Path) -> str:

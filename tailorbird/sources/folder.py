@@ -10,6 +10,11 @@ from tailorbird.data.documents import Unreadable, read_folder
 from tailorbird.records import Document
 
 
+def folder_at(place: str, *, label: str = "") -> Folder:
+    """The folder at a path, as the plug-in `folder`."""
+    return Folder(Path(place), label)
+
+
 @dataclass(frozen=True)
 class Folder:
     """All documents in a folder and the folders in it; a document's id is its path inside `root`.

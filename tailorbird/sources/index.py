@@ -26,7 +26,13 @@ from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
-from tailorbird.sources.passage_rows import document_hashes, embedded_text, fetch_passages, single_number
+from tailorbird.sources.passage_rows import (
+    UNEMBEDDED,
+    document_hashes,
+    embedded_text,
+    fetch_passages,
+    single_number,
+)
 from tailorbird.sources.source import Connector
 from tailorbird.sources.sync import (
     SyncProgress,
@@ -184,6 +190,11 @@ class KnowledgeIndex:
         """The number of passages."""
         with self._database.reading() as connection:
             return single_number(connection, "SELECT count(*) FROM passages")
+
+    def num_without_vector(self) -> int:
+        """Passages that are found by their words only, until a sync that was interrupted is done again."""
+        with self._database.reading() as connection:
+            return len(connection.execute(UNEMBEDDED, (self.embedder.name,)).fetchall())
 
     def close(self) -> None:
         """Close the file; searching afterwards is an error."""

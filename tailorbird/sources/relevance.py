@@ -12,6 +12,7 @@ from tailorbird.records import NOT_IN_DOCUMENTS, Example
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.folder import Folder
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.knowledge_base import KnowledgeBase, is_knowledge_base, read_knowledge_base
 from tailorbird.sources.source import Source
 
 UNCALIBRATED_THRESHOLD = 0.15
@@ -19,7 +20,15 @@ UNCALIBRATED_THRESHOLD = 0.15
 
 
 def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
-    """The index of a folder, brought up to date; kept in the cache so that only changes are embedded again."""
+    """The index of a folder, brought up to date; kept in the cache so that only changes are embedded again.
+
+    A knowledge base is taken as it was last synced, its passages as long as they are.
+
+    Raises:
+        DataError: there is no readable document.
+    """
+    if is_knowledge_base(folder):
+        return _index_of(read_knowledge_base(folder))
     key = hashlib.blake2b(f"{folder.resolve()}|{max_chars}".encode(), digest_size=8).hexdigest()
     index = KnowledgeIndex(
         cache_folder() / "knowledge" / key / "index.db", default_embedder(), max_chars=max_chars
@@ -30,6 +39,21 @@ def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
         raise DataError(
             f"knowledge: no readable document in {folder}. {reasons or 'The folder is empty.'} "
             "Expected .md, .html, .txt, .pdf or .docx files."
+        )
+    return index
+
+
+def documents_hash(folder: Path) -> str:
+    """A hash of what a knowledge base would answer from."""
+    with read_knowledge_base(folder).index() as index:
+        return index.fingerprint()
+
+
+def _index_of(base: KnowledgeBase) -> KnowledgeIndex:
+    index = base.index()
+    if not len(index):
+        raise DataError(
+            f"knowledge {base.name!r}: it holds no passages. Sync it first: tailor knowledge sync {base.name}."
         )
     return index
 

@@ -1,0 +1,312 @@
+"""`tailor knowledge`: what models may answer from: added, kept up to date, searched."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tailorbird.cli.durations import clock_time, parse_duration
+from tailorbird.cli.options import AsJson
+from tailorbird.cli.output import is_terminal, kept_for_json, print_json, print_table, remark, say
+from tailorbird.cli.project import project_of
+from tailorbird.errors import InputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tailorbird.records import Passage
+    from tailorbird.workbench import KnowledgeInfo, OriginReport, Workbench
+
+knowledge = typer.Typer(help="Add documents to answer from, sync and search them.", no_args_is_help=True)
+
+QUIET_S = 10.0
+"""No longer than this passes between two lines of progress where nobody looks at a terminal."""
+DRAWN_S = 0.2
+SHOWN_UNREADABLE = 10
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="As `tailor knowledge list` gives it.")]
+
+
+@knowledge.command()
+def add(
+    context: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of the knowledge base; made if there is none.")
+    ],
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or what --kind reads.")],
+    *,
+    kind: Annotated[
+        str | None, typer.Option(metavar="KIND", help="The connector; of a folder it is told by itself.")
+    ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="KEY=VALUE", help="A setting of the connector; may be given several times."
+        ),
+    ] = None,
+    max_chars: Annotated[
+        int | None, typer.Option(metavar="N", help="Length of a passage in characters.", show_default="600")
+    ] = None,
+    sync: Annotated[bool, typer.Option("--sync/--no-sync", help="Sync it at once.")] = True,
+    as_json: AsJson = False,
+) -> None:
+    """Add documents to a knowledge base, and sync it."""
+    workbench = project_of(context).workbench()
+    workbench.knowledge.add(name, place, kind=kind, settings=_settings(settings), max_chars=max_chars)
+    if sync:
+        _sync(workbench, [name], dry_run=False, as_json=as_json)
+    elif as_json:
+        print_json({"knowledge": name, "added": place})
+    else:
+        say(f"{name}: {place} is added. `tailor knowledge sync {name}` reads it.")
+
+
+@knowledge.command()
+def sync(
+    context: typer.Context,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="All of them without it.")] = None,
+    *,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Change nothing; say what would be done.")
+    ] = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Go on syncing until Ctrl-C.")] = False,
+    every: Annotated[
+        str, typer.Option(metavar="TIME", help="With --watch: look again after so long.")
+    ] = "30s",
+    as_json: AsJson = False,
+) -> None:
+    """Bring knowledge up to date: only what changed is read into it and embedded, what is gone goes."""
+    workbench = project_of(context).workbench()
+    wait_s = parse_duration(every, "--every")
+    if watch and (dry_run or as_json):
+        raise InputError("--watch tells what changes as it goes. Leave out --dry-run and --json.")
+    names = [name] if name else [info.base.name for info in workbench.knowledge.list()]
+    if not names:
+        raise InputError("There is nothing to sync. Add documents: tailor knowledge add NAME FOLDER.")
+    _sync(workbench, names, dry_run=dry_run, as_json=as_json)
+    while watch:
+        time.sleep(wait_s)
+        _sync(workbench, names, dry_run=False, as_json=False, only_changes=True)
+
+
+@knowledge.command()
+def search(
+    context: typer.Context,
+    name: Name,
+    question: Annotated[str, typer.Argument(metavar="TEXT", help="A question, or words.")],
+    *,
+    count: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many passages.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Find the passages that a model would be given."""
+    found = project_of(context).workbench().knowledge.search(name, question, count)
+    if as_json:
+        print_json([_passage_json(passage) for passage in found])
+        return
+    if not found:
+        say("Nothing is found.")
+    for number, passage in enumerate(found, 1):
+        say(f"[{number}] {_where(passage)}  ({passage.score:.2f})", bold=True)
+        say(passage.text)
+        say()
+
+
+@knowledge.command("list")
+def list_knowledge(context: typer.Context, as_json: AsJson = False) -> None:
+    """List what was added."""
+    found = project_of(context).workbench().knowledge.list()
+    if as_json:
+        print_json([_info_json(info) for info in found])
+        return
+    if not found:
+        say("There is no knowledge here. Add documents: tailor knowledge add NAME FOLDER.")
+        return
+    columns = ["knowledge", "from", "documents", "passages", "without vector", "synced"]
+    print_table(columns, [row for info in found for row in _rows(info)])
+
+
+@knowledge.command()
+def remove(
+    context: typer.Context,
+    name: Name,
+    place: Annotated[
+        str | None, typer.Argument(metavar="[PLACE]", help="One of its places; without it the whole.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Remove a knowledge base, or one of the places it is filled from."""
+    workbench = project_of(context).workbench()
+    left = workbench.knowledge.remove(name, place)
+    if left is not None:
+        _sync(workbench, [name], dry_run=False, as_json=as_json)
+    elif as_json:
+        print_json({"removed": name})
+    else:
+        say(f"{name}: removed.")
+
+
+@dataclass
+class _Counter:
+    """Says how far a sync is: drawn over itself on a terminal, now and then a line elsewhere."""
+
+    clock: Callable[[], float] = time.monotonic
+    _stage: str = ""
+    _began: float = 0.0
+    _told: float = field(default=0.0)
+
+    def __post_init__(self) -> None:
+        self._told = self.clock()
+
+    def __call__(self, origin: str, progress: Any) -> None:
+        now = self.clock()
+        if progress.stage != self._stage:
+            self._stage, self._began = progress.stage, now
+        drawn = is_terminal(sys.stderr)
+        if now - self._told < (DRAWN_S if drawn else QUIET_S):
+            return
+        self._told = now
+        line = f"{origin}: {progress_text(progress, now - self._began)}"
+        if drawn:
+            sys.stderr.write(f"\r\x1b[K{line[:100]}")
+            sys.stderr.flush()
+        else:
+            remark(line)
+
+    def close(self) -> None:
+        """Clears the line."""
+        if is_terminal(sys.stderr):
+            sys.stderr.write("\r\x1b[K")
+
+
+def progress_text(progress: Any, elapsed_s: float) -> str:
+    """Such as `64 of 912 texts embedded, 58 a second, 15 s left`."""
+    if progress.stage == "read" or not progress.total:
+        return f"{progress.done:,} documents read"
+    rate = progress.done / elapsed_s if elapsed_s > 0 else 0.0
+    told = f"{progress.done:,} of {progress.total:,} texts embedded"
+    if rate <= 0:
+        return told
+    left = clock_time((progress.total - progress.done) / rate)
+    return f"{told}, {rate:,.0f} a second, {left} left"
+
+
+def _sync(
+    workbench: Workbench, names: Sequence[str], *, dry_run: bool, as_json: bool, only_changes: bool = False
+) -> None:
+    results: list[dict[str, Any]] = []
+    for name in names:
+        counter = _Counter()
+        with kept_for_json(as_json):
+            try:
+                reports = workbench.knowledge.sync(name, dry_run=dry_run, on_progress=counter)
+            finally:
+                counter.close()
+        results += [_report_json(name, report) for report in reports]
+        if as_json or (only_changes and not any(map(_changed, reports))):
+            continue
+        for report in reports:
+            for line in _report_lines(name, report):
+                say(line)
+    if as_json:
+        print_json(results)
+
+
+def _changed(found: OriginReport) -> bool:
+    report = found.report
+    return report is None or bool(report.added or report.changed or report.removed or report.embedded)
+
+
+def _report_lines(name: str, found: OriginReport) -> list[str]:
+    report = found.report
+    if report is None:
+        return [
+            f"{name}: {found.origin} is no longer one of its places: {found.forgotten} documents forgotten."
+        ]
+    would = "would be " if report.dry_run else ""
+    counts = f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged"
+    lines = [f"{name}: {found.origin}", f"  documents  {would}{counts}"]
+    embedded = f"{report.embedded:,} {would}embedded"
+    lines.append(f"  index      {report.documents:,} documents, {report.passages:,} passages; {embedded}")
+    if not report.dry_run:
+        lines.append(
+            f"  time       searchable after {report.searchable_s:.1f} s, all done after {report.seconds:.1f} s"
+        )
+    for unreadable, reason in report.unreadable[:SHOWN_UNREADABLE]:
+        lines.append(f"  unreadable {unreadable}: {reason}")
+    if len(report.unreadable) > SHOWN_UNREADABLE:
+        lines.append(f"  unreadable {len(report.unreadable) - SHOWN_UNREADABLE} more; --json names all")
+    return lines
+
+
+def _report_json(name: str, found: OriginReport) -> dict[str, Any]:
+    if found.report is None:
+        return {"knowledge": name, "origin": found.origin, "forgotten": found.forgotten}
+    facts = asdict(found.report)
+    unreadable = [{"document": d, "reason": r} for d, r in found.report.unreadable]
+    return {"knowledge": name, "origin": found.origin, **facts, "unreadable": unreadable}
+
+
+def _settings(given: Sequence[str] | None) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for pair in given or ():
+        key, mark, value = pair.partition("=")
+        if not mark or not key:
+            raise InputError(f"--set {pair!r}: expected KEY=VALUE, such as --set max_pages=100.")
+        found[key] = int(value) if value.lstrip("-").isdigit() else value
+    return found
+
+
+def _where(passage: Passage) -> str:
+    page = f", page {passage.page}" if passage.page else ""
+    headings = " › ".join(passage.headings)
+    return f"{passage.document}{page}" + (f" › {headings}" if headings else "")
+
+
+def _passage_json(passage: Passage) -> dict[str, Any]:
+    return {
+        "document": passage.document,
+        "title": passage.title,
+        "headings": list(passage.headings),
+        "page": passage.page,
+        "start": passage.start,
+        "end": passage.end,
+        "version": passage.version,
+        "score": passage.score,
+        "text": passage.text,
+    }
+
+
+def _rows(info: KnowledgeInfo) -> list[list[str]]:
+    when = datetime.fromtimestamp(info.base.synced).astimezone()
+    synced = f"{when:%Y-%m-%d %H:%M}" if info.base.synced else "never"
+    rows: list[list[str]] = []
+    for number, origin in enumerate(info.base.origins):
+        first = number == 0
+        totals = [f"{info.passages:,}", f"{info.without_vector:,}", synced] if first else ["", "", ""]
+        count = f"{info.documents.get(origin.name, 0):,}"
+        rows.append([info.base.name if first else "", origin.place, count, *totals])
+    return rows or [[info.base.name, "", "0", f"{info.passages:,}", f"{info.without_vector:,}", synced]]
+
+
+def _info_json(info: KnowledgeInfo) -> dict[str, Any]:
+    return {
+        "knowledge": info.base.name,
+        "origins": [
+            {
+                "kind": o.kind,
+                "place": o.place,
+                "settings": o.settings,
+                "documents": info.documents.get(o.name, 0),
+            }
+            for o in info.base.origins
+        ],
+        "passages": info.passages,
+        "without_vector": info.without_vector,
+        "max_chars": info.base.max_chars,
+        "synced": info.base.synced,
+    }

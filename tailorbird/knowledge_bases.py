@@ -1,0 +1,224 @@
+"""A project's knowledge bases: filled from connectors by name, kept up to date, searched."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tailorbird import plugins
+from tailorbird.errors import InputError, NotFound, RecipeError
+from tailorbird.planning import NAME, valid_name
+from tailorbird.sources.knowledge_base import (
+    KnowledgeBase,
+    Origin,
+    is_knowledge_base,
+    read_knowledge_base,
+)
+
+if TYPE_CHECKING:
+    from tailorbird.records import Passage
+    from tailorbird.sources.source import Connector
+    from tailorbird.sources.sync import SyncProgress, SyncReport
+
+GROUP = "tailorbird.connectors"
+
+
+@dataclass(frozen=True)
+class KnowledgeInfo:
+    """A knowledge base and what its index holds. `documents` counts them by origin's name."""
+
+    base: KnowledgeBase
+    documents: Mapping[str, int]
+    passages: int
+    without_vector: int
+
+
+@dataclass(frozen=True)
+class OriginReport:
+    """What a sync did with one origin; `report` is None where the whole origin was forgotten."""
+
+    origin: str
+    report: SyncReport | None
+    forgotten: int = 0
+
+
+@dataclass(frozen=True)
+class KnowledgeBases:
+    """The knowledge bases of a project.
+
+    Args:
+        state: the project's state folder.
+    """
+
+    state: Path
+
+    def read(self, name: str) -> KnowledgeBase:
+        """What is recorded of a knowledge base.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        folder = self.state / "knowledge" / name
+        if not NAME.fullmatch(name) or not is_knowledge_base(folder):
+            known = ", ".join(base.name for base in self._all()) or "none"
+            raise NotFound(
+                f"knowledge {name!r}: nothing of that name was added here. Known: {known}. "
+                "`tailor knowledge add NAME PLACE` makes one."
+            )
+        return read_knowledge_base(folder)
+
+    def add(
+        self,
+        name: str,
+        place: str,
+        *,
+        kind: str | None = None,
+        settings: Mapping[str, Any] | None = None,
+        max_chars: int | None = None,
+    ) -> KnowledgeBase:
+        """A knowledge base with one more origin; nothing is read before it is synced.
+
+        Args:
+            name: of the knowledge base, which is made if there is none.
+            place: a folder, a URL, or what else the connector reads.
+            kind: of the connector; None tells it by the place.
+            settings: of the connector.
+            max_chars: length of a passage in characters, of a new knowledge base; None takes 600.
+
+        Raises:
+            InputError: the name can't be used, or the passages already have another length.
+            NotFound: no connector is of this kind, or there is no such place.
+            RecipeError: the connector doesn't take the settings.
+        """
+        folder = self.state / "knowledge" / valid_name(name)
+        base = read_knowledge_base(folder) if is_knowledge_base(folder) else KnowledgeBase(folder)
+        if max_chars is not None and max_chars != base.max_chars:
+            if base.origins:
+                raise InputError(
+                    f"knowledge {name!r}: its passages have up to {base.max_chars} characters, not {max_chars}. Leave "
+                    "--max-chars out, or add the documents under another name."
+                )
+            if max_chars < 50:
+                raise InputError(f"knowledge {name!r}: max_chars is {max_chars}; expected 50 or more.")
+            base = replace(base, max_chars=max_chars)
+        found = kind or _kind_of(place)
+        where = str(Path(place).resolve()) if found == "folder" else place
+        connector = connector_of(found, where, settings or {})
+        base = base.with_origin(Origin(found, where, connector.name, dict(settings or {})))
+        base.save()
+        return base
+
+    def sync(
+        self,
+        name: str,
+        *,
+        dry_run: bool = False,
+        on_progress: Callable[[str, SyncProgress], None] | None = None,
+    ) -> list[OriginReport]:
+        """Brings a knowledge base up to date with its origins, one after another.
+
+        Args:
+            name: of the knowledge base.
+            dry_run: changes nothing, and reports what would be done.
+            on_progress: told how far it is, with the origin's name.
+
+        Raises:
+            NotFound: there is none of that name, or an origin is gone: what is known of it is kept.
+            DocumentError: two origins give documents of the same name.
+        """
+        base = self.read(name)
+        reports: list[OriginReport] = []
+        with base.index() as index:
+            kept = {origin.name for origin in base.origins}
+            for gone, count in index.connectors().items():
+                if gone not in kept:
+                    reports.append(OriginReport(gone, None, count if dry_run else index.forget(gone)))
+            for origin in base.origins:
+                connector = connector_of(origin.kind, origin.place, origin.settings)
+                tell = None if on_progress is None else _about(on_progress, origin.name)
+                report = index.sync(connector, dry_run=dry_run, on_progress=tell)
+                reports.append(OriginReport(origin.name, report))
+        if not dry_run:
+            replace(base, synced=int(time.time())).save()
+        return reports
+
+    def search(self, name: str, question: str, k: int = 5) -> list[Passage]:
+        """The passages that a model would be given, best first.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        with self.read(name).index() as index:
+            return index.search(question, k)
+
+    def list(self) -> Sequence[KnowledgeInfo]:
+        """All knowledge bases, by name."""
+        return [_info(base) for base in self._all()]
+
+    def remove(self, name: str, place: str | None = None) -> KnowledgeBase | None:
+        """Removes one origin, whose documents go with the next sync, or with `place` None the whole.
+
+        Returns what is left, None if nothing is.
+
+        Raises:
+            NotFound: there is none of that name, or it has no such origin.
+        """
+        base = self.read(name)
+        if place is None:
+            shutil.rmtree(base.folder)
+            return None
+        wanted = {place, str(Path(place).resolve())}
+        left = tuple(o for o in base.origins if not wanted & {o.place, o.name})
+        if len(left) == len(base.origins):
+            known = ", ".join(o.place for o in base.origins) or "none"
+            raise NotFound(f"knowledge {name!r}: it has no origin {place!r}. It has: {known}.")
+        base = replace(base, origins=left)
+        base.save()
+        return base
+
+    def folder(self, documents: Path | None) -> Path | None:
+        """The folder of documents that was named: where it is no folder but a knowledge base's name, its folder."""
+        if documents is None or documents.is_dir() or not NAME.fullmatch(documents.name):
+            return documents
+        found = self.state / "knowledge" / documents.name
+        return found if is_knowledge_base(found) else documents
+
+    def _all(self) -> Sequence[KnowledgeBase]:
+        found = sorted((self.state / "knowledge").glob("*"))
+        return [read_knowledge_base(folder) for folder in found if is_knowledge_base(folder)]
+
+
+def connector_of(kind: str, place: str, settings: Mapping[str, Any]) -> Connector:
+    """The connector of a kind that reads a place.
+
+    Raises:
+        NotFound: no connector is of this kind, or there is no such place.
+        RecipeError: it doesn't take the settings.
+    """
+    make = plugins.part(GROUP, kind)
+    if kind == "folder" and not Path(place).is_dir():
+        raise NotFound(f"{place}: there is no such folder. Name the folder that holds the documents.")
+    try:
+        return make(place, **settings)
+    except TypeError as error:
+        raise RecipeError(f"connector {kind!r}: {error}. Check the settings' names.") from None
+
+
+def _kind_of(place: str) -> str:
+    if "://" not in place:
+        return "folder"
+    kinds = ", ".join(plugins.names(GROUP))
+    raise InputError(f"{place}: say with --kind which connector reads it. Known: {kinds}.")
+
+
+def _about(tell: Callable[[str, SyncProgress], None], origin: str) -> Callable[[SyncProgress], None]:
+    return lambda progress: tell(origin, progress)
+
+
+def _info(base: KnowledgeBase) -> KnowledgeInfo:
+    with base.index() as index:
+        return KnowledgeInfo(base, index.connectors(), len(index), index.num_without_vector())

@@ -1,0 +1,97 @@
+"""A knowledge base on disk: an index, and from where it is filled.
+
+    NAME/knowledge.json    its connectors, in order, and the length of its passages
+    NAME/index.db          the index
+
+It stands wherever a folder of documents may stand, and then is what it was at its last sync.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from tailorbird.data.storage import write_atomic
+from tailorbird.errors import IntegrityError
+from tailorbird.sources.embedder import default_embedder
+from tailorbird.sources.index import KnowledgeIndex
+
+RECORD, INDEX = "knowledge.json", "index.db"
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Origin:
+    """From where documents come: a kind of connector, a place it reads, and its settings.
+
+    `name` is the connector's own, by which the index remembers its documents.
+    """
+
+    kind: str
+    place: str
+    name: str
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class KnowledgeBase:
+    """What is recorded of a knowledge base. `synced` is the time of the last sync, in seconds since 1970, or 0."""
+
+    folder: Path
+    origins: tuple[Origin, ...] = ()
+    max_chars: int = 600
+    synced: int = 0
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def index(self) -> KnowledgeIndex:
+        """Its index; made if there was none."""
+        return KnowledgeIndex(self.folder / INDEX, default_embedder(), max_chars=self.max_chars)
+
+    def save(self) -> None:
+        """Writes the record."""
+        facts = {
+            "format": FORMAT,
+            "max_chars": self.max_chars,
+            "synced": self.synced,
+            "origins": [asdict(origin) for origin in self.origins],
+        }
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.folder / RECORD, json.dumps(facts, ensure_ascii=False, indent=1).encode())
+
+    def with_origin(self, origin: Origin) -> KnowledgeBase:
+        """With one more connector, or with other settings of one that is there."""
+        others = tuple(o for o in self.origins if o.name != origin.name)
+        return replace(self, origins=(*others, origin))
+
+
+def is_knowledge_base(folder: Path) -> bool:
+    """Whether a folder is one, and not a folder of documents."""
+    return (folder / RECORD).is_file()
+
+
+def read_knowledge_base(folder: Path) -> KnowledgeBase:
+    """What was recorded in a folder.
+
+    Raises:
+        IntegrityError: the record is damaged, or of another version.
+    """
+    path = folder / RECORD
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        _check_format(facts["format"])
+        origins = tuple(Origin(**origin) for origin in facts["origins"])
+        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(
+            f"{path}: no record of a knowledge base ({error}). Remove the folder and add its documents again."
+        ) from None
+
+
+def _check_format(found: object) -> None:
+    if found != FORMAT:
+        raise ValueError(f"format {found}, expected {FORMAT}")

@@ -1,0 +1,130 @@
+"""`tailor knowledge` by the command itself, and a comparison that answers from what it made."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+from command_line import start, tailor
+
+from tailorbird.cli.knowing import progress_text
+from tailorbird.sources.sync import SyncProgress
+
+PAGES = {
+    "returns.md": "# Returns\n\nHelmets may be returned within 30 days.",
+    "opening.md": "# Opening hours\n\nThe shop opens at nine.",
+    "scan.pdf": "%PDF-1.7 not really",
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "docs").mkdir()
+    for name, text in PAGES.items():
+        (tmp_path / "docs" / name).write_text(text)
+    return tmp_path
+
+
+def knowledge(folder, *arguments):
+    return tailor("knowledge", *arguments, folder=folder)
+
+
+def test_documents_are_added_synced_searched_listed_and_removed(folder):
+    code, out, err = knowledge(folder, "add", "shop", "docs")
+    assert code == 0, err
+    assert "documents  2 added, 0 changed, 0 removed, 0 unchanged" in out
+    assert "index      2 documents, 2 passages; 2 embedded" in out
+    assert "unreadable scan.pdf: damaged" in out
+    code, out, _ = knowledge(folder, "search", "shop", "How long may I return a helmet?", "-k", "1")
+    assert "[1] returns.md › Returns" in out
+    assert "within 30 days" in out
+    (folder / "docs" / "opening.md").write_text("# Opening hours\n\nThe shop opens at ten.")
+    code, out, _ = knowledge(folder, "sync", "--dry-run")
+    assert "documents  would be 0 added, 1 changed, 0 removed, 1 unchanged" in out
+    code, out, _ = knowledge(folder, "sync", "shop", "--json")
+    (report,) = json.loads(out)
+    assert (report["knowledge"], report["changed"], report["embedded"]) == ("shop", 1, 1)
+    code, out, _ = knowledge(folder, "search", "shop", "When does it open?", "--json", "-k", "1")
+    assert json.loads(out)[0]["text"].endswith("ten.")
+    code, out, _ = knowledge(folder, "list", "--json")
+    (info,) = json.loads(out)
+    assert (info["passages"], info["without_vector"], info["origins"][0]["documents"]) == (2, 0, 2)
+    code, out, _ = knowledge(folder, "remove", "shop")
+    assert knowledge(folder, "list")[1].startswith("There is no knowledge here.")
+
+
+def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder):
+    assert knowledge(folder, "add", "shop", "docs")[0] == 0
+    shutil.rmtree(folder / "docs")
+    asked = ("helmets", "gloves", "a saddle", "new brakes", "two bells", "some socks", "a pump", "old tyres")
+    rows = [
+        {"prompt": f"How long may I return {thing}?", "completion": f"{thing} within 30 days"}
+        for thing in asked
+    ]
+    (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    compare = (
+        "compare",
+        "--examples",
+        "questions.jsonl",
+        "--documents",
+        "shop",
+        "--arms",
+        "nearest",
+        "--json",
+    )
+    code, out, err = tailor(*compare, folder=folder)
+    assert code == 0, err
+    assert json.loads(out)["arms"][0]["score"] > 0
+
+
+def test_what_makes_no_sense_is_refused(folder):
+    for arguments, message in {
+        ("sync",): "There is nothing to sync. Add documents: tailor knowledge add NAME FOLDER.",
+        ("sync", "shop"): "knowledge 'shop': nothing of that name was added here",
+        (
+            "sync",
+            "--watch",
+            "--json",
+        ): "--watch tells what changes as it goes. Leave out --dry-run and --json.",
+        (
+            "add",
+            "shop",
+            "docs",
+            "--set",
+            "label",
+        ): "--set 'label': expected KEY=VALUE, such as --set max_pages=100.",
+    }.items():
+        code, _, err = knowledge(folder, *arguments)
+        assert (code, message in err) == (2, True), err
+
+
+@pytest.mark.skipif(os.name != "posix", reason="stops it by SIGINT")
+def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder):
+    assert knowledge(folder, "add", "shop", "docs")[0] == 0
+    process = start(("knowledge", "sync", "--watch", "--every", "0.2s"), folder)
+    try:
+        for _ in range(4):
+            assert process.stdout.readline()  # what the first sync says
+        (folder / "docs" / "new.md").write_text("Bikes are repaired on Mondays.")
+        process.stdout.readline()  # the unreadable one
+        lines = [process.stdout.readline() for _ in range(2)]
+        assert "1 added" in "".join(lines)
+    finally:
+        process.send_signal(signal.SIGINT)
+        began = time.monotonic()
+        process.communicate(timeout=30)
+    assert time.monotonic() - began < 30
+
+
+@pytest.mark.parametrize(
+    ("progress", "elapsed", "text"),
+    [
+        (SyncProgress("read", 1200), 3.0, "1,200 documents read"),
+        (SyncProgress("embed", 64, 912), 2.0, "64 of 912 texts embedded, 32 a second, 26 s left"),
+        (SyncProgress("embed", 0, 5), 0.0, "0 of 5 texts embedded"),
+    ],
+)
+def test_progress_tells_rate_and_time_left(progress, elapsed, text):
+    assert progress_text(progress, elapsed) == text
