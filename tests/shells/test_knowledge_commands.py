@@ -1,4 +1,4 @@
-"""`tailor knowledge` by the command itself, and a comparison that answers from what it made."""
+"""`tailor knowledge` by its command line, and a comparison that answers from what it made."""
 
 import json
 import os
@@ -7,8 +7,9 @@ import signal
 import time
 
 import pytest
-from command_line import start, tailor
+from command_line import start
 
+from tailorbird.cli import main
 from tailorbird.cli.knowing import progress_text
 from tailorbird.sources.sync import SyncProgress
 
@@ -27,36 +28,45 @@ def folder(tmp_path):
     return tmp_path
 
 
-def knowledge(folder, *arguments):
-    return tailor("knowledge", *arguments, folder=folder)
+@pytest.fixture
+def knowledge(folder, monkeypatch, capsys):
+    """Runs the command here: (exit code, stdout, stderr)."""
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("TAILORBIRD_HOME", raising=False)
+
+    def call(*arguments):
+        code = main.run(["knowledge", *arguments])
+        return code, *capsys.readouterr()
+
+    return call
 
 
-def test_documents_are_added_synced_searched_listed_and_removed(folder):
-    code, out, err = knowledge(folder, "add", "shop", "docs")
+def test_documents_are_added_synced_searched_listed_and_removed(folder, knowledge):
+    code, out, err = knowledge("add", "shop", "docs")
     assert code == 0, err
     assert "documents  2 added, 0 changed, 0 removed, 0 unchanged" in out
     assert "index      2 documents, 2 passages; 2 embedded" in out
     assert "unreadable scan.pdf: damaged" in out
-    code, out, _ = knowledge(folder, "search", "shop", "How long may I return a helmet?", "-k", "1")
+    code, out, _ = knowledge("search", "shop", "How long may I return a helmet?", "-k", "1")
     assert "[1] returns.md › Returns" in out
     assert "within 30 days" in out
     (folder / "docs" / "opening.md").write_text("# Opening hours\n\nThe shop opens at ten.")
-    code, out, _ = knowledge(folder, "sync", "--dry-run")
+    code, out, _ = knowledge("sync", "--dry-run")
     assert "documents  would be 0 added, 1 changed, 0 removed, 1 unchanged" in out
-    code, out, _ = knowledge(folder, "sync", "shop", "--json")
+    code, out, _ = knowledge("sync", "shop", "--json")
     (report,) = json.loads(out)
     assert (report["knowledge"], report["changed"], report["embedded"]) == ("shop", 1, 1)
-    code, out, _ = knowledge(folder, "search", "shop", "When does it open?", "--json", "-k", "1")
+    code, out, _ = knowledge("search", "shop", "When does it open?", "--json", "-k", "1")
     assert json.loads(out)[0]["text"].endswith("ten.")
-    code, out, _ = knowledge(folder, "list", "--json")
+    code, out, _ = knowledge("list", "--json")
     (info,) = json.loads(out)
     assert (info["passages"], info["without_vector"], info["origins"][0]["documents"]) == (2, 0, 2)
-    code, out, _ = knowledge(folder, "remove", "shop")
-    assert knowledge(folder, "list")[1].startswith("There is no knowledge here.")
+    code, out, _ = knowledge("remove", "shop")
+    assert knowledge("list")[1].startswith("There is no knowledge here.")
 
 
-def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder):
-    assert knowledge(folder, "add", "shop", "docs")[0] == 0
+def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder, knowledge, capsys):
+    assert knowledge("add", "shop", "docs")[0] == 0
     shutil.rmtree(folder / "docs")
     asked = ("helmets", "gloves", "a saddle", "new brakes", "two bells", "some socks", "a pump", "old tyres")
     rows = [
@@ -74,12 +84,13 @@ def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder):
         "nearest",
         "--json",
     )
-    code, out, err = tailor(*compare, folder=folder)
+    code = main.run(compare)
+    out, err = capsys.readouterr()
     assert code == 0, err
     assert json.loads(out)["arms"][0]["score"] > 0
 
 
-def test_what_makes_no_sense_is_refused(folder):
+def test_what_makes_no_sense_is_refused(folder, knowledge):
     for arguments, message in {
         ("sync",): "There is nothing to sync. Add documents: tailor knowledge add NAME FOLDER.",
         ("sync", "shop"): "knowledge 'shop': nothing of that name was added here",
@@ -96,13 +107,13 @@ def test_what_makes_no_sense_is_refused(folder):
             "label",
         ): "--set 'label': expected KEY=VALUE, such as --set max_pages=100.",
     }.items():
-        code, _, err = knowledge(folder, *arguments)
+        code, _, err = knowledge(*arguments)
         assert (code, message in err) == (2, True), err
 
 
 @pytest.mark.skipif(os.name != "posix", reason="stops it by SIGINT")
-def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder):
-    assert knowledge(folder, "add", "shop", "docs")[0] == 0
+def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder, knowledge):
+    assert knowledge("add", "shop", "docs")[0] == 0
     process = start(("knowledge", "sync", "--watch", "--every", "0.2s"), folder)
     try:
         for _ in range(4):
