@@ -20,6 +20,7 @@ from tailorbird.sources.knowledge_base import (
 )
 
 if TYPE_CHECKING:
+    from tailorbird.evaluation.retrieval import RetrievalReport
     from tailorbird.records import Passage
     from tailorbird.sources.source import Connector
     from tailorbird.sources.sync import SyncProgress, SyncReport
@@ -154,6 +155,24 @@ class KnowledgeBases:
         """
         with self.read(name).index() as index:
             return index.search(question, k)
+
+    def evaluate(self, name: str, examples: Path, k: int = 3) -> RetrievalReport:
+        """How well a knowledge base finds the documents that hold the answers: see `evaluation.retrieval`.
+
+        Args:
+            name: of the knowledge base.
+            examples: a file of questions, whose `document` names what holds the answer.
+            k: passages that a model would be given.
+
+        Raises:
+            NotFound: there is none of that name, or no such file.
+            DataError: the examples can't be used, or none names its document.
+        """
+        from tailorbird.data.formats import read_examples
+        from tailorbird.evaluation.retrieval import evaluate_retrieval
+
+        with self.read(name).index() as index:
+            return evaluate_retrieval(index, read_examples(examples), k)
 
     def list(self) -> Sequence[KnowledgeInfo]:
         """All knowledge bases, by name."""

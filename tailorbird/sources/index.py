@@ -191,6 +191,11 @@ class KnowledgeIndex:
         with self._database.reading() as connection:
             return single_number(connection, "SELECT count(*) FROM passages")
 
+    def document_names(self) -> set[str]:
+        """The ids of all documents."""
+        with self._database.reading() as connection:
+            return {name for (name,) in connection.execute("SELECT id FROM documents")}
+
     def num_without_vector(self) -> int:
         """Passages that are found by their words only, until a sync that was interrupted is done again."""
         with self._database.reading() as connection:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -88,6 +89,25 @@ def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder, knowledg
     out, err = capsys.readouterr()
     assert code == 0, err
     assert json.loads(out)["arms"][0]["score"] > 0
+
+
+def test_how_well_documents_are_found_is_measured(folder, knowledge):
+    assert knowledge("add", "shop", "docs")[0] == 0
+    rows = [
+        {"prompt": "How long may I return a helmet?", "completion": "30 days", "document": "returns.md"},
+        {"prompt": "When does the shop open?", "completion": "at nine", "document": "opening.md"},
+        {"prompt": "Who mends bikes?", "completion": "Ada", "document": "gone.md"},
+        {"prompt": "Quantum chromodynamics?", "completion": "Not in the documents."},
+    ]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = knowledge("evaluate", "shop", "--examples", "asked.jsonl")
+    assert code == 0, err
+    assert re.search(r"^both +66.7 \(20.8 to 93.9\)", out, re.MULTILINE)
+    assert "3 questions, 95 % intervals." in out
+    assert "1 of them name a document that is not in shop; none can be found." in out
+    assert "and of 1 without one 100 % refused" in out
+    code, out, _ = knowledge("evaluate", "shop", "--examples", "asked.jsonl", "--json")
+    assert [r["ranking"] for r in json.loads(out)["rankings"]] == ["words", "meaning", "both"]
 
 
 def test_what_makes_no_sense_is_refused(folder, knowledge):

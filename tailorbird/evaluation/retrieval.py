@@ -1,0 +1,163 @@
+"""How well an index finds the documents that hold the answers: by words, by meaning and by both.
+
+Measured on questions whose document is known. A document's rank is that of its first passage.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from tailorbird.errors import DataError
+from tailorbird.evaluation.statistics import Interval, score_interval
+from tailorbird.records import NOT_IN_DOCUMENTS, Example, Passage
+from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.relevance import fit_threshold
+
+DEPTH = 10
+"""Documents of a ranking that count."""
+PASSAGES_A_DOCUMENT = 5
+"""Passages that are looked up for each of them: a document may come with several."""
+RECALLS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class RankingScores:
+    """One way of ranking: its mean scores with 95 % intervals, by metric, and seconds a question takes."""
+
+    name: str
+    scores: Mapping[str, Interval]
+    median_s: float
+
+
+@dataclass(frozen=True)
+class RefusalScores:
+    """How well a passage's similarity tells whether the documents hold an answer.
+
+    `auroc` is the chance that a question with an answer finds a more similar passage than one without. At
+    `threshold`, fitted to these questions, `kept` of those with an answer are answered and `refused` of the others
+    are not.
+    """
+
+    auroc: float
+    threshold: float
+    kept: float
+    refused: float
+    answerable: int
+    unanswerable: int
+
+
+@dataclass(frozen=True)
+class RetrievalReport:
+    """What was found. `unknown` counts questions whose document is not in the index, which none can find."""
+
+    questions: int
+    unknown: int
+    rankings: tuple[RankingScores, ...]
+    refusal: RefusalScores | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain values."""
+        from dataclasses import asdict
+
+        rows = [
+            {
+                "ranking": ranking.name,
+                "median_s": round(ranking.median_s, 4),
+                **{
+                    name: {"mean": round(i.mean, 4), "low": round(i.low, 4), "high": round(i.high, 4)}
+                    for name, i in ranking.scores.items()
+                },
+            }
+            for ranking in self.rankings
+        ]
+        refusal = asdict(self.refusal) if self.refusal else None
+        return {"questions": self.questions, "unknown": self.unknown, "rankings": rows, "refusal": refusal}
+
+
+def evaluate_retrieval(index: KnowledgeIndex, examples: Sequence[Example], k: int = 3) -> RetrievalReport:
+    """Asks an index every question whose document is known, three ways.
+
+    Args:
+        index: what is asked.
+        examples: questions; those with a `document` are ranked, and those to be refused tell when to refuse.
+        k: passages that a model would be given, of which the best decides whether it answers.
+
+    Raises:
+        DataError: no example names its document.
+    """
+    asked = [e for e in examples if e.document is not None and e.completion != NOT_IN_DOCUMENTS]
+    if not asked:
+        raise DataError(
+            f'knowledge: none of {len(examples)} examples names its document. Give rows with "document": the name of '
+            "the document that holds the answer, as `tailor knowledge search` shows it."
+        )
+    known = index.document_names()
+    ways: dict[str, Callable[[str, int], list[Passage]]] = {
+        "words": index.keyword_search,
+        "meaning": index.vector_search,
+        "both": index.search,
+    }
+    rankings = tuple(_ranking(name, search, asked) for name, search in ways.items())
+    unknown = sum(e.document not in known for e in asked)
+    return RetrievalReport(len(asked), unknown, rankings, refusal_scores(index, examples, k))
+
+
+def rank_scores(ranked: Sequence[str], relevant: Collection[str], depth: int = DEPTH) -> dict[str, float]:
+    """Recall, reciprocal rank and nDCG of one ranking, each in [0, 1].
+
+    nDCG divides the sum of 1 / log2(rank + 1) over the relevant ones by the most it could be (Järvelin & Kekäläinen
+    2002, with gains of 0 and 1).
+
+    >>> rank_scores(["b", "a"], {"a"})["mrr@10"]
+    0.5
+    """
+    hits = [rank for rank, name in enumerate(ranked[:depth], 1) if name in relevant]
+    best = sum(1 / math.log2(rank + 1) for rank in range(1, min(depth, len(relevant)) + 1))
+    found = {f"recall@{n}": sum(rank <= n for rank in hits) / len(relevant) for n in RECALLS}
+    found[f"ndcg@{depth}"] = sum(1 / math.log2(rank + 1) for rank in hits) / best
+    found[f"mrr@{depth}"] = 1 / hits[0] if hits else 0.0
+    return found
+
+
+def refusal_scores(index: KnowledgeIndex, examples: Sequence[Example], k: int) -> RefusalScores | None:
+    """When to refuse, of questions with and without an answer in the documents; None without both."""
+    there = [e for e in examples if e.completion != NOT_IN_DOCUMENTS]
+    absent = [e for e in examples if e.completion == NOT_IN_DOCUMENTS]
+    if not there or not absent:
+        return None
+    threshold = fit_threshold(index, examples, k)
+    with_P, without_N = (np.array([_best(index, e, k) for e in group]) for group in (there, absent))
+    wins = (with_P[:, None] > without_N).mean() + 0.5 * (with_P[:, None] == without_N).mean()
+    return RefusalScores(
+        auroc=float(wins),
+        threshold=threshold,
+        kept=float((with_P >= threshold).mean()),
+        refused=float((without_N < threshold).mean()),
+        answerable=len(there),
+        unanswerable=len(absent),
+    )
+
+
+def _ranking(
+    name: str, search: Callable[[str, int], list[Passage]], asked: Sequence[Example]
+) -> RankingScores:
+    rows: list[dict[str, float]] = []
+    seconds: list[float] = []
+    for example in asked:
+        began = time.perf_counter()
+        passages = search(example.prompt, DEPTH * PASSAGES_A_DOCUMENT)
+        seconds.append(time.perf_counter() - began)
+        ranked = list(dict.fromkeys(passage.document for passage in passages))
+        rows.append(rank_scores(ranked, {str(example.document)}))
+    scores = {metric: score_interval([row[metric] for row in rows]) for metric in rows[0]}
+    return RankingScores(name, scores, float(np.median(seconds)))
+
+
+def _best(index: KnowledgeIndex, example: Example, k: int) -> float:
+    return max((passage.score for passage in index.search(example.prompt, k)), default=-1.0)

@@ -1,0 +1,82 @@
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import ndcg_score, roc_auc_score
+
+from tailorbird.errors import DataError
+from tailorbird.evaluation.retrieval import DEPTH, evaluate_retrieval, rank_scores, refusal_scores
+from tailorbird.records import NOT_IN_DOCUMENTS, Document, Example
+from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.testing.sources import WordHash
+
+THINGS = ("card", "rate", "fee", "loan", "branch", "passport", "limit", "salary")
+
+
+class Listing:
+    name, complete = "listing", True
+
+    def documents(self):
+        return (Document(f"{thing}.md", f"What there is to know of a {thing}.", thing) for thing in THINGS)
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    with KnowledgeIndex(tmp_path_factory.mktemp("retrieval") / "index.db", WordHash()) as index:
+        index.sync(Listing())
+        yield index
+
+
+def asked(thing, document=None, completion="x"):
+    return Example.pair(f"Tell me of the {thing}", completion, document=document)
+
+
+def questions():
+    return [asked(thing, f"{thing}.md") for thing in THINGS]
+
+
+@given(
+    st.permutations([f"d{n}" for n in range(15)]),
+    st.sets(st.sampled_from([f"d{n}" for n in range(15)]), min_size=1),
+)
+def test_scores_of_a_ranking_agree_with_sklearn(ranked, relevant):
+    found = rank_scores(ranked, relevant)
+    gains = [[float(name in relevant) for name in ranked]]
+    order = [[float(-n) for n in range(len(ranked))]]
+    assert found[f"ndcg@{DEPTH}"] == pytest.approx(ndcg_score(gains, order, k=DEPTH))
+    first = min(ranked.index(name) for name in relevant)
+    assert found[f"mrr@{DEPTH}"] == pytest.approx(1 / (first + 1) if first < DEPTH else 0)
+    assert found["recall@5"] == len(relevant & set(ranked[:5])) / len(relevant)
+
+
+def test_every_question_is_asked_three_ways(index):
+    report = evaluate_retrieval(index, questions())
+    assert [ranking.name for ranking in report.rankings] == ["words", "meaning", "both"]
+    assert all(ranking.scores["recall@1"].mean == 1 for ranking in report.rankings)
+    assert (report.questions, report.unknown, report.refusal) == (8, 0, None)
+    assert json.loads(json.dumps(report.to_json()))["rankings"][2]["ndcg@10"]["mean"] == 1
+
+
+def test_a_document_that_is_not_there_is_counted_and_never_found(index):
+    report = evaluate_retrieval(index, [*questions(), asked("card", "absent.md")])
+    assert report.unknown == 1
+    assert report.rankings[2].scores["recall@10"].mean == pytest.approx(8 / 9)
+
+
+def test_how_well_similarity_tells_what_is_not_there_agrees_with_sklearn(index):
+    absent = [asked(thing, completion=NOT_IN_DOCUMENTS) for thing in ("moon", "card", "whale")]
+    examples = [*questions(), *absent]
+    found = refusal_scores(index, examples, 3)
+    best = [max(p.score for p in index.search(e.prompt, 3)) for e in examples]
+    answerable = [e.completion != NOT_IN_DOCUMENTS for e in examples]
+    assert found.auroc == pytest.approx(roc_auc_score(answerable, best))
+    assert (found.answerable, found.unanswerable) == (8, 3)
+    assert found.refused == np.mean([score < found.threshold for score in best[8:]])
+    assert found.kept == np.mean([score >= found.threshold for score in best[:8]])
+
+
+def test_questions_without_documents_are_refused(index):
+    with pytest.raises(DataError, match=r'none of 1 examples names its document. Give rows with "document"'):
+        evaluate_retrieval(index, [asked("card")])
