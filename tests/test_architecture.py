@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
     "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
-    "knowledge_bases": {"planning", "plugins", "sources", "evaluation", *BELOW_DATA},
+    "knowledge_bases": {"planning", "plugins", "sources", "evaluation", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "workbench": {
         "making",
