@@ -6,6 +6,8 @@ A package adds a part by an entry point in one of these groups; its name is the 
     tailorbird.wrappers     a function (folder, settings) -> rewrite, for saved models
     tailorbird.metrics      a function (example, completion) -> float in [0, 1]
     tailorbird.trackers     a function (folder, name) -> tracker, told of every training step
+    tailorbird.connectors   a dataclass with `name`, `complete` and `documents()`: documents to be indexed
+    tailorbird.sources      a frozen dataclass with `search(query, k)`: passages, asked for live
 """
 
 from __future__ import annotations
@@ -46,6 +48,14 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "tensorboard": "tailorbird.trackers:tensorboard",
         "wandb": "tailorbird.trackers:wandb",
         "mlflow": "tailorbird.trackers:mlflow",
+    },
+    "tailorbird.connectors": {
+        "folder": "tailorbird.sources.folder:Folder",
+        "web_pages": "tailorbird.sources.web_pages:WebPages",
+        "web_site": "tailorbird.sources.web_site:WebSite",
+    },
+    "tailorbird.sources": {
+        "wikipedia": "tailorbird.sources.wikipedia:Wikipedia",
     },
 }
 FLOORS = ("blank", "majority", "tfidf_linear", "embedding_linear", "nearest")

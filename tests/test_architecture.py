@@ -102,6 +102,7 @@ SHARED_BY_SOURCES = {
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
     "index", "database", "passage_rows", "sync",  # the one index that every connector fills
     "addresses", "fetching", "unpacking",  # the one way to the web
+    "web_reading", "sitemap",  # from there to documents
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {

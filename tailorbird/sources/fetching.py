@@ -13,13 +13,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import httpcore
 
-from tailorbird.errors import DocumentError, EndpointError
+from tailorbird.errors import DocumentError, EndpointError, KindError
 from tailorbird.sources.addresses import (
     PORTS,
     Address,
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = "tailorbird/0.1"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
+FOR_GOOD = frozenset({301, 308})
 LOWEST_OTHER_PORT = 1_024
 """Ports below are those of other services than the web, but for 80 and 443."""
 MAX_HEADER_BYTES = 256 * 1024
@@ -76,13 +77,15 @@ class Limits:
 class Fetched:
     """An answer. `address` is where it came from, after redirects; `headers` have names in lower case.
 
-    `body` is unpacked, and empty where the status is no success.
+    `body` is unpacked, and empty where the status is no success. `moved_for_good` is False where a redirect on
+    the way holds only for now.
     """
 
     address: Address
     status: int
     headers: Mapping[str, str]
     body: bytes
+    moved_for_good: bool = True
 
     @property
     def kind(self) -> str:
@@ -134,17 +137,19 @@ class Fetcher:
             kinds: content types, in lower case, that are read; None reads any.
 
         Raises:
-            DocumentError: The address is refused, or what is there is too large or of another kind.
+            DocumentError: The address is refused, or what is there is too large; a KindError if of another kind.
             EndpointError: The host cannot be reached, is too slow, or breaks off.
         """
         deadline = _Deadline(self.limits.total_s)
         address = start = read_address(url)
+        for_good = True
         for hop in range(self.limits.num_redirects + 1):
             with _told(f"{start.url} redirects to {address.url}" if hop else address.url, deadline):
                 answer = self._hop(address, deadline, kinds)
             location = answer.headers.get("location", "").strip()
             if answer.status not in REDIRECTS or not location:
-                return answer
+                return replace(answer, moved_for_good=for_good)
+            for_good = for_good and answer.status in FOR_GOOD
             with _told(f"{start.url} redirects elsewhere", deadline):
                 address = joined(address, location)
         raise DocumentError(
@@ -376,7 +381,7 @@ def _read(
     if not 200 <= response.status < 300:
         return answer
     if kinds is not None and answer.kind not in kinds:
-        raise DocumentError(
+        raise KindError(
             f"is of the kind {answer.kind or 'that nobody names'}. Expected {', '.join(sorted(kinds))}."
         )
     declared = headers.get("content-length", "")
