@@ -72,11 +72,25 @@ def model_of(arm, data):
     return model, {"calibration": model.rewrite.calibration.to_json() | {"log_weights": None}}
 
 
+def twin(arm, train):
+    """The arm that shows every request the same examples: of many labels the first few at random are balanced, too."""
+    from tailorbird.techniques.selection import one_set
+
+    name, calibrated, _ = arm.partition("+cal")
+    select, _, k = name.partition("-")
+    if select != "random" or "/" in k:
+        return arm
+    drawn = [[e.id for e in one_set(how, list(train), int(k), 0, None)] for how in ("random", "balanced")]
+    return f"balanced-{k}{calibrated}" if drawn[0] == drawn[1] else arm
+
+
 def run_arm(name, arm, given, tell):
     """Answers the test; what an earlier call did is taken over."""
     from tailorbird.data.task import Data
 
     task, train, valid, test = case_of(name, given.shared, None)
+    if (same := twin(arm, train)) != arm:
+        return run_arm(name, same, given, tell) | {"arm": arm, "same_as": same}
     data = Data(task, tuple(train), tuple(even_draw(valid, NUM_DEV, SEED)), ())
     folder = WORK / name / arm.replace("/", "_")
     folder.mkdir(parents=True, exist_ok=True)
@@ -135,6 +149,8 @@ def as_markdown(records):
             low, high = wilson(arm["right"], arm["num_test"])
             beside = against(arm, arms["nearest"]) if "nearest" in arms and arm["arm"] not in FLOORS else "–"
             kind = arm.get("calibration", {}).get("kind", "–")
+            if "same_as" in arm:
+                kind += f" (the same examples as {arm['same_as']})"
             lines.append(
                 f"| {arm['arm']} | {arm['right'] / arm['num_test']:.1%} | {low:.1%} to {high:.1%} | {beside} | {kind} |"
             )

@@ -4,6 +4,7 @@
     ├── InputError (ValueError)            something the user gave cannot be used
     │   ├── DataError                      a line of a data file, or a data set as a whole
     │   ├── DocumentError                  a document that cannot be read
+    │   │   └── KindError                  it is of a kind that is not read
     │   ├── RecipeError                    a recipe, an arm name, a setting
     │   │   └── TrainingDiverged           a learning rate with which nothing is learnt
     │   └── RequestError                   a request to a model
@@ -37,6 +38,10 @@ class DataError(InputError):
 
 class DocumentError(InputError):
     """A document cannot be read."""
+
+
+class KindError(DocumentError):
+    """A document is of a kind that is not read."""
 
 
 class RecipeError(InputError):

@@ -4,9 +4,10 @@ A package adds a part by an entry point in one of these groups; its name is the 
 
     tailorbird.techniques   a frozen dataclass with `apply(model, data)`
     tailorbird.wrappers     a function (folder, settings) -> rewrite, for saved models
-    tailorbird.connectors   a function (place, **settings) -> Connector, for `tailor knowledge add`
     tailorbird.metrics      a function (example, completion) -> float in [0, 1]
     tailorbird.trackers     a function (folder, name) -> tracker, told of every training step
+    tailorbird.connectors   called with (place, **settings), gives a `Connector`: documents to be indexed
+    tailorbird.sources      a frozen dataclass with `search(query, k)`: passages, asked for live
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "few_shot": "tailorbird.techniques.few_shot:load_metaprompt",
         "linear_prior": "tailorbird.techniques.linear_prior:load_prior",
     },
-    "tailorbird.connectors": {
-        "folder": "tailorbird.sources.folder:folder_at",
-    },
     "tailorbird.trackers": {
         "tensorboard": "tailorbird.trackers:tensorboard",
         "wandb": "tailorbird.trackers:wandb",
         "mlflow": "tailorbird.trackers:mlflow",
+    },
+    "tailorbird.connectors": {
+        "folder": "tailorbird.sources.folder:folder_at",
+        "web_pages": "tailorbird.sources.web_pages:web_pages_at",
+        "web_site": "tailorbird.sources.web_site:web_site_at",
+    },
+    "tailorbird.sources": {
+        "wikipedia": "tailorbird.sources.wikipedia:Wikipedia",
     },
 }
 FLOORS = ("blank", "majority", "tfidf_linear", "embedding_linear", "nearest")

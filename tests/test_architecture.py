@@ -105,8 +105,18 @@ SHARED_BY_SOURCES = {
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
     "index", "database", "passage_rows", "sync",  # the one index that every connector fills
     "knowledge_base",  # an index and from where it is filled
+    "addresses", "fetching", "unpacking",  # the one way to the web
+    "web_reading", "sitemap",  # from there to documents
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
+CONNECTING = {
+    "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
+    "huggingface_hub", "imaplib", "poplib", "requests", "select", "selectors", "smtplib", "socket", "socketserver",
+    "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
+}  # fmt: skip
+"""What can open a connection, or start what can; `urllib.parse` cannot."""
+CONNECTS = "tailorbird.sources.fetching"
+
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
 MOST_LINES = 450
 
@@ -273,6 +283,16 @@ def test_nothing_imports_in_a_circle():
     done = set()
     for module in modules():
         walk(module, [])
+
+
+@pytest.mark.parametrize("family", ["sources", "data"])
+def test_only_the_fetcher_opens_connections(family):
+    found = {
+        i.module: i.target
+        for i in outer()
+        if part(i.module) == family and i.target.split(".")[0] in CONNECTING and i.target != "urllib.parse"
+    }
+    assert set(found) == ({CONNECTS} if family == "sources" else set())
 
 
 def test_torch_stays_where_weights_are():

@@ -192,7 +192,7 @@ def test_the_documents_are_read_as_they_are_written():
     fences = sum(path.read_text("utf-8").count("```") for path in DOCUMENTS)
     assert len(found) * 2 == fences
     assert {b.language for b in found} <= {"bash", "console", "python", "toml", "json", "text"}
-    assert {b.mark for b in found if b.mark} <= {"slow", "file: discreet.py"}
+    assert {b.mark for b in found if b.mark} <= {"slow", "file: discreet.py", "file: rows.py"}
     assert any(b.slow for b in found)
 
 

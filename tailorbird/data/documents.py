@@ -14,7 +14,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tailorbird.data.markup import html_to_text
@@ -96,13 +96,21 @@ def read_document(path: Path, root: Path) -> Document:
     if path.is_dir():
         raise DocumentError(f"{name}: is a folder or a link to one. Name its files; links are not followed.")
     suffix = path.suffix.lower()
-    reader = _READERS.get(suffix)
-    if reader is None:
+    if suffix not in _READERS:
         known = ", ".join(_READERS)
         raise DocumentError(
             f"{name}: files of type {suffix or 'none'} are not read; expected {known}. Convert it."
         )
-    data = _bytes(path, name)
+    return document_from_bytes(name, _bytes(path, name), suffix)
+
+
+def document_from_bytes(name: str, data: bytes, suffix: str) -> Document:
+    """A document whose bytes came from elsewhere than a file; `suffix`, such as `.pdf`, says what they are.
+
+    Raises:
+        DocumentError: As `read_document` does.
+    """
+    reader = _READERS[suffix]
     try:
         _check_kind(data, suffix)
         content = reader(data)
@@ -120,7 +128,7 @@ def read_document(path: Path, root: Path) -> Document:
             f"{name}: {len(content.text):,} characters; at most {MAX_CHARS:,} are read. Divide it."
         )
     version = hashlib.blake2b(data).hexdigest()[:16]
-    title = content.title or first_heading(content.text) or path.stem
+    title = content.title or first_heading(content.text) or PurePosixPath(name).stem
     return Document(name, content.text, title, version, content.page_starts)
 
 

@@ -1,13 +1,15 @@
 """HTML to plain text that keeps its structure: headings as `# `, lists as `- `, tables as ` | ` rows.
 
 What a reader of the page would not see is left out: scripts, styles, navigation and other page
-furniture, and elements hidden by attribute or inline style.
+furniture, and elements that `hidden_text` finds hidden.
 """
 
 from __future__ import annotations
 
 import re
 from typing import Any
+
+from tailorbird.data.hidden_text import MOST_LEVELS, is_hidden
 
 _DROPPED = frozenset(
     """script style noscript template head nav footer header aside svg math iframe object embed canvas
@@ -17,9 +19,6 @@ _HEADINGS = {f"h{level}": "#" * level + " " for level in range(1, 7)}
 _BLOCKS = frozenset(
     """address article blockquote body caption center dd details div dl dt fieldset figcaption figure
     form hr html li main ol p section summary ul""".split()  # noqa: SIM905  -- a list to read
-)
-_HIDDEN_STYLE = re.compile(
-    r"display\s*:\s*none|visibility\s*:\s*(hidden|collapse)|font-size\s*:\s*0(?![.\d]*[1-9])|opacity\s*:\s*0(?![.\d]*[1-9])"
 )
 _CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([\w.:-]+)", re.IGNORECASE)
 
@@ -121,11 +120,13 @@ def _walk(root: Any, text: _Text) -> None:
             text.inline(node.text_content or "")
         elif tag == "br":
             text.inline("\x00")
+        elif tag.startswith("-") or _is_dropped(node):
+            continue
         elif tag == "pre":
-            text.verbatim(_fenced(node.text(deep=True)))
+            text.verbatim(_fenced(_shown(node)))
         elif tag == "table" and not _is_layout(node):
             text.verbatim(_table(node))
-        elif not tag.startswith("-") and not _is_dropped(node):
+        else:
             depth += tag in {"ul", "ol"}
             if tag in _BLOCKS or tag in _HEADINGS or tag in {"tr", "td", "th", "table"}:
                 text.block("  " * (depth - 1) + "- " if tag == "li" else _HEADINGS.get(tag, ""))
@@ -136,22 +137,33 @@ def _walk(root: Any, text: _Text) -> None:
 def _is_dropped(node: Any) -> bool:
     if node.tag == "header":
         return not _is_inside(node, {"article", "main", "section"})  # a page's banner, not a text's own head
-    return node.tag in _DROPPED or _is_hidden(node.attributes)
+    return node.tag in _DROPPED or is_hidden(node)
 
 
 def _is_inside(node: Any, tags: set[str]) -> bool:
     parent = node.parent
-    while parent is not None:
+    for _ in range(MOST_LEVELS):
+        if parent is None:
+            return False
         if parent.tag in tags:
             return True
         parent = parent.parent
     return False
 
 
-def _is_hidden(attributes: dict[str, str | None]) -> bool:
-    if "hidden" in attributes or attributes.get("aria-hidden") == "true":
-        return True
-    return bool(_HIDDEN_STYLE.search((attributes.get("style") or "").lower()))
+def _shown(root: Any) -> str:
+    """All characters of an element, white space as it is, without what is hidden in it."""
+    parts: list[str] = []
+    stack: list[Any] = [root]
+    while stack:
+        node = stack.pop()
+        if node.tag == "-text":
+            parts.append(node.text_content or "")
+        elif node.tag == "br":
+            parts.append("\n")
+        elif not node.tag.startswith("-") and (node is root or not _is_dropped(node)):
+            stack += reversed(list(node.iter(include_text=True)))
+    return "".join(parts)
 
 
 def _fenced(code: str) -> str:
@@ -172,7 +184,7 @@ def _is_layout(table: Any) -> bool:
 def _table(table: Any) -> str:
     rows = [" | ".join(row) for row in _rows(table) if any(row)]
     caption = table.css_first("caption")
-    title = _squeeze(caption.text(deep=True)) if caption and not _is_dropped(caption) else ""
+    title = _squeeze(_shown(caption)) if caption and not _is_dropped(caption) else ""
     return "\n".join(([title, ""] if title else []) + rows)
 
 
@@ -180,10 +192,8 @@ def _rows(table: Any) -> list[list[str]]:
     """The cells' texts, row by row, without hidden ones; a bar in a cell would look like a cell's end."""
     rows: list[list[str]] = []
     for row in table.css("tr"):
-        if not _is_hidden(row.attributes):
-            cells = [
-                cell for cell in row.iter() if cell.tag in {"td", "th"} and not _is_hidden(cell.attributes)
-            ]
+        if not is_hidden(row) and not is_hidden(row.parent):
+            cells = [cell for cell in row.iter() if cell.tag in {"td", "th"} and not is_hidden(cell)]
             rows.append([_cell(cell) for cell in cells])
     return rows
 

@@ -6,19 +6,23 @@ The API: https://www.mediawiki.org/wiki/API:Main_page. Its etiquette asks for a 
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlencode
 
 from tailorbird.data.passages import split_document
-from tailorbird.errors import EndpointError
+from tailorbird.errors import DocumentError, EndpointError
 from tailorbird.records import Document, Passage
+from tailorbird.sources.addresses import read_address
 from tailorbird.sources.bm25 import BM25
+from tailorbird.sources.fetching import USER_AGENT, Fetched, Fetcher, Limits
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 
-USER_AGENT = "tailorbird/0.1 (knowledge source; https://www.mediawiki.org/wiki/API:Etiquette)"
+INTRODUCTION = f"{USER_AGENT} (knowledge source; https://www.mediawiki.org/wiki/API:Etiquette)"
 
 MAX_QUERY = 300
 """Characters of a question; the wiki's search refuses longer ones."""
@@ -107,24 +111,25 @@ class Wikipedia:
 
     def _get(self, parameters: Mapping[str, str]) -> tuple[int, float, Any]:
         """Status, seconds to wait as the wiki asks for, and the parsed answer (None if it is not JSON)."""
-        import httpx
-
-        headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "gzip"}
+        separator = "&" if "?" in self.url else "?"
         try:
-            response = httpx.get(self.url, params=dict(parameters), headers=headers, timeout=self.timeout_s)
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            # The address is the user's own setting, so its host may be on a private network.
+            host = read_address(self.url)
+            fetcher = Fetcher((host.authority,), Limits(self.timeout_s, self.timeout_s), INTRODUCTION)
+            answer = fetcher.fetch(f"{self.url}{separator}{urlencode(parameters)}")
+        except (DocumentError, EndpointError) as error:
             raise EndpointError(
-                f"{self.url} cannot be reached: {error}. Check the address and the network, "
-                "or index a folder of documents instead."
+                f"The wiki at {self.url} cannot be reached: {error} "
+                "Give another address, or index a folder of documents instead."
             ) from error
-        wait = response.headers.get("Retry-After", "")
-        return response.status_code, float(wait) if wait.isdigit() else 1.0, _parsed(response)
+        wait = answer.retry_after_s
+        return answer.status, 1.0 if wait is None else wait, _parsed(answer)
 
 
-def _parsed(response: Any) -> Any:
+def _parsed(answer: Fetched) -> Any:
     try:
-        return response.json()
-    except ValueError:
+        return json.loads(answer.body)
+    except (ValueError, RecursionError):
         return None
 
 

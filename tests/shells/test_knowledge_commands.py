@@ -9,6 +9,7 @@ import time
 
 import pytest
 from command_line import start
+from website import Website
 
 from tailorbird.cli import main
 from tailorbird.cli.knowing import progress_text
@@ -89,6 +90,24 @@ def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder, knowledg
     out, err = capsys.readouterr()
     assert code == 0, err
     assert json.loads(out)["arms"][0]["score"] > 0
+
+
+def test_a_site_is_added_by_its_kind_and_only_where_it_may_be_reached(knowledge):
+    pages = {
+        "/docs/": "<h1>Docs</h1><a href='fees'>Fees</a>",
+        "/docs/fees": "<p>A transfer costs two euros.</p>",
+    }
+    with Website(pages).running() as site:
+        add = ("add", "site", site.url("/docs/"), "--kind", "web_site", "--set", "pause_s=0")
+        code, out, err = knowledge(*add, "--set", f"allow_hosts={site.host}")
+        assert code == 0, err
+        assert "documents  2 added" in out
+        assert knowledge("search", "site", "What does a transfer cost?", "-k", "1")[1].startswith(
+            f"[1] {site.url('/docs/fees')}"
+        )
+        code, _, err = knowledge("add", "other", site.url("/docs/"), "--kind", "web_site")
+        assert code == 2
+        assert "allow_hosts" in err
 
 
 def test_how_well_documents_are_found_is_measured(folder, knowledge):
