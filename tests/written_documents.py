@@ -85,3 +85,13 @@ def make_pdf_bomb(num_bytes):
     page = make_pdf("")
     filters = b"<< /Length %d /Filter [/FlateDecode /FlateDecode] >>\nstream\n%s\nendstream"
     return page.replace(b"<< /Length 0 >>\nstream\n\nendstream", filters % (len(stream), stream))
+
+
+def rewritten(archive, part, change):
+    """The zip with one of its parts changed."""
+    out = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as new:
+        for name in old.namelist():
+            data = old.read(name)
+            new.writestr(name, change(data) if name == part else data)
+    return out.getvalue()

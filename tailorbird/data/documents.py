@@ -83,8 +83,15 @@ def read_document(path: Path, root: Path, parser: ParserProcess | None = None) -
     except DocumentError as error:
         raise DocumentError(f"{name}: {error}") from None
     version = hashlib.blake2b(data).hexdigest()[:16]
-    title = content.title or first_heading(content.text) or path.stem
+    title = content.title or _title(content.text, path)
     return Document(name, content.text, title, version, content.page_starts)
+
+
+def _title(text: str, path: Path) -> str:
+    how = KINDS[path.suffix.lower()].title
+    if how == "name":
+        return path.name
+    return (first_heading(text) if how == "heading" else "") or path.stem
 
 
 def _content(data: bytes, suffix: str, parser: ParserProcess) -> Content:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 from tailorbird.data.readers.content import Content, Limits
 from tailorbird.data.readers.pdf import read_pdf
 from tailorbird.data.readers.plain import read_html, read_markdown, read_text
 from tailorbird.data.readers.word import read_docx
+from tailorbird.data.readers.workbook import read_xlsx
 
 ZIP = "a zip, as .docx, .xlsx and .pptx are"
 _MAGIC = {
@@ -24,15 +26,17 @@ _MAGIC = {
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of file: how it is read, what its bytes begin with, and whether a parser could do harm.
+    """A kind of file: how it is read, what its bytes begin with, and what else there is to know.
 
     `isolated` files are parsed in a child process: all but those that only our own code reads, in
-    time and memory that grow with the file and no faster.
+    time and memory that grow with the file and no faster. `title` says what the title is where the
+    reader finds none: the first heading, else the file's name without its kind; or the name at once.
     """
 
     read: Callable[[bytes, Limits], Content]
     isolated: bool = True
     magic: str = ""
+    title: Literal["heading", "stem", "name"] = "heading"
 
 
 KINDS: dict[str, Kind] = {
@@ -42,10 +46,11 @@ KINDS: dict[str, Kind] = {
     ".htm": Kind(read_html),
     ".pdf": Kind(read_pdf, magic=".pdf"),
     ".docx": Kind(read_docx, magic=ZIP),
+    ".xlsx": Kind(read_xlsx, magic=ZIP, title="stem"),
 }
 """By the end of the file's name, in small letters."""
 
-KNOWN_KINDS = ".txt, .md, .html, .pdf or .docx"
+KNOWN_KINDS = ".txt, .md, .html, .pdf, .docx or .xlsx"
 """The kinds as an error or a help text names them."""
 
 
