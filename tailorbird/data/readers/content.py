@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tailorbird.errors import DocumentError
@@ -103,6 +103,16 @@ def joined(parts: Iterable[str], limits: Limits, between: str = "\n\n") -> str:
             if num_chars > limits.chars + len(between):
                 raise too_long(limits)
     return between.join(kept)
+
+
+def paged(pages: Sequence[str], title: str = "") -> Content:
+    """Pages one after another, empty ones too, so that each keeps its number."""
+    starts: list[int] = []
+    at = 0
+    for page in pages:
+        starts.append(at)
+        at += len(page) + 2
+    return Content("\n\n".join(pages), title, tuple(starts))
 
 
 def too_long(limits: Limits) -> DocumentError:

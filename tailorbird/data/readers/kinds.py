@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from tailorbird.data.readers.content import Content, Limits
+from tailorbird.data.readers.delimited import read_csv, read_tsv
 from tailorbird.data.readers.pdf import read_pdf
 from tailorbird.data.readers.plain import read_html, read_markdown, read_text
+from tailorbird.data.readers.slides import read_pptx
 from tailorbird.data.readers.word import read_docx
 from tailorbird.data.readers.workbook import read_xlsx
 
@@ -47,6 +49,9 @@ KINDS: dict[str, Kind] = {
     ".pdf": Kind(read_pdf, magic=".pdf"),
     ".docx": Kind(read_docx, magic=ZIP),
     ".xlsx": Kind(read_xlsx, magic=ZIP, title="stem"),
+    ".pptx": Kind(read_pptx, magic=ZIP),
+    ".csv": Kind(read_csv, title="stem"),
+    ".tsv": Kind(read_tsv, title="stem"),
 }
 """By the end of the file's name, in small letters."""
 

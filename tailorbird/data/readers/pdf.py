@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tailorbird.data.readers.content import Content, Limits, clean_text, too_long
+from tailorbird.data.readers.content import Content, Limits, clean_text, paged, too_long
 from tailorbird.errors import DocumentError
 
 
@@ -28,17 +28,7 @@ def read_pdf(data: bytes, limits: Limits) -> Content:
             raise DocumentError(f"{len(pdf):,} pages; at most {limits.pages:,} are read. Divide it.")
         pages = _pages(pdf, limits)
         title = clean_text(pdf.get_metadata_dict().get("Title", "")).strip()
-    return Content("\n\n".join(pages), title, page_starts(pages))
-
-
-def page_starts(pages: list[str]) -> tuple[int, ...]:
-    """Where each page begins once they are joined by an empty line."""
-    starts: list[int] = []
-    at = 0
-    for page in pages:
-        starts.append(at)
-        at += len(page) + 2
-    return tuple(starts)
+    return paged(pages, title)
 
 
 def _pages(pdf: Any, limits: Limits) -> list[str]:
