@@ -122,7 +122,7 @@ def _walk(root: Any, text: _Text) -> None:
         elif tag == "br":
             text.inline("\x00")
         elif tag == "pre":
-            text.verbatim(_fenced(node.text(deep=True)))
+            text.verbatim(fenced(node.text(deep=True)))
         elif tag == "table" and not _is_layout(node):
             text.verbatim(_table(node))
         elif not tag.startswith("-") and not _is_dropped(node):
@@ -154,12 +154,12 @@ def _is_hidden(attributes: dict[str, str | None]) -> bool:
     return bool(_HIDDEN_STYLE.search((attributes.get("style") or "").lower()))
 
 
-def _fenced(code: str) -> str:
+def fenced(code: str, language: str = "") -> str:
     """The code between fences longer than any inside it; empty stays empty."""
     code = code.strip("\n")
-    longest = max((len(run) for run in re.findall(r"^`{3,}", code, re.MULTILINE)), default=2)
+    longest = max((len(run) for run in re.findall(r"^[ \t]*(`{3,})", code, re.MULTILINE)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}\n{code}\n{fence}" if code.strip() else ""
+    return f"{fence}{language}\n{code}\n{fence}" if code.strip() else ""
 
 
 def _is_layout(table: Any) -> bool:

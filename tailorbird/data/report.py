@@ -13,7 +13,7 @@ import numpy as np
 
 from tailorbird.data import checks
 from tailorbird.data.columns import Columns
-from tailorbird.data.documents import Unreadable, read_folder
+from tailorbird.data.documents import KNOWN_KINDS, Unreadable, read_folder
 from tailorbird.data.duplicates import comparable_texts, near_groups
 from tailorbird.data.formats import scan
 from tailorbird.data.keys import Keys, groups, is_on_disk, keys_of, numbered
@@ -318,7 +318,7 @@ def _documents(
             unreadable.append((item.id, item.reason))
             problems.append(_unreadable_problem(item))
     if not known:
-        what = "no document can be read; expected .txt, .md, .html, .pdf or .docx files."
+        what = f"no document can be read; expected {KNOWN_KINDS}."
         problems.append(Problem("error", folder.name, what, "Name the folder that holds them."))
     problems += _unknown_documents(examples, known, folder, file)
     return DocumentsSummary(len(known), num_chars, dict(types.most_common()), tuple(unreadable))

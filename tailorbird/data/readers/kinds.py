@@ -6,8 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
+from tailorbird.data.readers.code import LANGUAGES, code_reader
 from tailorbird.data.readers.content import Content, Limits
 from tailorbird.data.readers.delimited import read_csv, read_tsv
+from tailorbird.data.readers.mail import read_eml
+from tailorbird.data.readers.notebook import read_ipynb
+from tailorbird.data.readers.objects import read_json, read_jsonl
 from tailorbird.data.readers.pdf import read_pdf
 from tailorbird.data.readers.plain import read_html, read_markdown, read_text
 from tailorbird.data.readers.slides import read_pptx
@@ -52,10 +56,17 @@ KINDS: dict[str, Kind] = {
     ".pptx": Kind(read_pptx, magic=ZIP),
     ".csv": Kind(read_csv, title="stem"),
     ".tsv": Kind(read_tsv, title="stem"),
+    ".json": Kind(read_json, title="stem"),
+    ".jsonl": Kind(read_jsonl, title="stem"),
+    ".eml": Kind(read_eml),
+    ".ipynb": Kind(read_ipynb, title="stem"),
+    **{suffix: Kind(code_reader(name), isolated=False, title="name") for suffix, name in LANGUAGES.items()},
 }
 """By the end of the file's name, in small letters."""
 
-KNOWN_KINDS = ".txt, .md, .html, .pdf, .docx or .xlsx"
+KNOWN_KINDS = (
+    ".txt, .md, .html, .pdf, .docx, .xlsx, .pptx, .csv, .tsv, .json, .jsonl, .eml, .ipynb or source code"
+)
 """The kinds as an error or a help text names them."""
 
 
