@@ -24,7 +24,11 @@ CompletionColumn = Annotated[
 ]
 Documents = Annotated[
     Path | None,
-    typer.Option("--documents", metavar="DIR", help="Documents to answer from: text, Markdown, HTML, PDF, Office, tables, e-mails, code."),
+    typer.Option(
+        "--documents",
+        metavar="DIR",
+        help="Documents to answer from: text, Markdown, HTML, PDF, Office, tables, e-mails, code.",
+    ),
 ]
 TestFile = Annotated[
     Path | None,
