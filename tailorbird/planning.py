@@ -99,8 +99,8 @@ def make_plan(file: RecipeFile) -> Plan:
     source = _required(file.examples)
     base = file.base or STARTER
     seed = file.seed or 0
+    documents = _documents(file)
     splits, task = read_splits(file, source)
-    documents = _existing(file.documents)
     wanted = (
         file.arms
         or tuple(spec.name for spec in file.arm_specs)
@@ -139,7 +139,7 @@ def plan_single(name: str, file: RecipeFile, spec: ArmSpec) -> Plan:
 
     Without examples only what needs none (knowledge) can be applied.
     """
-    documents = _existing(file.documents)
+    documents = _documents(file)
     if file.examples is not None:
         splits, task = read_splits(replace(file, test=None, test_share=0.0), file.examples)
         data = splits.data(task, documents)
@@ -279,9 +279,19 @@ def _required(examples: Path | None) -> Path:
     return examples
 
 
-def _existing(documents: Path | None) -> Path | None:
-    if documents is not None and not documents.is_dir():
+def _documents(file: RecipeFile) -> Path | None:
+    """The folder of documents, which must not hold the examples: their answers would be looked up there."""
+    documents = file.documents
+    if documents is None:
+        return None
+    if not documents.is_dir():
         raise NotFound(
             f"{documents}: no such folder of documents. Give an existing folder with --documents DIR."
         )
+    for path in (file.examples, file.test):
+        if path is not None and path.resolve().is_relative_to(documents.resolve()):
+            raise RecipeError(
+                f"{documents}: this folder of documents holds the examples too ({path.name}), and their answers would "
+                "be looked up in it. Move them out, or name a folder that holds the documents alone."
+            )
     return documents

@@ -25,7 +25,9 @@ CompletionColumn = Annotated[
 Documents = Annotated[
     Path | None,
     typer.Option(
-        "--documents", metavar="DIR", help="Documents to answer from: a folder, or a knowledge base's name."
+        "--documents",
+        metavar="DIR",
+        help="Documents to answer from: a folder of text, HTML, PDF, Office, …, or a knowledge base.",
     ),
 ]
 TestFile = Annotated[

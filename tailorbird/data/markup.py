@@ -123,7 +123,7 @@ def _walk(root: Any, text: _Text) -> None:
         elif tag.startswith("-") or _is_dropped(node):
             continue
         elif tag == "pre":
-            text.verbatim(_fenced(_shown(node)))
+            text.verbatim(fenced(_shown(node)))
         elif tag == "table" and not _is_layout(node):
             text.verbatim(_table(node))
         else:
@@ -166,12 +166,12 @@ def _shown(root: Any) -> str:
     return "".join(parts)
 
 
-def _fenced(code: str) -> str:
+def fenced(code: str, language: str = "") -> str:
     """The code between fences longer than any inside it; empty stays empty."""
     code = code.strip("\n")
-    longest = max((len(run) for run in re.findall(r"^`{3,}", code, re.MULTILINE)), default=2)
+    longest = max((len(run) for run in re.findall(r"^[ \t]*(`{3,})", code, re.MULTILINE)), default=2)
     fence = "`" * (longest + 1)
-    return f"{fence}\n{code}\n{fence}" if code.strip() else ""
+    return f"{fence}{language}\n{code}\n{fence}" if code.strip() else ""
 
 
 def _is_layout(table: Any) -> bool:

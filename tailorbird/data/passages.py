@@ -201,11 +201,12 @@ def _units(text: str, kind: str, start: int, end: int, max_chars: int) -> Iterat
 
 
 def _rows(text: str, kind: str, start: int, end: int, max_chars: int) -> Iterator[_Unit]:
-    """Line by line; a table's later rows remember the header."""
+    """Line by line; code is gladly cut at empty lines, and a table's later rows remember the header."""
     header = ""
     for i, (a, b, line) in enumerate(_lines(text[start:end])):
+        ends = start + b == end or text.startswith("\n\n", start + b)
         for first, last in _hard(text, start + a, start + b, max_chars):
-            yield _Unit(first, last, ends_block=start + b == end, header=header if i else "")
+            yield _Unit(first, last, ends_block=ends and last == start + b, header=header if i else "")
         if kind == "table" and i == 0 and len(line) <= max_chars // 2:
             header = line.strip().strip("|").strip()
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from tailorbird.data import checks
 from tailorbird.data.columns import Columns
-from tailorbird.data.documents import Unreadable, read_folder
+from tailorbird.data.documents import KNOWN_KINDS, Unreadable, read_folder
 from tailorbird.data.duplicates import comparable_texts, near_groups
 from tailorbird.data.formats import scan
 from tailorbird.data.keys import Keys, groups, is_on_disk, keys_of, numbered
@@ -184,7 +184,7 @@ def check(
         num_conflicts=counts[2],
         num_removed_for_test=num_removed,
         split=_summary(splits) if splits else None,
-        documents=_documents(documents, examples, path.name, problems) if documents else None,
+        documents=_documents(documents, examples, path, test, problems) if documents else None,
         problems=tuple(problems),
     )
 
@@ -303,7 +303,7 @@ def _documents_line(summary: DocumentsSummary) -> str:
 
 
 def _documents(
-    folder: Path, examples: Sequence[Example], file: str, problems: list[Problem]
+    folder: Path, examples: Sequence[Example], path: Path, test: Path | None, problems: list[Problem]
 ) -> DocumentsSummary:
     types: Counter[str] = Counter()
     unreadable: list[tuple[str, str]] = []
@@ -318,9 +318,19 @@ def _documents(
             unreadable.append((item.id, item.reason))
             problems.append(_unreadable_problem(item))
     if not known:
-        what = "no document can be read; expected .txt, .md, .html, .pdf or .docx files."
+        what = f"no document can be read; expected {KNOWN_KINDS}."
         problems.append(Problem("error", folder.name, what, "Name the folder that holds them."))
-    problems += _unknown_documents(examples, known, folder, file)
+    problems += [
+        Problem(
+            "error",
+            one.name,
+            f"lies among the documents in {folder.name}, where its answers would be looked up.",
+            "Move it out.",
+        )
+        for one in (path, test)
+        if one and one.resolve().is_relative_to(folder.resolve())
+    ]
+    problems += _unknown_documents(examples, known, folder, path.name)
     return DocumentsSummary(len(known), num_chars, dict(types.most_common()), tuple(unreadable))
 
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from tailorbird.data.documents import KNOWN_KINDS
 from tailorbird.data.storage import cache_folder
 from tailorbird.errors import DataError
 from tailorbird.records import NOT_IN_DOCUMENTS, Example
@@ -38,7 +39,7 @@ def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in report.unreadable[:3])
         raise DataError(
             f"knowledge: no readable document in {folder}. {reasons or 'The folder is empty.'} "
-            "Expected .md, .html, .txt, .pdf or .docx files."
+            f"Expected {KNOWN_KINDS}."
         )
     return index
 

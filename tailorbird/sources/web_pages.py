@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tailorbird.data.documents import Unreadable
+from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError
 from tailorbird.records import Document
 from tailorbird.sources.addresses import read_address
@@ -56,7 +57,10 @@ class WebPages:
 
     def documents(self) -> Iterator[Document | Unreadable]:
         """Every page, or why it gives no document; one that leads to another one's address gives none."""
-        visitor = Visitor(Fetcher(self.allow_hosts, self.limits), self.pause_s)
+        with ParserProcess() as parser:
+            yield from self._documents(Visitor(Fetcher(self.allow_hosts, self.limits), self.pause_s, parser))
+
+    def _documents(self, visitor: Visitor) -> Iterator[Document | Unreadable]:
         listed = {address.url: address for address in map(read_address, self.urls)}
         given: dict[str, str] = {}
         for url, address in listed.items():
@@ -69,7 +73,7 @@ class WebPages:
                     )
                     continue
                 given[place] = url
-                yield document_of(url, answer)
+                yield document_of(url, answer, visitor.parser)
             except (DocumentError, EndpointError) as error:
                 yield Unreadable(url, reason_of(url, error))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from tailorbird.data.documents import document_from_bytes
 from tailorbird.data.markup import decode_html
+from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError
 from tailorbird.records import Document, content_hash
 from tailorbird.sources.addresses import Address, joined
@@ -38,6 +39,8 @@ class Visitor:
 
     fetcher: Fetcher
     pause_s: float
+    parser: ParserProcess
+    """What parses the pages."""
     _asked: dict[str, float] = field(default_factory=dict[str, float])
     """When each host was asked last."""
 
@@ -82,7 +85,7 @@ class Visitor:
             self._asked[address.host] = time.monotonic()
 
 
-def document_of(id: str, answer: Fetched) -> Document:  # noqa: A002  -- the record's own word
+def document_of(id: str, answer: Fetched, parser: ParserProcess) -> Document:  # noqa: A002  -- the record's own word
     """The page as a document; its version is a hash of title and text, for markup may change with every answer.
 
     Raises:
@@ -92,7 +95,7 @@ def document_of(id: str, answer: Fetched) -> Document:  # noqa: A002  -- the rec
     if suffix == ".txt" and answer.address.path.lower().endswith(".md"):
         suffix = ".md"
     data = answer.body if suffix in {".pdf", ".docx"} else _utf8(answer)
-    document = document_from_bytes(id, data, suffix)
+    document = document_from_bytes(id, data, suffix, parser)
     return replace(document, version=content_hash([document.title, document.text]))
 
 

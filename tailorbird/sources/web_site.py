@@ -11,6 +11,7 @@ from typing import Any
 from protego import Protego
 
 from tailorbird.data.documents import Unreadable
+from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError, KindError, RecipeError
 from tailorbird.records import Document
 from tailorbird.sources.addresses import PORTS, Address, joined, read_address
@@ -107,17 +108,18 @@ class WebSite:
             EndpointError: The site cannot be reached; an index then keeps what it has.
         """
         self._complete = False
-        crawl = _Crawl(self)
-        yield from crawl.pages()
+        with ParserProcess() as parser:
+            crawl = _Crawl(self, parser)
+            yield from crawl.pages()
         self._complete = not crawl.doubts
 
 
 class _Crawl:
     """One walk over a site."""
 
-    def __init__(self, site: WebSite) -> None:
+    def __init__(self, site: WebSite, parser: ParserProcess) -> None:
         self.site, self.start = site, read_address(site.start)
-        self.visitor = Visitor(Fetcher(site.allow_hosts, site.limits), site.pause_s)
+        self.visitor = Visitor(Fetcher(site.allow_hosts, site.limits), site.pause_s, parser)
         self.prefix = self.start.path[: self.start.path.rindex("/") + 1]
         self.doubts: dict[str, None] = {}
         """Why there may be more than was listed."""
@@ -206,7 +208,7 @@ class _Crawl:
             self.known.add(canonical.url)
             place = canonical
         try:
-            yield document_of(place.url, answer)
+            yield document_of(place.url, answer, self.visitor.parser)
         except DocumentError as error:
             yield Unreadable(place.url, reason_of(place.url, error))
 

@@ -6,94 +6,34 @@ import time
 import zipfile
 
 import pytest
+from written_documents import ENCRYPTED, make_docx, make_pdf, paragraph
 
-from tailorbird.data import documents
-from tailorbird.data.documents import Unreadable, clean_text, first_heading, read_document, read_folder
+from tailorbird.data.documents import (
+    Limits,
+    Unreadable,
+    clean_text,
+    first_heading,
+    read_document,
+    read_folder,
+)
+from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, NotFound
 from tailorbird.records import Document
 
 
-def make_pdf(*pages, trailer=b"", title=None):
-    """A PDF with one line of text a page, written by hand."""
-    kids = " ".join(f"{3 + 2 * i} 0 R" for i in range(len(pages)))
-    objects = [
-        b"<< /Type /Catalog /Pages 2 0 R >>",
-        f"<< /Type /Pages /Kids [{kids}] /Count {len(pages)} >>".encode(),
-    ]
-    font = b"<< /Font << /F1 << /Type /Font /Subtype /Type1 /BaseFont /Helvetica >> >> >>"
-    for i, text in enumerate(pages):
-        stream = f"BT /F1 12 Tf 20 100 Td ({text}) Tj ET".encode() if text else b""
-        contents = f"{4 + 2 * i} 0 R".encode()
-        objects.append(
-            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 600 200] /Resources "
-            + font
-            + b" /Contents "
-            + contents
-            + b" >>"
-        )
-        objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
-    if title:
-        objects.append(f"<< /Title ({title}) >>".encode())
-        trailer += b" /Info %d 0 R" % len(objects)
-    out, offsets = b"%PDF-1.4\n", []
-    for number, body in enumerate(objects, start=1):
-        offsets.append(len(out))
-        out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
-    xref = len(out)
-    out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    out += b"".join(b"%010d 00000 n \n" % offset for offset in offsets)
-    out += b"trailer\n<< /Size %d /Root 1 0 R%s >>\nstartxref\n%d\n%%%%EOF\n" % (
-        len(objects) + 1,
-        trailer,
-        xref,
-    )
-    return out
-
-
-ENCRYPTED = b" /Encrypt << /Filter /Standard /V 1 /R 2 /P -4 /O <%s> /U <%s> >> /ID [<00> <00>]" % (
-    b"ab" * 32,
-    b"cd" * 32,
-)
-
-CONTENT_TYPES = (
-    '<?xml version="1.0"?><Types xmlns="http://schemas.openxmlformats.org/package/2006/content-types">'
-    '<Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
-    '<Override PartName="/word/document.xml" '
-    'ContentType="application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"/></Types>'
-)
-RELS = (
-    '<?xml version="1.0"?><Relationships xmlns="http://schemas.openxmlformats.org/package/2006/relationships">'
-    '<Relationship Id="rId1" Target="word/document.xml" '
-    'Type="http://schemas.openxmlformats.org/officeDocument/2006/relationships/officeDocument"/></Relationships>'
-)
-WORD = "http://schemas.openxmlformats.org/wordprocessingml/2006/main"
-
-
-def paragraph(text, style=None):
-    properties = f'<w:pPr><w:pStyle w:val="{style}"/></w:pPr>' if style else ""
-    return f"<w:p>{properties}<w:r><w:t>{text}</w:t></w:r></w:p>"
-
-
-def make_docx(body, extra=(), head='<?xml version="1.0"?>'):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("[Content_Types].xml", CONTENT_TYPES)
-        archive.writestr("_rels/.rels", RELS)
-        archive.writestr(
-            "word/document.xml", f'{head}<w:document xmlns:w="{WORD}"><w:body>{body}</w:body></w:document>'
-        )
-        for name, data in extra:
-            archive.writestr(name, data)
-    return out.getvalue()
+@pytest.fixture(scope="module")
+def parser():
+    with ParserProcess() as parser:
+        yield parser
 
 
 @pytest.fixture
-def read(tmp_path):
-    def read(name, content):
+def read(tmp_path, parser):
+    def read(name, content, parser=parser):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_document(path, tmp_path)
+        return read_document(path, tmp_path, parser)
 
     return read
 
@@ -159,7 +99,7 @@ def test_the_version_changes_with_the_bytes_only(read):
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.xlsx", b"x", r"files of type \.xlsx are not read; expected \.txt, \.md"),
+        ("a.rtf", b"x", r"files of type \.rtf are not read; expected \.txt, \.md"),
         ("a", b"x", "files of type none are not read"),
         ("a.txt", b"", r"holds no text\. Delete it"),
         ("a.html", b"<nav>x</nav>", "holds no text"),
@@ -172,8 +112,12 @@ def test_the_version_changes_with_the_bytes_only(read):
         ("a.pdf", b"%PDF-1.4 nonsense", r"damaged, cannot be parsed \(PdfiumError"),
         ("a.pdf", b"hello", r"named \.pdf, but its content is plain text or unknown"),
         ("a.txt", b"%PDF-1.4 nonsense", r"named \.txt, but its content is \.pdf\. Rename it"),
-        ("a.html", b"PK\x03\x04", r"its content is \.docx or another zip"),
-        ("a.docx", b"\xd0\xcf\x11\xe0\xa1", r"an old Office file \(\.doc\), or an encrypted one"),
+        ("a.html", b"PK\x03\x04", r"its content is a zip, as \.docx"),
+        (
+            "a.docx",
+            b"\xd0\xcf\x11\xe0\xa1",
+            r"an old Office file \(\.doc, \.xls, \.ppt\), or an encrypted one",
+        ),
         ("a.docx", b"PK\x03\x04 nonsense", r"damaged, cannot be parsed \(BadZipFile"),
         ("a.docx", make_docx("<w:p>"), "damaged, cannot be parsed"),
         ("a.md", b"line\ncaf\xe9", r"not UTF-8 \(byte 0xe9 at 8, line 2\)\. Save it as UTF-8\."),
@@ -194,21 +138,19 @@ def test_a_zip_that_is_no_word_document_is_refused(read):
         read("a.docx", out.getvalue())
 
 
-def test_sizes_are_limited(read, monkeypatch):
-    monkeypatch.setattr(documents, "MAX_XML_BYTES", 2**20)
-    with pytest.raises(DocumentError, match=r"2 MB of text and layout inside; at most 1 MB are read"):
-        read(
-            "a.docx", make_docx("", extra=[("word/styles.xml", random.Random(0).randbytes(2**17).hex() * 8)])
-        )
-    monkeypatch.setattr(documents, "MAX_BYTES", 2**20)
-    monkeypatch.setattr(documents, "MAX_CHARS", 100)
-    monkeypatch.setattr(documents, "MAX_PAGES", 1)
-    with pytest.raises(DocumentError, match=r"2 MB; at most 1 MB are read"):
-        read("a.txt", b"x" * 2**21)
-    with pytest.raises(DocumentError, match=r"101 characters; at most 100 are read\. Divide it\."):
-        read("a.txt", b"x" * 101)
-    with pytest.raises(DocumentError, match=r"2 pages; at most 1 are read"):
-        read("a.pdf", make_pdf("x", "y"))
+def test_sizes_are_limited(read):
+    styles = random.Random(0).randbytes(2**17).hex() * 8
+    limits = Limits(file_bytes=3 * 2**19, xml_bytes=2**20, chars=100, pages=1)
+    with ParserProcess(limits) as parser:
+        with pytest.raises(DocumentError, match=r"2 MB of text and layout inside; at most 1 MB are read"):
+            read("a.docx", make_docx("", extra=[("word/styles.xml", styles)]), parser)
+        with pytest.raises(DocumentError, match=r"2 MB; at most 1 MB"):
+            read("a.txt", b"x" * 2**21, parser)
+        for name in ("a.txt", "a.html"):
+            with pytest.raises(DocumentError, match=r"gives more than 100 characters, .*\. Divide it\."):
+                read(name, b"x" * 101, parser)
+        with pytest.raises(DocumentError, match=r"2 pages; at most 1 are read"):
+            read("a.pdf", make_pdf("x", "y"), parser)
 
 
 def test_a_missing_document_is_not_found(tmp_path):
@@ -217,15 +159,15 @@ def test_a_missing_document_is_not_found(tmp_path):
 
 
 def test_a_folder_gives_documents_and_reasons_in_order(tmp_path):
-    for name in ("b/z.txt", "a.txt", "b.md", ".hidden.txt", ".git/x.txt", "c.csv", "~$lock.docx"):
+    for name in ("b/z.txt", "a.txt", "b.md", ".hidden.txt", ".git/x.txt", "c.rtf", "~$lock.docx"):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.write_text("# text")
     found = list(read_folder(tmp_path))
-    assert [item.id for item in found] == ["a.txt", "b.md", "b/z.txt", "c.csv"]
+    assert [item.id for item in found] == ["a.txt", "b.md", "b/z.txt", "c.rtf"]
     assert all(isinstance(item, Document) for item in found[:3])
     assert isinstance(found[3], Unreadable)
-    assert found[3].reason.startswith("files of type .csv are not read")
+    assert found[3].reason.startswith("files of type .rtf are not read")
 
 
 def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path):

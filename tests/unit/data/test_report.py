@@ -222,6 +222,17 @@ def test_documents_are_summed_up_and_unknown_ones_named(report_on, tmp_path):
     assert "2 files (1 .md, 1 .txt), 10 characters, 1 unreadable" in report.to_text()
 
 
+def test_examples_among_the_documents_are_an_error(report_on, tmp_path):
+    found = [
+        p.where
+        for p in report_on(examples(), examples(), documents=tmp_path).problems
+        if "lies among" in p.what
+    ]
+    assert found == ["faq.jsonl", "test.jsonl"]
+    problem = find(report_on(examples(), documents=tmp_path), "where its answers would be looked up")
+    assert (problem.severity, problem.fix) == ("error", "Move it out.")
+
+
 def test_a_folder_without_documents_is_an_error(report_on, tmp_path):
     (tmp_path / "docs").mkdir()
     assert (
