@@ -9,25 +9,33 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.data.readers.content import Content, Limits, clean_text, first_heading, too_long
 from tailorbird.data.readers.kinds import KINDS, KNOWN_KINDS, magic_of
 from tailorbird.errors import DocumentError, NotFound
-from tailorbird.records import Document
+from tailorbird.records import Document, content_hash
 
 __all__ = [
     "KNOWN_KINDS",
     "Limits",
+    "Unchanged",
     "Unreadable",
     "clean_text",
     "first_heading",
+    "read_changes",
     "read_document",
     "read_folder",
 ]
+
+PARSERS = ("pypdfium2", "mammoth", "openpyxl", "python-pptx", "selectolax")
+"""Distributions whose releases may read a file otherwise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +46,28 @@ class Unreadable:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """A file whose bytes are those of the version that is known: it was not read anew."""
+
+    id: str
+
+
 def read_folder(root: Path, limits: Limits | None = None) -> Iterator[Document | Unreadable]:
     """Every file beneath a folder, by path: a document, or why it is none. Hidden files are left out.
+
+    Raises:
+        NotFound: There is no such folder.
+    """
+    for item in read_changes(root, {}, limits):
+        assert not isinstance(item, Unchanged)
+        yield item
+
+
+def read_changes(
+    root: Path, known: Mapping[str, str], limits: Limits | None = None
+) -> Iterator[Document | Unreadable | Unchanged]:
+    """As `read_folder`, but a file of the version that is known, by its id, is not parsed.
 
     Raises:
         NotFound: There is no such folder.
@@ -49,7 +77,7 @@ def read_folder(root: Path, limits: Limits | None = None) -> Iterator[Document |
     with ParserProcess(limits) as parser:
         for path in sorted(_files(root), key=lambda p: p.relative_to(root).as_posix()):
             try:
-                yield read_document(path, root, parser)
+                yield _changed(path, root, parser, known)
             except (DocumentError, NotFound) as error:  # a dangling link is there and is not
                 name = path.relative_to(root).as_posix()
                 yield Unreadable(name, str(error).removeprefix(f"{name}: "))
@@ -72,6 +100,26 @@ def read_document(path: Path, root: Path, parser: ParserProcess | None = None) -
     if parser is None:
         with ParserProcess() as own:
             return read_document(path, root, own)
+    found = _changed(path, root, parser, {})
+    assert isinstance(found, Document)
+    return found
+
+
+@cache
+def reading_version() -> str:
+    """A hash of all that files are read by: equal versions make equal documents of equal bytes."""
+    code = sorted(Path(__file__).parent.rglob("*.py"))
+    parsers = [f"{name} {_release(name)}" for name in PARSERS]
+    return content_hash([parsers, *(path.read_text("utf-8") for path in code)])
+
+
+def _release(name: str) -> str:
+    with suppress(PackageNotFoundError):
+        return version(name)
+    return "of unknown version"
+
+
+def _changed(path: Path, root: Path, parser: ParserProcess, known: Mapping[str, str]) -> Document | Unchanged:
     name = _name(path, root)
     if not path.exists():
         raise NotFound(f"{name}: there is no such document in {root.name}.")
@@ -81,6 +129,8 @@ def read_document(path: Path, root: Path, parser: ParserProcess | None = None) -
         data = _bytes(path, parser.limits)
     except DocumentError as error:
         raise DocumentError(f"{name}: {error}") from None
+    if known.get(name) == _version(data):
+        return Unchanged(name)
     return document_from_bytes(name, data, path.suffix.lower(), parser)
 
 
@@ -94,9 +144,12 @@ def document_from_bytes(name: str, data: bytes, suffix: str, parser: ParserProce
         content = _content(data, suffix, parser)
     except DocumentError as error:
         raise DocumentError(f"{name}: {error}") from None
-    version = hashlib.blake2b(data).hexdigest()[:16]
     title = content.title or _title(content.text, PurePosixPath(name), suffix)
-    return Document(name, content.text, title, version, content.page_starts)
+    return Document(name, content.text, title, _version(data), content.page_starts)
+
+
+def _version(data: bytes) -> str:
+    return hashlib.blake2b(data).hexdigest()[:16]
 
 
 def _title(text: str, path: PurePosixPath, suffix: str) -> str:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from tailorbird.data.documents import Unreadable, read_folder
+from tailorbird.data.documents import Unchanged, Unreadable, read_changes, read_folder, reading_version
 from tailorbird.records import Document
 
 
@@ -38,3 +38,12 @@ class Folder:
             NotFound: The folder is not there; an index then keeps what it has rather than forget it all.
         """
         return read_folder(self.root)
+
+    def changes(self, known: Mapping[str, str]) -> Iterator[Document | Unreadable | Unchanged]:
+        """As `documents`, but files of the version that is known are not parsed."""
+        return read_changes(self.root, known)
+
+    @property
+    def reading(self) -> str:
+        """Changes wherever files are read otherwise than before."""
+        return reading_version()

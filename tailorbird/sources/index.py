@@ -121,7 +121,7 @@ class KnowledgeIndex:
                 with self._database.reading() as connection:
                     return foretold(connection, self.embedder.name, staged)
             with self._database.writing() as connection:
-                report = apply(connection, staged)
+                report = apply(connection, staged, connector, self.max_chars)
             searchable_s = time.monotonic() - began
             embedded = embed_missing(self._database, self.embedder, on_progress)
             seconds = time.monotonic() - began

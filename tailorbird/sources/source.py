@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from tailorbird.data.documents import Unreadable
+from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.records import Document, Passage
 
-__all__ = ["Connector", "Removed", "Source", "Unreadable"]
+__all__ = ["Connector", "Removed", "Source", "Unchanged", "Unreadable", "Versioned"]
 
 
 @runtime_checkable
@@ -47,4 +47,18 @@ class Connector(Protocol):
 
     def documents(self) -> Iterator[Document | Removed | Unreadable]:
         """The documents, each id at most once. What cannot be read is said, never left out."""
+        ...
+
+
+@runtime_checkable
+class Versioned(Connector, Protocol):
+    """A connector that can tell what is as it was, without reading it into a document."""
+
+    @property
+    def reading(self) -> str:
+        """Equal where equal versions make equal documents: changes as soon as they would be read otherwise."""
+        ...
+
+    def changes(self, known: Mapping[str, str]) -> Iterator[Document | Removed | Unreadable | Unchanged]:
+        """As `documents`, but `Unchanged` stands for a document whose version is the known one, by its id."""
         ...

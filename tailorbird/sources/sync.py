@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
-from tailorbird.data.documents import Unreadable
+from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.data.passages import split_document
 from tailorbird.errors import DocumentError, IntegrityError
 from tailorbird.records import Document, Passage, content_hash
@@ -31,7 +31,7 @@ from tailorbird.sources.passage_rows import (
     single_number,
     text_key,
 )
-from tailorbird.sources.source import Connector, Removed
+from tailorbird.sources.source import Connector, Removed, Versioned
 
 EMBED_BATCH = 64
 """Vectors are stored after this many, so that an interrupted sync loses few."""
@@ -103,7 +103,7 @@ def stage(database: Database, connector: Connector, max_chars: int, tell: Tell |
         known = document_hashes(connection, connector.name)
         owners = dict(connection.execute("SELECT id, connector FROM documents").fetchall())
     staged = Staged(connector.name, known=set(known))
-    for item in connector.documents():
+    for item in _items(database, connector, max_chars):
         if item.id in staged.seen:
             raise DocumentError(f"The connector {connector.name!r} gave {item.id!r} twice. Ids must differ.")
         staged.seen.add(item.id)
@@ -111,6 +111,8 @@ def stage(database: Database, connector: Connector, max_chars: int, tell: Tell |
             staged.gone.update({item.id} & known.keys())
         elif isinstance(item, Unreadable):
             staged.unreadable.append((item.id, item.reason))
+        elif isinstance(item, Unchanged):
+            staged.unchanged += 1
         else:
             _refuse_foreign(item.id, connector.name, owners)
             _stage_document(staged, item, known.get(item.id), max_chars)
@@ -119,6 +121,34 @@ def stage(database: Database, connector: Connector, max_chars: int, tell: Tell |
     if connector.complete:
         staged.gone.update(known.keys() - staged.seen)
     return staged
+
+
+def _items(
+    database: Database, connector: Connector, max_chars: int
+) -> Iterator[Document | Removed | Unreadable | Unchanged]:
+    """What the connector gives; of one that knows versions, what changed since it was last read in the same way."""
+    if not isinstance(connector, Versioned):
+        return connector.documents()
+    with database.reading() as connection:
+        row = connection.execute(
+            "SELECT value FROM counters WHERE name = ?", (_way_name(connector),)
+        ).fetchone()
+        if row is None or row[0] != _way(connector, max_chars):
+            return connector.changes({})
+        query = (
+            "SELECT DISTINCT p.document, p.version FROM passages p JOIN documents d ON d.id = p.document "
+            "WHERE d.connector = ?"
+        )
+        return connector.changes(dict(connection.execute(query, (connector.name,)).fetchall()))
+
+
+def _way_name(connector: Connector) -> str:
+    return f"read as:{connector.name}"
+
+
+def _way(connector: Versioned, max_chars: int) -> int:
+    """How documents are read and cut, as a number that SQLite holds."""
+    return int(content_hash([connector.reading, max_chars], 15), 16)
 
 
 def _refuse_foreign(document: str, connector: str, owners: dict[str, str]) -> None:
@@ -164,7 +194,7 @@ def foretold(connection: sqlite3.Connection, embedder: str, staged: Staged) -> S
     )
 
 
-def apply(connection: sqlite3.Connection, staged: Staged) -> SyncReport:
+def apply(connection: sqlite3.Connection, staged: Staged, connector: Connector, max_chars: int) -> SyncReport:
     """Change the index to what was staged, within the caller's transaction; vectors may still be lacking.
 
     Raises:
@@ -177,6 +207,9 @@ def apply(connection: sqlite3.Connection, staged: Staged) -> SyncReport:
     for document, digest, passages in staged.fresh.values():
         insert_document(connection, staged.connector, document, digest, passages)
         expected += len(passages)
+    if isinstance(connector, Versioned):
+        row = (_way_name(connector), _way(connector, max_chars))
+        connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", row)
     finish(connection, expected)
     return replace(_report(staged), passages=expected, documents=_count_documents(connection))
 

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from tailorbird.records import Document, Passage
 from tailorbird.sources.bm25 import words
 from tailorbird.sources.embedder import Embedder
-from tailorbird.sources.source import Connector, Removed, Source, Unreadable
+from tailorbird.sources.source import Connector, Removed, Source, Unchanged, Unreadable, Versioned
 
 ODD_QUERIES: tuple[str, ...] = (
     "",
@@ -115,6 +115,24 @@ def check_connector(connector: Connector) -> None:
             item.text.encode("utf-8")
             starts = list(item.page_starts)
             assert starts == sorted(starts), f"{item.id}: its pages are out of order: {starts}"
+
+
+def check_versioned(connector: Versioned) -> None:
+    """Check that a connector tells the documents that are as they were, and gives all others.
+
+    Raises:
+        AssertionError: With the document and what is wrong with it.
+    """
+    assert isinstance(connector, Versioned), f"{connector!r} lacks reading or changes(known)"
+    assert connector.reading == connector.reading, "the connector's way of reading changes"
+    whole = list(connector.documents())
+    assert list(connector.changes({})) == whole, "with nothing known it gives other documents"
+    versions = {item.id: item.version for item in whole if isinstance(item, Document)}
+    for item, now in zip(whole, connector.changes(versions), strict=True):
+        same = isinstance(now, Unchanged) if item.id in versions else now == item
+        assert same, f"{item.id}: its version is known, and it gives {now!r}"
+    for item, now in zip(whole, connector.changes(dict.fromkeys(versions, "another")), strict=True):
+        assert now == item, f"{item.id}: another version is known, and it gives {now!r}"
 
 
 def check_embedder(embedder: Embedder) -> None:

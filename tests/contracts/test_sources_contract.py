@@ -8,7 +8,13 @@ from tailorbird.sources.embedder import MiniLM
 from tailorbird.sources.folder import Folder
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.source import Unreadable
-from tailorbird.testing.sources import WordHash, check_connector, check_embedder, check_source
+from tailorbird.testing.sources import (
+    WordHash,
+    check_connector,
+    check_embedder,
+    check_source,
+    check_versioned,
+)
 
 DOCUMENTS = {
     "card.md": "# Lost cards\n\nYou can freeze a lost card in the app. A new one costs five euros.\n",
@@ -48,6 +54,10 @@ def test_a_read_only_index_is_a_source(folder, tmp_path):
 
 def test_a_folder_is_a_connector(folder):
     check_connector(folder)
+
+
+def test_a_folder_tells_what_is_as_it_was(folder):
+    check_versioned(folder)
 
 
 def test_minilm_is_an_embedder(minilm):

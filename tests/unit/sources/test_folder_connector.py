@@ -1,5 +1,7 @@
 import pytest
 
+from tailorbird.data.documents import reading_version
+from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import NotFound
 from tailorbird.records import Document
 from tailorbird.sources.folder import Folder
@@ -49,3 +51,67 @@ def test_a_deleted_file_is_gone_after_the_next_sync(documents, tmp_path):
         (documents / "card.md").unlink()
         assert index.sync(Folder(documents)).removed == 1
         assert index.keyword_search("freeze") == []
+
+
+@pytest.fixture
+def parsed(monkeypatch):
+    """The kinds of the files that are parsed, one by one."""
+    found, read = [], ParserProcess.read
+    monkeypatch.setattr(
+        ParserProcess, "read", lambda self, data, kind: found.append(kind) or read(self, data, kind)
+    )
+    return found
+
+
+def test_a_second_sync_parses_only_what_changed(tmp_path, parsed):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for name in ("card", "rate", "fee"):
+        (docs / f"{name}.html").write_text(f"<p>What there is to know of a {name}.</p>")
+    (docs / "broken.pdf").write_text("%PDF-1.7 not really")
+    with KnowledgeIndex(tmp_path / "index.db", WordHash()) as index:
+        assert index.sync(Folder(docs)).added == 3
+        parsed.clear()
+        again = index.sync(Folder(docs))
+        assert (again.unchanged, again.passages, parsed) == (3, 3, [".pdf"])
+        (docs / "rate.html").write_text("<p>Rates change.</p>")
+        (docs / "fee.html").unlink()
+        parsed.clear()
+        told = index.sync(Folder(docs), dry_run=True)
+        done = index.sync(Folder(docs))
+        assert [(r.added, r.changed, r.removed, r.unchanged) for r in (told, done)] == [(0, 1, 1, 1)] * 2
+        assert parsed.count(".html") == 2
+        assert index.search("rates change", 1)[0].document == "rate.html"
+
+
+def test_all_is_read_anew_where_files_are_read_or_cut_otherwise(tmp_path, parsed, monkeypatch):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "card.html").write_text("<p>Freeze it.</p>")
+    with KnowledgeIndex(tmp_path / "index.db", WordHash()) as index:
+        index.sync(Folder(docs))
+        monkeypatch.setattr("tailorbird.sources.folder.reading_version", lambda: "another")
+        parsed.clear()
+        assert (index.sync(Folder(docs)).unchanged, parsed) == (1, [".html"])
+        parsed.clear()
+        assert (index.sync(Folder(docs)).unchanged, parsed) == (1, [])
+    with KnowledgeIndex(tmp_path / "index.db", WordHash(), max_chars=60) as shorter:
+        assert (shorter.sync(Folder(docs)).changed, parsed) == (1, [".html"])
+
+
+def test_the_same_file_under_another_label_is_another_connectors(tmp_path, parsed):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "card.html").write_text("<p>Freeze it.</p>")
+    with KnowledgeIndex(tmp_path / "index.db", WordHash()) as index:
+        index.sync(Folder(docs, "a"))
+        index.forget("a")
+        parsed.clear()
+        assert (index.sync(Folder(docs, "b")).added, parsed) == (1, [".html"])
+        index.forget("b")
+        assert index.sync(Folder(docs, "b")).added == 1
+
+
+def test_the_way_of_reading_has_a_version():
+    assert reading_version() == reading_version()
+    assert len(reading_version()) == 16
