@@ -70,7 +70,6 @@ def _parts(values: Any, formulas: Any, limits: Limits) -> Iterator[str]:
     for sheet in values.worksheets:
         if sheet.sheet_state != "visible":
             continue
-        yield f"# {cell_text(sheet.title)}"
         rows: list[_Row] = []
         for row in _rows(sheet, formulas[sheet.title] if formulas else None):
             num_cells += max(1, len(row.cells))
@@ -81,6 +80,8 @@ def _parts(values: Any, formulas: Any, limits: Limits) -> Iterator[str]:
                 )
             if row is not _EMPTY or rows[-1:] != [_EMPTY]:  # a million empty rows are as good as one
                 rows.append(row)
+        if any(row.filled for row in rows):
+            yield f"# {cell_text(sheet.title)}"
         for table in _tables(rows):
             yield from _table(table)
 

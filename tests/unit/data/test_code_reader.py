@@ -97,7 +97,7 @@ def test_a_long_definition_is_cut_at_its_empty_lines():
 
 
 @pytest.mark.parametrize(
-    "text", ["a" * 300_000, "`" * 300_000, "\n" * 300_000, "a\n\n" * 100_000, " \n" * 100_000 + "a"]
+    "text", ["a" * 300_000, "`" * 300_000, "\n" * 300_000, "a\n\n" * 30_000, " \n" * 100_000 + "a"]
 )
 def test_hostile_files_take_linear_time(text):
     begin = time.perf_counter()

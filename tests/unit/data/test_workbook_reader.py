@@ -85,6 +85,10 @@ def test_formulas_give_what_was_last_computed_and_themselves_where_nothing_was()
     assert read(computed).text.splitlines()[-2:] == ["| 1 | 2 |", "| 2 | =A3*2 |"]
 
 
+def test_a_workbook_without_cells_holds_no_text():
+    assert read(saved(Workbook())).text == ""
+
+
 def test_hidden_sheets_are_left_out():
     book = Workbook()
     book.active.append(["seen"])
