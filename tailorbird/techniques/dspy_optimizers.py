@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import itertools
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -76,6 +77,7 @@ class Asker:
     pace: Pace = field(default_factory=Pace)
     _made: dict[Choice, Metaprompt] = field(default_factory=dict)
     _texts: dict[tuple[Choice, str], str] = field(default_factory=dict)
+    _worth: dict[tuple[Choice, str], float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._train = {example.prompt: example for example in self.data.train}
@@ -121,6 +123,7 @@ class Asker:
         if text in self._dev:
             tried.tokens += tokens
             tried.scores.append(worth)
+            self._worth[choice, text] = worth
         self._texts[choice, text] = answer.text
         return answer.text
 
@@ -129,12 +132,23 @@ class Asker:
         example = (self._dev if gold.on_dev else self._train)[gold.text]
         return float(self._metric(example, Completion(said.completion)))
 
-    def best(self, final: Choice | None) -> list[Choice]:
-        """What is worth a place in the race: what the optimizer settled on, then what did best on dev."""
+    def best(self, final: Choice | None) -> list[Tried]:
+        """What is worth a place in the race: what the optimizer settled on, then what did best on dev.
+
+        With the scores of the first dev examples, as far as all of them were asked: they needn't be asked again.
+        """
         measured = [one for one in self.tried.values() if one.scores and not one.failed]
         measured.sort(key=lambda one: -sum(one.scores) / (len(one.scores) + PRIOR_ANSWERS))
         found = [final] if final is not None else []
-        return list(dict.fromkeys([*found, *(one.choice for one in measured)]))[:RACED]
+        chosen = list(dict.fromkeys([*found, *(one.choice for one in measured)]))[:RACED]
+        return [self._in_order(choice) for choice in chosen]
+
+    def _in_order(self, choice: Choice) -> Tried:
+        known = [self._worth.get((choice, example.prompt)) for example in self.data.dev]
+        first = list(itertools.takewhile(lambda worth: worth is not None, known))
+        asked = self.tried.get(choice, Tried(choice))
+        tokens = asked.tokens * len(first) // max(1, len(asked.scores))
+        return Tried(choice, [worth for worth in first if worth is not None], tokens)
 
 
 def optimized(
@@ -143,7 +157,7 @@ def optimized(
     proposer: RemoteWeights | None,
     most: int,
     seed: int,
-) -> list[Choice]:
+) -> list[Tried]:
     """The candidates that an optimizer found, at most `RACED`; where the budget ends it, the best until then.
 
     Args:

@@ -249,7 +249,7 @@ class FewShot:
 
     def _optimized(
         self, model: Model, data: Data, builder: Builder, space: Space, budget: Budget
-    ) -> list[Choice]:
+    ) -> list[Tried]:
         """What the optimizer found, if there is one."""
         if self.optimizer is None:
             return []

@@ -144,15 +144,18 @@ def search(  # noqa: PLR0917 - who searches what, and how long
     build: Callable[[Choice], Metaprompt],
     space: Space,
     budget: Budget,
-    proposed: Sequence[Choice] = (),
+    proposed: Sequence[Tried] = (),
 ) -> list[Tried]:
     """All that were tried, the best first; at least the first candidate, whatever the budget.
 
-    `proposed` are candidates that somebody found; they come right after the first.
+    `proposed` are candidates that somebody found, with what they scored on the first dev examples; they come right
+    after the first.
     """
     start, *others = shown_candidates(space.first, space)
     half = replace_seconds(budget, 0.5)
-    shown = race(model, data, build, list(dict.fromkeys([start, *proposed, *others])), half)
+    known = {tried.choice: tried for tried in proposed}
+    candidates = list(dict.fromkeys([start, *known, *others]))
+    shown = race(model, data, build, candidates, half, known=known)
     budget.used_tokens = half.used_tokens
     said = [c for c in said_candidates(shown[0].choice, space) if c != shown[0].choice]
     if not said:
@@ -217,7 +220,7 @@ def race(  # noqa: PLR0917 - who races, where, and how long
         asked = list[Tried]()
         for tried in running:
             part = data.dev[len(tried.scores) : block]
-            if asked and not budget.allows(seconds * len(part), tokens * len(part)):
+            if part and asked and not budget.allows(seconds * len(part), tokens * len(part)):
                 break
             if part:
                 if tried.choice not in made:  # not counted: the first one made embeds the pool for all

@@ -12,7 +12,7 @@ from tailorbird.models.blank import Blank
 from tailorbird.records import Completion, Usage
 from tailorbird.techniques.dspy_optimizers import OPTIMIZERS, RACED, Asker, optimized
 from tailorbird.techniques.few_shot import FewShot
-from tailorbird.techniques.metaprompt_search import Budget, Choice
+from tailorbird.techniques.metaprompt_search import Budget, Choice, Space, Tried, search
 from tailorbird.techniques.proposing import endpoint
 from tailorbird.testing.sources import WordHash
 from tailorbird.testing.tiny import tiny_data, tiny_model
@@ -22,6 +22,7 @@ pytest.importorskip("dspy", reason="DSPy is an extra: pip install 'tailorbird[ds
 DATA = tiny_data()
 BASE = Choice(k=2)
 WRITERS = [name for name in OPTIMIZERS if name != "bootstrap"]
+SPACE = Space(("nearest",), (2,), ("nearest_last",), ("chat",), (None,), (False,))
 BETTER = "Tell which desk takes this."
 
 
@@ -88,7 +89,7 @@ def test_an_instruction_that_a_proposer_writes_and_the_model_likes_is_found(name
         asker = asker_of(model, chooses_examples=name == "mipro", budget=Budget(1000, 900))
         found = optimized(name, asker, endpoint(f"{url}#strong", ""), 2, 0)
     assert 1 <= len(found) <= RACED
-    assert found[0].instruction == BETTER
+    assert found[0].choice.instruction == BETTER
     assert server.bodies
     assert all(body["model"] == "strong" for body in server.bodies)
     # What goes to the proposer counts too.
@@ -101,11 +102,11 @@ def test_bootstrap_finds_examples_that_the_model_likes_and_they_are_shown_to_eve
     model = Prefers(likes=lambda r: liked.id in [e.id for e in r.examples])
     asker = asker_of(model, chooses_examples=True)
     found = optimized("bootstrap", asker, None, 3, 0)
-    assert {one.select for one in found} <= {"fixed", "nearest"}
-    assert liked.id in found[0].examples
-    assert found[0].k == len(found[0].examples) <= 3
-    made = asker.build(found[0])
-    assert [e.id for e in made.examples_for(DATA.task.ask(DATA.dev[0]))] == list(found[0].examples)
+    assert {one.choice.select for one in found} <= {"fixed", "nearest"}
+    assert liked.id in found[0].choice.examples
+    assert found[0].choice.k == len(found[0].choice.examples) <= 3
+    made = asker.build(found[0].choice)
+    assert [e.id for e in made.examples_for(DATA.task.ask(DATA.dev[0]))] == list(found[0].choice.examples)
 
 
 def test_the_model_is_asked_with_the_metaprompt_and_never_shown_the_request_itself():
@@ -124,7 +125,7 @@ def test_an_instruction_alone_is_tried_before_the_examples_that_the_race_shows(n
         asker = asker_of(model, chooses_examples=False, budget=Budget(1000, 600))
         found = optimized(name, asker, endpoint(f"{url}#strong", ""), 2, 0)
     assert {len(r.examples) for r in model.asked} == {2}
-    assert {one.select for one in found} == {BASE.select}
+    assert {one.choice.select for one in found} == {BASE.select}
 
 
 def test_nothing_is_asked_twice():
@@ -158,7 +159,7 @@ def test_an_optimizer_that_fails_loses_nothing(caplog):
         asker = asker_of(model, chooses_examples=False)
         asker.answer(asker.choice("Sort.", []), DATA.dev[0].prompt)
         found = optimized("copro", asker, endpoint(f"{url}#strong", ""), 2, 0)
-    assert [one.instruction for one in found] == ["Sort."]
+    assert [one.choice.instruction for one in found] == ["Sort."]
     assert "few_shot: DSPy's copro ended early: " in caplog.text
 
 
@@ -172,7 +173,7 @@ def test_what_is_too_long_for_the_model_is_no_candidate():
 
     asker = asker_of(Short(likes=lambda _: True), chooses_examples=True)
     found = optimized("bootstrap", asker, None, 2, 0)
-    assert all(one.k <= 1 for one in found[1:])
+    assert all(one.choice.k <= 1 for one in found[1:])
     assert any(tried.failed for tried in asker.tried.values())
 
 
@@ -182,8 +183,29 @@ def test_few_answers_do_not_look_better_than_many():
     asker.answer(few, DATA.dev[0].prompt)
     for example in DATA.dev[:10]:
         asker.answer(many, example.prompt)
-    assert asker.best(None) == [many, few]
-    assert asker.best(few) == [few, many]
+    assert [one.choice for one in asker.best(None)] == [many, few]
+    assert [one.choice for one in asker.best(few)] == [few, many]
+
+
+def test_what_was_measured_in_the_order_of_dev_is_not_asked_again():
+    model = Prefers(likes=lambda r: r.messages[0].content == "Good.")
+    asker = asker_of(model, chooses_examples=False)
+    good = asker.choice("Good.", [])
+    for example in (*DATA.dev[:5], DATA.dev[7]):
+        asker.answer(good, example.prompt)
+    (found,) = asker.best(None)
+    assert (found.choice, len(found.scores)) == (good, 5)
+    asked = len(model.asked)
+    raced = search(model, DATA, asker.build, SPACE, Budget(1000), [replace(found, scores=found.scores * 99)])
+    assert raced[0].choice == good
+    assert not any(r.messages[0].content == "Good." for r in model.asked[asked:])
+
+
+def test_what_is_known_races_even_where_no_time_is_left():
+    model = Prefers(likes=lambda r: r.messages[0].content == "Good.")
+    known = Tried(asker_of(model, chooses_examples=False).choice("Good.", []), [1.0] * len(DATA.dev))
+    raced = search(model, DATA, asker_of(model, chooses_examples=False).build, SPACE, Budget(1e-9), [known])
+    assert [tried.choice.instruction for tried in raced] == ["Good.", None]
 
 
 def test_what_an_optimizer_finds_races_and_is_in_the_artefact():
