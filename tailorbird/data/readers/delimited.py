@@ -12,7 +12,8 @@ from tailorbird.errors import DocumentError
 
 _DELIMITERS = ",;\t|"
 _SAMPLE_CHARS = 20_000
-_LONGEST_FIELD = csv.field_size_limit()
+_LONGEST_FIELD = 131_072
+"""As the module csv has it, whose own limit is the whole process's and may have been raised."""
 
 
 def read_csv(data: bytes, limits: Limits) -> Content:
@@ -41,12 +42,19 @@ def _table(text: str, delimiter: str, limits: Limits) -> Content:
 def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     rows = csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
     try:
-        yield from rows
+        for row in rows:
+            yield _bounded(row)
     except csv.Error as error:
         raise DocumentError(
             f"line {rows.line_num:,}: {error}; at most {_LONGEST_FIELD:,} characters are read as one value. "
             "Look for a quotation mark that is not closed before it."
         ) from None
+
+
+def _bounded(row: list[str]) -> list[str]:
+    if any(len(value) > _LONGEST_FIELD for value in row):
+        raise csv.Error("field larger than the limit")
+    return row
 
 
 def _declared(text: str) -> tuple[str, str]:

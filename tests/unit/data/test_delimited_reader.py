@@ -4,6 +4,7 @@ import csv
 import io
 import time
 from contextlib import suppress
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -49,7 +50,9 @@ def test_rows_of_other_lengths_and_empty_ones_are_no_harm():
     assert read_csv(b"one column\nx", Limits()).text == "| one column |\n| --- |\n| x |"
 
 
-def test_an_endless_field_is_refused_with_its_line():
+@pytest.mark.parametrize("limit", [131_072, 10**9])
+def test_an_endless_field_is_refused_with_its_line(limit, request):
+    request.addfinalizer(partial(csv.field_size_limit, csv.field_size_limit(limit)))
     data = b'a,b\n1,"open\n' + b"x\n" * 100_000
     with pytest.raises(
         DocumentError, match=r"^line [\d,]+: field larger .* 131,072 .*quotation mark that is not closed"
