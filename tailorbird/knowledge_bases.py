@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
-from tailorbird.errors import InputError, NotFound, RecipeError
+from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.planning import NAME, valid_name
 from tailorbird.sources.knowledge_base import (
     KnowledgeBase,
@@ -40,11 +40,15 @@ class KnowledgeInfo:
 
 @dataclass(frozen=True)
 class OriginReport:
-    """What a sync did with one origin; `report` is None where the whole origin was forgotten."""
+    """What a sync did with one origin: a report, or how many documents of one that is left were forgotten.
+
+    `failed` says why it could not be synced; what was known of it is kept.
+    """
 
     origin: str
-    report: SyncReport | None
+    report: SyncReport | None = None
     forgotten: int = 0
+    failed: str = ""
 
 
 @dataclass(frozen=True)
@@ -120,7 +124,7 @@ class KnowledgeBases:
         dry_run: bool = False,
         on_progress: Callable[[str, SyncProgress], None] | None = None,
     ) -> list[OriginReport]:
-        """Brings a knowledge base up to date with its origins, one after another.
+        """Brings a knowledge base up to date with its origins, one after another; one that fails stops no other.
 
         Args:
             name: of the knowledge base.
@@ -128,8 +132,7 @@ class KnowledgeBases:
             on_progress: told how far it is, with the origin's name.
 
         Raises:
-            NotFound: there is none of that name, or an origin is gone: what is known of it is kept.
-            DocumentError: two origins give documents of the same name.
+            NotFound: there is none of that name.
         """
         base = self.read(name)
         reports: list[OriginReport] = []
@@ -137,13 +140,17 @@ class KnowledgeBases:
             kept = {origin.name for origin in base.origins}
             for gone, count in index.connectors().items():
                 if gone not in kept:
-                    reports.append(OriginReport(gone, None, count if dry_run else index.forget(gone)))
+                    forgotten = count if dry_run else index.forget(gone)
+                    reports.append(OriginReport(gone, forgotten=forgotten))
             for origin in base.origins:
-                connector = connector_of(origin.kind, origin.place, origin.settings)
                 tell = None if on_progress is None else _about(on_progress, origin.name)
-                report = index.sync(connector, dry_run=dry_run, on_progress=tell)
-                reports.append(OriginReport(origin.name, report))
-        if not dry_run:
+                try:
+                    connector = connector_of(origin.kind, origin.place, origin.settings)
+                    report = index.sync(connector, dry_run=dry_run, on_progress=tell)
+                    reports.append(OriginReport(origin.name, report))
+                except TailorbirdError as error:
+                    reports.append(OriginReport(origin.name, failed=str(error)))
+        if not dry_run and not all(found.failed for found in reports):
             replace(base, synced=int(time.time())).save()
         return reports
 

@@ -256,15 +256,25 @@ def _sync(
                 say(line)
     if as_json:
         print_json(results)
+    failed = [result for result in results if "failed" in result]
+    if failed and only_changes:
+        for result in failed:
+            remark(f"{result['knowledge']}: {result['failed']}")
+    elif failed:
+        raise InputError("\n".join(f"{result['knowledge']}: {result['failed']}" for result in failed))
 
 
 def _changed(found: OriginReport) -> bool:
     report = found.report
-    return report is None or bool(report.added or report.changed or report.removed or report.embedded)
+    if report is None:
+        return not found.failed
+    return bool(report.added or report.changed or report.removed or report.embedded)
 
 
 def _report_lines(name: str, found: OriginReport) -> list[str]:
     report = found.report
+    if found.failed:
+        return []  # said at the end, as an error
     if report is None:
         return [
             f"{name}: {found.origin} is no longer one of its places: {found.forgotten} documents forgotten."
@@ -286,6 +296,8 @@ def _report_lines(name: str, found: OriginReport) -> list[str]:
 
 
 def _report_json(name: str, found: OriginReport) -> dict[str, Any]:
+    if found.failed:
+        return {"knowledge": name, "origin": found.origin, "failed": found.failed}
     if found.report is None:
         return {"knowledge": name, "origin": found.origin, "forgotten": found.forgotten}
     facts = asdict(found.report)

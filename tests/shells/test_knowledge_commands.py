@@ -92,6 +92,21 @@ def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder, knowledg
     assert json.loads(out)["arms"][0]["score"] > 0
 
 
+def test_a_place_that_is_gone_is_an_error_and_the_others_are_synced(folder, knowledge):
+    (folder / "more").mkdir()
+    (folder / "more" / "bikes.md").write_text("Bikes are repaired on Mondays.")
+    assert knowledge("add", "shop", "docs")[0] == 0
+    assert knowledge("add", "shop", "more", "--no-sync")[0] == 0
+    shutil.rmtree(folder / "docs")
+    code, out, err = knowledge("sync")
+    assert code == 2
+    assert "documents  1 added" in out
+    assert re.search(r"^Error: shop: .*docs: there is no such folder", err, re.MULTILINE)
+    code, out, _ = knowledge("sync", "--json")
+    assert code == 2
+    assert "there is no such folder" in json.loads(out)[0]["failed"]
+
+
 def test_a_site_is_added_by_its_kind_and_only_where_it_may_be_reached(knowledge):
     pages = {
         "/docs/": "<h1>Docs</h1><a href='fees'>Fees</a>",

@@ -1,6 +1,8 @@
+import re
+
 import pytest
 
-from tailorbird.errors import DocumentError, InputError, NotFound, RecipeError
+from tailorbird.errors import InputError, NotFound, RecipeError
 from tailorbird.knowledge_bases import KnowledgeBases, connector_of
 from tailorbird.sources.sync import SyncProgress
 from tailorbird.testing.sources import WordHash
@@ -70,18 +72,24 @@ def test_two_places_with_a_document_of_the_same_name_are_refused(knowledge, docs
     (more / "card.md").write_text("Another card.")
     knowledge.add("desk", str(docs))
     knowledge.add("desk", str(more))
-    with pytest.raises(DocumentError, match=r"'card.md' of .* is already in the index, from"):
-        knowledge.sync("desk")
+    first, second = knowledge.sync("desk")
+    assert (first.report.added, first.failed) == (2, "")
+    assert re.search(r"'card.md' of .* is already in the index, from", second.failed)
     assert knowledge.search("desk", "lost card", 1)[0].text.endswith("in the app.")
 
 
 def test_a_place_that_is_gone_is_an_error_and_what_was_known_is_kept(knowledge, docs):
     knowledge.add("desk", str(docs))
     knowledge.sync("desk")
+    more = docs.with_name("more")
+    more.mkdir()
+    (more / "fees.md").write_text("A transfer costs two euros.")
+    knowledge.add("desk", str(more))
     docs.rename(docs.with_name("moved"))
-    with pytest.raises(NotFound, match="there is no such folder"):
-        knowledge.sync("desk")
-    assert len(knowledge.search("desk", "lost card", 5)) == 2
+    gone, other = knowledge.sync("desk")
+    assert "there is no such folder" in gone.failed
+    assert (gone.report, other.report.added) == (None, 1)
+    assert len(knowledge.search("desk", "lost card", 5)) == 3
 
 
 def test_a_name_stands_for_its_folder_where_there_is_no_folder_of_that_name(
