@@ -206,9 +206,14 @@ class KnowledgeBases:
         base.save()
         return base
 
-    def folder(self, documents: Path | None) -> Path | None:
-        """The folder of documents that was named: where it is no folder but a knowledge base's name, its folder."""
+    def folder(self, documents: Path | None, project: Path) -> Path | None:
+        """The folder of documents that was named: where it is no folder but a knowledge base's name, its folder.
+
+        A name stands alone or, as tailor.toml's paths do, in the project's folder; a path that leads elsewhere is none.
+        """
         if documents is None or documents.is_dir() or not NAME.fullmatch(documents.name):
+            return documents
+        if len(documents.parts) > 1 and documents.parent.resolve() != project.resolve():
             return documents
         found = self.state / "knowledge" / documents.name
         return found if is_knowledge_base(found) else documents
@@ -230,8 +235,10 @@ def connector_of(kind: str, place: str, settings: Mapping[str, Any]) -> Connecto
         raise NotFound(f"{place}: there is no such folder. Name the folder that holds the documents.")
     try:
         return make(place, **settings)
-    except TypeError as error:
-        raise RecipeError(f"connector {kind!r}: {error}. Check the settings' names.") from None
+    except TailorbirdError:
+        raise
+    except (TypeError, ValueError) as error:
+        raise RecipeError(f"connector {kind!r}: {error}. Check the settings' names and values.") from None
 
 
 def _kind_of(place: str) -> str:

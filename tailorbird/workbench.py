@@ -171,7 +171,7 @@ class Workbench:
         names = (columns.prompt, columns.completion)
         flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test, *names)
         file = overlay(self._config(config, given=examples), flags)
-        plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents)))
+        plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
     def compare(
@@ -267,7 +267,7 @@ class Workbench:
             completion_column=columns.completion,
         )
         file = overlay(file, flags)
-        file = replace(file, documents=self.knowledge.folder(file.documents))
+        file = replace(file, documents=self.knowledge.folder(file.documents, self.folder))
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
         return replace(plan_single(name, file, spec), folder=folder)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
-from tailorbird.cli.options import AsJson
+from tailorbird.cli.options import AsJson, read_setting
 from tailorbird.cli.output import is_terminal, kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
 from tailorbird.errors import InputError
@@ -29,6 +29,7 @@ QUIET_S = 10.0
 """No longer than this passes between two lines of progress where nobody looks at a terminal."""
 DRAWN_S = 0.2
 SHOWN_UNREADABLE = 10
+EXAMPLE = "max_pages=100."
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As `tailor knowledge list` gives it.")]
 
@@ -58,7 +59,13 @@ def add(
 ) -> None:
     """Add documents to a knowledge base, and sync it."""
     workbench = project_of(context).workbench()
-    workbench.knowledge.add(name, place, kind=kind, settings=_settings(settings), max_chars=max_chars)
+    workbench.knowledge.add(
+        name,
+        place,
+        kind=kind,
+        settings=dict(read_setting(text, EXAMPLE) for text in settings or ()),
+        max_chars=max_chars,
+    )
     if sync:
         _sync(workbench, [name], dry_run=False, as_json=as_json)
     elif as_json:
@@ -303,16 +310,6 @@ def _report_json(name: str, found: OriginReport) -> dict[str, Any]:
     facts = asdict(found.report)
     unreadable = [{"document": d, "reason": r} for d, r in found.report.unreadable]
     return {"knowledge": name, "origin": found.origin, **facts, "unreadable": unreadable}
-
-
-def _settings(given: Sequence[str] | None) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for pair in given or ():
-        key, mark, value = pair.partition("=")
-        if not mark or not key:
-            raise InputError(f"--set {pair!r}: expected KEY=VALUE, such as --set max_pages=100.")
-        found[key] = int(value) if value.lstrip("-").isdigit() else value
-    return found
 
 
 def _where(passage: Passage) -> str:

@@ -6,13 +6,12 @@ import os
 import shlex
 import subprocess
 import tempfile
-import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from tailorbird.cli.options import AsJson
+from tailorbird.cli.options import AsJson, read_setting
 from tailorbird.cli.output import kept_for_json, print_json, say
 from tailorbird.cli.project import project_of
 from tailorbird.errors import InputError, NotFound
@@ -23,6 +22,8 @@ if TYPE_CHECKING:
 metaprompt = typer.Typer(
     help="Show, edit and compare what is put before every request.", no_args_is_help=True
 )
+
+EXAMPLE = "k=3 or instruction='Sort the mail.'"
 
 Name = Annotated[str, typer.Argument(metavar="MODEL", help="As `tailor models list` gives it.")]
 
@@ -85,7 +86,7 @@ def edit(
     if file is not None and settings:
         raise InputError("--file and --set: give one of the two.")
     if settings:
-        text = kept.with_settings(dict(_setting(setting) for setting in settings), version)
+        text = kept.with_settings(dict(read_setting(text, EXAMPLE) for text in settings), version)
     elif file is not None:
         text = _read(file)
     elif version is None:
@@ -129,17 +130,6 @@ def _score(facts: dict[str, Any]) -> str:
         f"{measured['metric']} {measured['score'] * 100:.1f} % ({measured['low'] * 100:.1f} to "
         f"{measured['high'] * 100:.1f} %) on {measured['examples']} dev examples"
     )
-
-
-def _setting(text: str) -> tuple[str, Any]:
-    """KEY=VALUE, the value as TOML has it, or else a text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key.strip():
-        raise InputError(f"--set {text!r}: expected KEY=VALUE, such as k=3 or instruction='Sort the mail.'")
-    try:
-        return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        return key.strip(), value.strip()
 
 
 def _read(file: Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -70,3 +71,21 @@ def tracker_names(track: str | None) -> list[str]:
     if track is not None and not names:
         raise InputError(f"--track {track!r} names no tracker. Give one, as in --track tensorboard.")
     return names
+
+
+def read_setting(text: str, example: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value as TOML has it, or else a text.
+
+    >>> [read_setting(text, "k=3") for text in ("max_pages=5", "sitemaps=false", "label=the shop")]
+    [('max_pages', 5), ('sitemaps', False), ('label', 'the shop')]
+
+    Raises:
+        InputError: it is not of this form; `example` is one that is.
+    """
+    key, equals, value = text.partition("=")
+    if not equals or not key.strip():
+        raise InputError(f"--set {text!r}: expected KEY=VALUE, such as {example}")
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value.strip()

@@ -199,7 +199,7 @@ class KnowledgeIndex:
     def num_without_vector(self) -> int:
         """Passages that are found by their words only, until a sync that was interrupted is done again."""
         with self._database.reading() as connection:
-            return len(connection.execute(UNEMBEDDED, (self.embedder.name,)).fetchall())
+            return sum(1 for _ in connection.execute(UNEMBEDDED, (self.embedder.name,)))
 
     def close(self) -> None:
         """Close the file; searching afterwards is an error."""

@@ -207,7 +207,9 @@ def apply(connection: sqlite3.Connection, staged: Staged, connector: Connector, 
     for document, digest, passages in staged.fresh.values():
         insert_document(connection, staged.connector, document, digest, passages)
         expected += len(passages)
-    if isinstance(connector, Versioned):
+    # What could not be read now may still stand there as it was read before.
+    kept = staged.known.intersection(name for name, _ in staged.unreadable)
+    if isinstance(connector, Versioned) and not kept:
         row = (_way_name(connector), _way(connector, max_chars))
         connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", row)
     finish(connection, expected)
@@ -239,8 +241,8 @@ def embed_missing(database: Database, embedder: Embedder, tell: Tell | None = No
 def _lacking(database: Database, embedder: str) -> dict[str, str]:
     """The texts without a vector, by their keys."""
     with database.reading() as connection:
-        passages = [passage_of(row) for row in connection.execute(UNEMBEDDED, (embedder,))]
-    return {text_key(passage): embedded_text(passage) for passage in passages}
+        rows = connection.execute(UNEMBEDDED, (embedder,)).fetchall()
+    return {row[-1]: embedded_text(passage_of(row)) for row in rows}
 
 
 def _stored_keys(connection: sqlite3.Connection, embedder: str) -> set[str]:

@@ -16,6 +16,7 @@ import contextlib
 import io
 import itertools
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -83,6 +84,7 @@ class Asker:
         self._train = {example.prompt: example for example in self.data.train}
         self._dev = {example.prompt: example for example in self.data.dev}
         self._metric = default_metric(self.data.task)[1]
+        self._stderr = sys.stderr
 
     def choice(self, instruction: str, demos: Sequence[Mapping[str, Any]]) -> Choice:
         """The candidate that an instruction and demonstrations are."""
@@ -99,6 +101,10 @@ class Asker:
 
     def answer(self, choice: Choice, text: str) -> str:
         """What the model answers; "" where the metaprompt is too long for it."""
+        with contextlib.redirect_stderr(self._stderr):  # what we say is not what DSPy says
+            return self._answer(choice, text)
+
+    def _answer(self, choice: Choice, text: str) -> str:
         if not self.budget.allows(0, 0):
             raise _Stop
         if (choice, text) in self._texts:

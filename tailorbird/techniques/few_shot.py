@@ -200,6 +200,11 @@ class FewShot:
                 'few_shot: layout is "plain", where an answer ends with its line, and there are completions of several '
                 'lines. Use layout = "chat".'
             )
+        if self.optimizer is not None and not data.dev:
+            raise DataError(
+                f"few_shot: there are no dev examples that what optimizer {self.optimizer!r} finds could race on. Give "
+                "more examples, or leave it out."
+            )
         builder = Builder(self, data, self._pool(data))
         choice, tried = self._usual(), list[Tried]()
         if self.tune and data.dev:

@@ -159,7 +159,7 @@ def test_what_makes_no_sense_is_refused(folder, knowledge):
             "docs",
             "--set",
             "label",
-        ): "--set 'label': expected KEY=VALUE, such as --set max_pages=100.",
+        ): "--set 'label': expected KEY=VALUE, such as max_pages=100.",
     }.items():
         code, _, err = knowledge(*arguments)
         assert (code, message in err) == (2, True), err

@@ -98,12 +98,14 @@ def test_a_name_stands_for_its_folder_where_there_is_no_folder_of_that_name(
     from pathlib import Path
 
     knowledge.add("desk", str(docs))
-    assert knowledge.folder(Path("desk")) == knowledge.state / "knowledge" / "desk"
-    assert knowledge.folder(Path("other")) == Path("other")
-    assert knowledge.folder(None) is None
+    assert knowledge.folder(Path("desk"), tmp_path) == knowledge.state / "knowledge" / "desk"
+    assert knowledge.folder(Path("other"), tmp_path) == Path("other")
+    assert knowledge.folder(None, tmp_path) is None
+    assert knowledge.folder(tmp_path / "desk", tmp_path) == knowledge.state / "knowledge" / "desk"
+    assert knowledge.folder(Path("elsewhere/desk"), tmp_path) == Path("elsewhere/desk")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "desk").mkdir()
-    assert knowledge.folder(Path("desk")) == Path("desk")
+    assert knowledge.folder(Path("desk"), tmp_path) == Path("desk")
 
 
 def test_what_makes_no_sense_is_refused(knowledge, docs):
@@ -115,8 +117,12 @@ def test_what_makes_no_sense_is_refused(knowledge, docs):
         knowledge.add("desk", str(docs), kind="moon")
     with pytest.raises(NotFound, match="there is no such folder"):
         knowledge.add("desk", str(docs / "absent"))
-    with pytest.raises(RecipeError, match=r"connector 'folder': .*'color'. Check the settings' names"):
+    with pytest.raises(
+        RecipeError, match=r"connector 'folder': .*'color'. Check the settings' names and values"
+    ):
         connector_of("folder", str(docs), {"color": 1})
+    with pytest.raises(RecipeError, match=r"connector 'web_site': could not convert string to float: 'soon'"):
+        connector_of("web_site", "https://a.example/", {"pause_s": "soon"})
     with pytest.raises(InputError, match="max_chars is 10; expected 50 or more"):
         knowledge.add("desk", str(docs), max_chars=10)
     assert knowledge.list() == []

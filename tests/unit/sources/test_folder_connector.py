@@ -2,7 +2,7 @@ import pytest
 
 from tailorbird.data.documents import reading_version
 from tailorbird.data.parser_process import ParserProcess
-from tailorbird.errors import NotFound
+from tailorbird.errors import DocumentError, NotFound
 from tailorbird.records import Document
 from tailorbird.sources.folder import Folder
 from tailorbird.sources.index import KnowledgeIndex
@@ -115,3 +115,22 @@ def test_the_same_file_under_another_label_is_another_connectors(tmp_path, parse
 def test_the_way_of_reading_has_a_version():
     assert reading_version() == reading_version()
     assert len(reading_version()) == 16
+
+
+def test_what_can_not_be_read_in_the_new_way_is_tried_again_and_not_taken_for_unchanged(
+    tmp_path, parsed, monkeypatch
+):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    (docs / "card.html").write_text("<p>Freeze it.</p>")
+    with KnowledgeIndex(tmp_path / "index.db", WordHash()) as index:
+        index.sync(Folder(docs))
+        monkeypatch.setattr("tailorbird.sources.folder.reading_version", lambda: "another")
+        with monkeypatch.context() as broken:
+            broken.setattr(
+                ParserProcess, "read", lambda *_: (_ for _ in ()).throw(DocumentError("too costly"))
+            )
+            assert index.sync(Folder(docs)).unreadable == (("card.html", "too costly"),)
+        parsed.clear()
+        assert (index.sync(Folder(docs)).unchanged, parsed) == (1, [".html"])
+        assert index.search("freeze", 1)[0].document == "card.html"

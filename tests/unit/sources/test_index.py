@@ -564,3 +564,11 @@ def test_vectors_are_stored_in_half_precision(filled, tmp_path, embedder):
 def test_a_sync_report_can_be_written_as_json(index):
     report = index.sync(Listing([CARD, Unreadable("b", "damaged")]))
     assert json.loads(json.dumps(vars(report)))["unreadable"] == [["b", "damaged"]]
+
+
+def test_passages_whose_keys_are_of_an_earlier_way_are_embedded_and_end(filled, tmp_path, embedder):
+    with sqlite3.connect(tmp_path / "index.db") as connection:
+        connection.execute("UPDATE passages SET text_key = 'old' || text_key")
+    connection.close()
+    assert filled.sync(Listing([CARD, RATE, FEES])).embedded == 3
+    assert filled.num_without_vector() == 0

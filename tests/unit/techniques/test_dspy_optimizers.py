@@ -1,4 +1,5 @@
 import json
+import logging
 import re
 import sys
 import time
@@ -7,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from endpoint import Endpoint, said
 
-from tailorbird.errors import ContextTooLong, EndpointError, RecipeError, Unsupported
+from tailorbird.errors import ContextTooLong, DataError, EndpointError, RecipeError, Unsupported
 from tailorbird.models.blank import Blank
 from tailorbird.records import Completion, Usage
 from tailorbird.techniques.dspy_optimizers import OPTIMIZERS, RACED, Asker, optimized
@@ -271,3 +272,30 @@ def test_without_dspy_it_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "dspy", None)
     with pytest.raises(Unsupported, match=re.escape("Install it (pip install 'tailorbird[dspy]')")):
         FewShot(tune=True, optimizer="bootstrap")
+
+
+def test_without_dev_examples_an_optimizer_is_not_ignored():
+    with pytest.raises(
+        DataError, match="no dev examples that what optimizer 'bootstrap' finds could race on"
+    ):
+        FewShot(tune=True, optimizer="bootstrap").apply(Blank(), replace(DATA, dev=()))
+
+
+def test_what_we_say_while_dspy_is_silenced_is_heard(capsys, monkeypatch):
+    class ToStderr(logging.Handler):
+        def emit(self, record):
+            sys.stderr.write(record.getMessage() + "\n")
+
+    monkeypatch.setattr("tailorbird.techniques.asking.EVERY_S", 0)
+    handler = ToStderr()
+    logging.getLogger("tailorbird").addHandler(handler)
+    logging.getLogger("tailorbird").setLevel("INFO")
+    try:
+        optimized("bootstrap", asker_of(Prefers(likes=lambda _: False), chooses_examples=True), None, 2, 0)
+    finally:
+        logging.getLogger("tailorbird").removeHandler(handler)
+        logging.getLogger("tailorbird").setLevel("NOTSET")
+    heard = capsys.readouterr()
+    assert "few_shot: the optimizer tried 2 metaprompts by" in heard.err
+    assert all(line.startswith("few_shot: ") for line in heard.err.splitlines())
+    assert heard.out == ""
