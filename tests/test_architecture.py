@@ -98,7 +98,7 @@ SETS_THREADS = ("tailorbird.opening", "set_threads")
 SHARED_BY_TECHNIQUES = {
     "technique", "through_wrappers", "measured_training", "prompt_noise", "rate_race",
     "selection", "calibration", "metaprompt", "metaprompt_file", "metaprompt_fit", "metaprompt_search", "proposing",
-    "dspy_optimizers", "asking",
+    "dspy_optimizers", "asking", "chat_queries", "grounding",
 }  # fmt: skip
 SHARED_BY_SOURCES = {
     "source",  # the protocols
@@ -107,6 +107,7 @@ SHARED_BY_SOURCES = {
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
+    "gate",  # a scale that passes or refuses
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {

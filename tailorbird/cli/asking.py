@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from tailorbird.workbench import OpenModel
 
 SHOWN_PROBABILITIES = 3
+SHOWN_QUOTE = 200
 
 MaxTokens = Annotated[
     int | None, typer.Option("--max-tokens", metavar="N", min=1, help="The most tokens of an answer.")
@@ -49,7 +50,7 @@ def ask(
     if as_json:
         print_json(answer_json(opened.id, completion))
     else:
-        say(completion.text)
+        say(completion.cited_text)
         _say_grounds(completion)
 
 
@@ -85,7 +86,10 @@ def answer_json(model: str, completion: Completion) -> dict[str, Any]:
         "finish_reason": completion.finish_reason,
         "valid": completion.valid,
         "probabilities": None if completion.probabilities is None else dict(completion.probabilities),
-        "citations": [_citation(n, passage) for n, passage in enumerate(_evidence(completion), 1)],
+        "citations": [asdict(citation) for citation in completion.citations],
+        "support": completion.support,
+        "withheld": completion.withheld,
+        "evidence": [_passage(n, passage) for n, passage in enumerate(_evidence(completion), 1)],
         "dropped": list(completion.dropped),
         "usage": asdict(completion.usage),
         "seconds": completion.seconds,
@@ -131,6 +135,10 @@ def _say_grounds(completion: Completion) -> None:
         say(probabilities_line(completion.probabilities), dim=True)
     for number, passage in enumerate(_evidence(completion), 1):
         say(citation_line(number, passage), dim=True)
+        for quote in dict.fromkeys(c.quote for c in completion.citations if c.number == number):
+            say(f"    “{_one_line(quote)}”", dim=True)
+    if completion.withheld is not None:
+        remark(f"Withheld, as the passages hold too little of it: {_one_line(completion.withheld)}")
     if not completion.valid:
         remark("The answer names none of the labels.")
     if completion.finish_reason == "length":
@@ -151,7 +159,12 @@ def citation_line(number: int, passage: Passage) -> str:
     return f"[{number}] {' > '.join([passage.document, *passage.headings])}{page}"
 
 
-def _citation(number: int, passage: Passage) -> dict[str, Any]:
+def _one_line(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN_QUOTE else f"{line[:SHOWN_QUOTE]}…"
+
+
+def _passage(number: int, passage: Passage) -> dict[str, Any]:
     names = ("document", "title", "headings", "start", "end", "page", "score")
     return {"number": number, **{name: getattr(passage, name) for name in names}}
 

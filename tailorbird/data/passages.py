@@ -90,6 +90,24 @@ def split_document(document: Document, *, max_chars: int = 800) -> list[Passage]
     return passages
 
 
+def statements(text: str) -> list[Span]:
+    r"""Where the text's sentences, its tables' rows and its lines of code stand; headings are left out.
+
+    >>> statements("# Rates\n\nTwo a day. Three at night.")
+    [(9, 19), (19, 35)]
+    """
+    return [
+        (unit.start, unit.end)
+        for kind, start, end in _blocks(text)
+        if kind != "heading"
+        for unit in (
+            _rows(text, kind, start, end, len(text))
+            if kind in {"code", "table"}
+            else _units(text, kind, start, end, len(text))
+        )
+    ]
+
+
 def _pieces(text: str, max_chars: int) -> Iterator[tuple[int, int, tuple[str, ...]]]:
     for section in _sections(text):
         units = [u for kind, start, end in section.blocks for u in _units(text, kind, start, end, max_chars)]

@@ -6,7 +6,17 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailorbird.records import Completion, Example, Message, Passage, Prior, Request, Sampling, Usage
+from tailorbird.records import (
+    Citation,
+    Completion,
+    Example,
+    Message,
+    Passage,
+    Prior,
+    Request,
+    Sampling,
+    Usage,
+)
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:
@@ -21,6 +31,9 @@ def completion_to_json(completion: Completion) -> dict[str, Any]:
         "asked": None if asked is None else request_to_json(asked),
         "dropped": list(completion.dropped),
         "valid": completion.valid,
+        "citations": [asdict(citation) for citation in completion.citations],
+        "support": completion.support,
+        "withheld": completion.withheld,
     }
 
 
@@ -35,6 +48,9 @@ def completion_from_json(row: Mapping[str, Any]) -> Completion:
         asked=None if row["asked"] is None else request_from_json(row["asked"]),
         dropped=tuple(row["dropped"]),
         valid=row["valid"],
+        citations=tuple(_citation_from_json(citation) for citation in row.get("citations", ())),
+        support=row.get("support"),
+        withheld=row.get("withheld"),
     )
 
 
@@ -85,6 +101,11 @@ def _example_from_json(row: Mapping[str, Any]) -> Example:
 
 def _prior_from_json(row: Mapping[str, Any] | None) -> Prior | None:
     return None if row is None else Prior(tuple(row["log_weights"]), row["trust"])
+
+
+def _citation_from_json(row: Mapping[str, Any]) -> Citation:
+    values: dict[str, Any] = {**row, "headings": tuple(row["headings"])}
+    return Citation(**values)
 
 
 def _passage_from_json(row: Mapping[str, Any]) -> Passage:

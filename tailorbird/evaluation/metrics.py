@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tailorbird.data.citing import uncited
 from tailorbird.data.task import Task
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example
 
@@ -66,7 +67,12 @@ def exact_match(example: Example, completion: Completion) -> float:
     """
     if is_unanswerable(example):
         return float(is_refusal(completion.text))
-    return float(normalise(example.completion) == normalise(completion.text))
+    return float(normalise(example.completion) == normalise(_said(completion)))
+
+
+def _said(completion: Completion) -> str:
+    """The answer's text, without the citations in it where it was given numbered passages."""
+    return uncited(completion.text) if completion.asked and completion.asked.evidence else completion.text
 
 
 def token_f1(example: Example, completion: Completion) -> float:
@@ -77,7 +83,7 @@ def token_f1(example: Example, completion: Completion) -> float:
     >>> round(token_f1(Example.pair("Who?", "Ada Lovelace"), Completion("Lovelace")), 3)
     0.667
     """
-    expected, got = normalise(example.completion).split(), normalise(completion.text).split()
+    expected, got = normalise(example.completion).split(), normalise(_said(completion)).split()
     if not expected or not got:
         return float(expected == got)
     shared = sum((Counter(expected) & Counter(got)).values())

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from tailorbird.data.task import Data
-from tailorbird.records import Completion, Request
+from tailorbird.records import Completion, Example, Request
 
 Pieces = Generator[str, None, Completion]
 """The pieces of an answer, and at their end the completion that they make up."""
@@ -67,6 +67,29 @@ class FittedRewrite(Rewrite, Protocol):
         ...
 
 
+@runtime_checkable
+class ReviewingRewrite(Rewrite, Protocol):
+    """A rewrite that looks at the answer to what it rewrote, and may add to its record or replace it."""
+
+    @property
+    def may_replace(self) -> bool:
+        """Whether a review may change an answer's text; a stream then comes in one piece, after it."""
+        ...
+
+    def review(self, completion: Completion) -> Completion:
+        """The completion as it is given on."""
+        ...
+
+
+@runtime_checkable
+class TeachingRewrite(Rewrite, Protocol):
+    """A rewrite that shows an example to be learnt otherwise than it would ask it."""
+
+    def lessons(self, example: Example, request: Request) -> Sequence[tuple[Example, Request]]:
+        """What is learnt from an example whose request has come here: requests, each with what it should answer."""
+        ...
+
+
 @dataclass(frozen=True)
 class Wrapped:
     """A model that asks its base differently. Final: wrappers differ only in `rewrite`."""
@@ -79,10 +102,17 @@ class Wrapped:
         return f"{self.base.name} + {self.rewrite.kind}"
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        return self.base.answer([self.rewrite(r) for r in requests])
+        completions = self.base.answer([self.rewrite(r) for r in requests])
+        if isinstance(self.rewrite, ReviewingRewrite):
+            return [self.rewrite.review(completion) for completion in completions]
+        return completions
 
     def stream(self, request: Request) -> Pieces:
-        return self.base.stream(self.rewrite(request))
+        if not isinstance(self.rewrite, ReviewingRewrite):
+            return (yield from self.base.stream(self.rewrite(request)))
+        if self.rewrite.may_replace:
+            return (yield from in_one_piece(self.answer([request])[0]))
+        return self.rewrite.review((yield from self.base.stream(self.rewrite(request))))
 
 
 def in_one_piece(completion: Completion) -> Pieces:
@@ -112,6 +142,19 @@ def as_seen_by_weights(model: Model, request: Request) -> Request:
     for rewrite in rewrites_of(model):
         request = rewrite(request)
     return request
+
+
+def lessons_for_weights(
+    model: Model, example: Example, request: Request
+) -> Sequence[tuple[Example, Request]]:
+    """What the weights of `model` learn from an example: requests after every wrapper, each with its completion."""
+    lessons: Sequence[tuple[Example, Request]] = [(example, request)]
+    for rewrite in rewrites_of(model):
+        if isinstance(rewrite, TeachingRewrite):
+            lessons = [lesson for pair in lessons for lesson in rewrite.lessons(*pair)]
+        else:
+            lessons = [(shown, rewrite(asked)) for shown, asked in lessons]
+    return lessons
 
 
 def on_weights(model: Model, train: Callable[[Model], Model]) -> Model:

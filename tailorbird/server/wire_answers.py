@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.errors import EndpointError
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 OWNER = "tailorbird"
 DONE = b"data: [DONE]\n\n"
 KEEP_ALIVE = b": keep-alive\n\n"
+_OF_AN_ANSWER = ("probabilities", "evidence", "citations", "support", "withheld", "dropped", "valid")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,13 @@ def answer_text(completion: Completion, closed_set: ClosedSet | None) -> str:
 
 def chat_completion(head: Head, completion: Completion, closed_set: ClosedSet | None) -> dict[str, Any]:
     """A `chat.completion` object."""
-    message = {"role": "assistant", "content": answer_text(completion, closed_set), "refusal": None}
+    content = answer_text(completion, closed_set)
+    message = {
+        "role": "assistant",
+        "content": content,
+        "refusal": None,
+        "annotations": annotations(completion),
+    }
     finish = _finish_reason(completion)
     return {
         **_head(head, "chat.completion"),
@@ -114,20 +121,41 @@ def extension(head: Head, completion: Completion | None) -> dict[str, Any]:
     """The `tailorbird` field; all but the technique is null where there is no record.
 
     `valid` is False where a closed set was asked of a model that cannot be bound to it and did not keep
-    to it. `citations` are all passages that the model was shown, numbered as it saw them.
+    to it. `evidence` are all passages that the model was shown, numbered as it saw them; `citations` quote what in
+    them the answer rests on, `support` is how much of it does, and `withheld` what was answered without enough.
     """
     if completion is None:
-        unknown = dict.fromkeys(("probabilities", "citations", "dropped", "valid"))
+        unknown = dict.fromkeys(_OF_AN_ANSWER)
         return {"technique": head.technique, **unknown}
     evidence = completion.asked.evidence if completion.asked else ()
     probabilities = completion.probabilities
     return {
         "technique": head.technique,
         "probabilities": None if probabilities is None else dict(probabilities),
-        "citations": [_citation(n, passage) for n, passage in enumerate(evidence, 1)],
+        "evidence": [_passage(n, passage) for n, passage in enumerate(evidence, 1)],
+        "citations": [{**asdict(c), "headings": list(c.headings)} for c in completion.citations],
+        "support": completion.support,
+        "withheld": completion.withheld,
         "dropped": list(completion.dropped),
         "valid": completion.valid,
     }
+
+
+def annotations(completion: Completion) -> list[dict[str, Any]]:
+    """What in the answer rests on a web page, in OpenAI's form."""
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "start_index": citation.answer_start,
+                "end_index": citation.answer_end,
+                "title": " > ".join(citation.headings),
+                "url": citation.document,
+            },
+        }
+        for citation in completion.citations
+        if citation.document.startswith(("https://", "http://"))
+    ]
 
 
 def model_object(id: str, created: int) -> dict[str, Any]:  # noqa: A002 - the wire's word
@@ -135,7 +163,7 @@ def model_object(id: str, created: int) -> dict[str, Any]:  # noqa: A002 - the w
     return {"id": id, "object": "model", "created": created, "owned_by": OWNER}
 
 
-def _citation(n: int, passage: Passage) -> dict[str, Any]:
+def _passage(n: int, passage: Passage) -> dict[str, Any]:
     return {
         "n": n,
         "document": passage.document,

@@ -6,18 +6,25 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from tailorbird.data.citing import telling
 from tailorbird.data.documents import KNOWN_KINDS
 from tailorbird.data.storage import cache_folder
 from tailorbird.errors import DataError
-from tailorbird.records import NOT_IN_DOCUMENTS, Example
+from tailorbird.records import NOT_IN_DOCUMENTS, Example, Passage
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.folder import Folder
+from tailorbird.sources.gate import Gate, best_cut, fit_gate
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.knowledge_base import KnowledgeBase, is_knowledge_base, read_knowledge_base
 from tailorbird.sources.source import Source
 
 UNCALIBRATED_THRESHOLD = 0.15
 """Similarity below which a passage has next to nothing to do with a question (all-MiniLM-L6-v2)."""
+
+NEIGHBOURS = 10
+"""Passages whose similarities are compared."""
+MOST_CASES = 400
+"""Questions that a gate is fitted to."""
 
 
 def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
@@ -72,14 +79,35 @@ def fit_threshold(source: Source, examples: Sequence[Example], k: int) -> float:
         found = source.search(example.prompt, k)
         best = max((p.score for p in found), default=-1.0)
         scored.append((best, example.completion != NOT_IN_DOCUMENTS))
-    answerable = sum(1 for _, there in scored if there)
-    if not 0 < answerable < len(scored):
-        return UNCALIBRATED_THRESHOLD
-    cuts = sorted({UNCALIBRATED_THRESHOLD, *(score for score, _ in scored)})
+    there, absent = ([score for score, known in scored if known is kind] for kind in (True, False))
+    return best_cut(there, absent, UNCALIBRATED_THRESHOLD) if there and absent else UNCALIBRATED_THRESHOLD
 
-    def merit(cut: float) -> float:
-        kept = sum(1 for score, there in scored if there and score >= cut) / answerable
-        refused = sum(1 for score, there in scored if not there and score < cut) / (len(scored) - answerable)
-        return 2 * kept + refused
 
-    return max(cuts, key=lambda cut: (merit(cut), -cut))
+def relevance_figures(question: str, found: Sequence[Passage], k: int) -> tuple[float, ...]:
+    """What tells whether passages speak to a question, all in [-1, 1].
+
+    The best similarity; how far it stands out from that of the last of the `NEIGHBOURS` best; the part of the
+    question's telling words that one of the first k passages holds.
+    """
+    best = sorted((p.score for p in found[:NEIGHBOURS]), reverse=True) or [-1.0]
+    asked = telling(question)
+    held = [telling(" ".join([p.title, *p.headings, p.text])) for p in found[:k]]
+    covered = max((len(asked & words) for words in held), default=0) / max(1, len(asked))
+    return best[0], best[0] - best[-1], covered
+
+
+def fit_relevance(source: Source, examples: Sequence[Example], k: int) -> Gate | None:
+    """The gate that tells questions which the documents answer from those they don't; None with too few examples.
+
+    An answerable question whose document is known is also a case of the other kind: what is found for it besides that
+    document. So a gate can be fitted where nobody wrote down what the documents don't tell.
+    """
+    good, bad = list[tuple[float, ...]](), list[tuple[float, ...]]()
+    for example in examples[:MOST_CASES]:
+        found = source.search(example.prompt, NEIGHBOURS + k)
+        there = example.completion != NOT_IN_DOCUMENTS
+        (good if there else bad).append(relevance_figures(example.prompt, found, k))
+        others = [p for p in found if p.document != example.document]
+        if there and example.document is not None and others:
+            bad.append(relevance_figures(example.prompt, others, k))
+    return fit_gate(good, bad)

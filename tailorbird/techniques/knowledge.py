@@ -6,20 +6,32 @@ as numbered evidence. Where nothing matches well enough the answer is that the d
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
+from tailorbird.data.citing import cited
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.evaluation.metrics import is_refusal, is_unanswerable
 from tailorbird.models.model import Model, Wrapped
-from tailorbird.records import NOT_IN_DOCUMENTS, Message, Request
+from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Message, Passage, Request
 from tailorbird.sources.embedder import default_embedder
+from tailorbird.sources.fusion import reciprocal_rank_fusion
+from tailorbird.sources.gate import Gate
 from tailorbird.sources.index import KnowledgeIndex
-from tailorbird.sources.relevance import fit_threshold, synced_index
+from tailorbird.sources.relevance import (
+    NEIGHBOURS,
+    UNCALIBRATED_THRESHOLD,
+    fit_relevance,
+    relevance_figures,
+    synced_index,
+)
 from tailorbird.sources.source import Source
+from tailorbird.techniques.chat_queries import search_queries
+from tailorbird.techniques.grounding import FURTHER, fit_ground, ground_figures, with_gold, without_gold
 
 INSTRUCTION = (
     "Answer the question briefly, with words from the numbered passages. "
@@ -30,10 +42,14 @@ MOST_PASSAGES = 50
 
 @dataclass(frozen=True)
 class Lookup:
-    """Puts the best passages of a source into a request's evidence.
+    """Puts the best passages of a source into a request's evidence, and holds the answer against them.
 
-    If even the best is less similar than `threshold`, the request is left one choice: to say that the
-    documents don't tell. A closed set of the caller's is never narrowed.
+    A free answer passes two gates. Before it: where what was found has too little to do with the question, the request
+    is left one choice, to say that the documents don't tell. `relevance` decides it, or without one the similarity
+    `threshold` of the best passage. After it: where the evidence holds too little of the answer, by the gate `ground`,
+    it is withheld. A closed set of the caller's is never narrowed.
+
+    `missing` is the share of the examples that training sees a second time, without what holds their answer.
     """
 
     kind: ClassVar[str] = "knowledge"
@@ -42,26 +58,98 @@ class Lookup:
     k: int
     threshold: float
     instruction: str | None = INSTRUCTION
+    relevance: Gate | None = None
+    ground: Gate | None = None
+    missing: float = 0.0
+    checked: bool = True
 
     def __call__(self, request: Request) -> Request:
-        found = self.source.search(request.question, self.k)
-        # A source without vectors gives no similarities to hold against a threshold.
-        relevant = not found or max(p.score for p in found) >= self.threshold
-        if request.choices is None and not (found and relevant):
+        found = self.found(request, max(self.k, NEIGHBOURS))
+        if request.choices is None and not self._speaks_to(request.question, found):
             return replace(request, choices=(NOT_IN_DOCUMENTS,), evidence=())
+        return self.shown(request, found[: self.k])
+
+    def found(self, request: Request, k: int) -> list[Passage]:
+        """At most k passages for the request, as its conversation makes it understood."""
+        queries = search_queries(request.messages)
+        rankings = [self.source.search(query, k) for query in queries]
+        if len(rankings) == 1:
+            return rankings[0]
+        by_id = {p.id: p for ranking in reversed(rankings) for p in ranking}
+        fused = reciprocal_rank_fusion([[p.id for p in ranking] for ranking in rankings])
+        return [by_id[name] for name, _ in fused[:k]]
+
+    def shown(self, request: Request, evidence: Sequence[Passage]) -> Request:
+        """The request with these passages, and for a free answer with what to do with them."""
         messages = request.messages
         if self.instruction is not None and request.choices is None:
             messages = (Message("system", self.instruction), *(m for m in messages if m.role != "system"))
-        return replace(request, messages=messages, evidence=(*request.evidence, *found))
+        return replace(request, messages=messages, evidence=(*request.evidence, *evidence))
+
+    def lessons(self, example: Example, request: Request) -> Sequence[tuple[Example, Request]]:
+        """The example with what holds its answer among the passages, and now and then without: see `grounding`."""
+        if request.choices is not None or is_unanswerable(example):
+            return [(example, self(request))]
+        found = self.found(request, self.k + FURTHER)
+        told = [(example, self.shown(request, with_gold(example, found, self.k)))]
+        if without := without_gold(example, found, self.k, self.missing):
+            refused = replace(example, completion=NOT_IN_DOCUMENTS)
+            if example.rejected is not None:
+                refused = replace(refused, rejected=example.completion)
+            told.append((refused, self.shown(request, without)))
+        return told
+
+    @property
+    def may_replace(self) -> bool:
+        """An answer can be withheld where there is a gate behind it."""
+        return self.ground is not None
+
+    def review(self, completion: Completion) -> Completion:
+        """The completion with citations; without enough ground, the answer that the documents don't tell."""
+        completion = cited(completion)
+        if self.ground is None or completion.support is None or is_refusal(completion.text):
+            return completion
+        if self.ground.passes(ground_figures(completion)):
+            return completion
+        return replace(completion, text=NOT_IN_DOCUMENTS, withheld=completion.text, citations=())
+
+    def unfitted(self) -> Lookup:
+        """The same without the gate that was fitted to a model's answers."""
+        return replace(self, ground=None)
+
+    def fitted(self, base: Model, data: Data) -> Lookup:
+        """The same with the gate behind the answers fitted to those of `base` to the dev examples."""
+        if not self.checked or data.task.kind == "classify":
+            return self.unfitted()
+        return replace(self, ground=fit_ground(self.unfitted(), base, data))
 
     def save(self, folder: Path) -> dict[str, Any]:
         """Copies the index beside the model, so that it answers from what was measured."""
-        settings: dict[str, Any] = {"k": self.k, "threshold": self.threshold, "instruction": self.instruction}
+        settings: dict[str, Any] = {
+            "k": self.k,
+            "threshold": self.threshold,
+            "instruction": self.instruction,
+            "missing": self.missing,
+            "checked": self.checked,
+            **{name: gate.to_json() for name, gate in self._gates().items()},
+        }
         if not isinstance(self.source, KnowledgeIndex):
             settings["live"] = source_settings(self.source)
             return settings
         self.source.copy(folder / "index.db")
         return settings
+
+    def _gates(self) -> dict[str, Gate]:
+        gates = {"relevance": self.relevance, "ground": self.ground}
+        return {name: gate for name, gate in gates.items() if gate is not None}
+
+    def _speaks_to(self, question: str, found: Sequence[Passage]) -> bool:
+        if not found:
+            return False
+        if self.relevance is not None:
+            return self.relevance.passes(relevance_figures(question, found, self.k))
+        # A source without vectors gives no similarities to hold against a threshold.
+        return max(p.score for p in found[: self.k]) >= self.threshold
 
 
 def source_settings(source: Source) -> dict[str, Any]:
@@ -79,6 +167,9 @@ def source_settings(source: Source) -> dict[str, Any]:
 def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
     """The lookup that was saved in a folder."""
     rest = {key: value for key, value in settings.items() if key != "live"}
+    for name in ("relevance", "ground"):
+        if name in rest:
+            rest[name] = Gate.from_json(rest[name])
     if live := settings.get("live"):
         fields = {key: value for key, value in live.items() if key != "source"}
         return Lookup(_live_source(live["source"])(**fields), **rest)
@@ -105,15 +196,19 @@ class Knowledge:
 
     Args:
         k: passages put before the question, 1–50.
-        threshold: similarity in [-1, 1] that the best passage must reach; None finds the one that
-            tells the training examples with and without an answer in the documents apart best.
+        threshold: similarity in [-1, 1] that the best passage must reach; None finds a gate that tells the
+            training examples with and without an answer in the documents apart best.
         documents: a folder; None takes the data's documents.
         source: a live source instead of a folder.
         instruction: replaces the task's for free answers; None keeps the task's.
         max_chars: length of a passage in characters.
+        missing: the share of the examples, 0–1, that fine-tuning beneath sees a second time without what holds
+            their answer, to learn to say so.
+        check_answers: whether an answer is withheld where the evidence holds too little of it; how much that is, is
+            found on the dev examples.
 
     Raises:
-        RecipeError: k out of range.
+        RecipeError: k or missing out of range.
         DataError: there are no documents.
     """
 
@@ -123,10 +218,14 @@ class Knowledge:
     source: Source | None = field(default=None, compare=False)
     instruction: str | None = INSTRUCTION
     max_chars: int = 600
+    missing: float = 0.2
+    check_answers: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST_PASSAGES:
             raise RecipeError(f"knowledge: k is {self.k}; expected 1 to {MOST_PASSAGES} passages.")
+        if not 0 <= self.missing <= 1:
+            raise RecipeError(f"knowledge: missing is {self.missing}; expected a share of 0 to 1.")
 
     def apply(self, model: Model, data: Data) -> Model:
         source = self.source
@@ -139,7 +238,19 @@ class Knowledge:
                     "in tailor.toml, or leave the knowledge arms out."
                 )
             source = synced_index(folder, self.max_chars)
+        relevance = None
+        if self.threshold is None and self.source is None:
+            relevance = fit_relevance(source, data.train, self.k)
         threshold = self.threshold
         if threshold is None:
-            threshold = fit_threshold(source, data.train, self.k) if self.source is None else -1.0
-        return Wrapped(model, Lookup(source, self.k, threshold, self.instruction))
+            threshold = UNCALIBRATED_THRESHOLD if self.source is None else -1.0
+        lookup = Lookup(
+            source,
+            self.k,
+            threshold,
+            self.instruction,
+            relevance,
+            missing=self.missing,
+            checked=self.check_answers,
+        )
+        return Wrapped(model, lookup.fitted(model, data))

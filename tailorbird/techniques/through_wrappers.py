@@ -9,7 +9,7 @@ from tailorbird.data.task import Data
 from tailorbird.errors import ContextTooLong, DataError
 from tailorbird.evaluation.metrics import default_metric
 from tailorbird.models.local import LocalWeights
-from tailorbird.models.model import Model, as_seen_by_weights, on_weights
+from tailorbird.models.model import Model, lessons_for_weights, on_weights
 from tailorbird.records import LAYOUTS, Example, Request
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ def as_sequences(
 
 
 def reaching(model: Model, data: Data, examples: Iterable[Example]) -> Iterator[tuple[Example, Request]]:
-    """The examples that reach the weights, with the request as those see it."""
+    """The examples that reach the weights, with the request as those see it; a wrapper may make several of one."""
     for example in examples:
-        request = as_seen_by_weights(model, data.task.ask(example))
-        if request.choices is None or len(request.choices) != 1:
-            yield example, request
+        for lesson, request in lessons_for_weights(model, example, data.task.ask(example)):
+            if request.choices is None or len(request.choices) != 1:
+                yield lesson, request
 
 
 def _sequences(

@@ -1,8 +1,10 @@
 """The wire JSON, word for word: what clients and scripts rely on."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+from tailorbird.data.citing import cited
 from tailorbird.records import Completion, Message, Passage, Request, Usage
 from tailorbird.server.response_format import ClosedSet
 from tailorbird.server.wire_answers import (
@@ -20,13 +22,20 @@ GOLDEN = Path(__file__).parent / "wire.json"
 HEAD = Head("chatcmpl-1", 1_700_000_000, "bank-help", "fp_0123456789", "starter + knowledge")
 PASSAGE = Passage("p1", "fees.md", "A card costs 5 €.", "Fees", ("Cards",), 10, 27, 2, "v1", 0.75)
 ASKED = Request((Message("user", "How much?"),), evidence=(PASSAGE,))
-FREE = Completion("5 €", "length", Usage(120, 3, 100), 0.5, None, ASKED, ("evidence p9: context full",))
+FREE = cited(
+    Completion("5 €", "length", Usage(120, 3, 100), 0.5, None, ASKED, ("evidence p9: context full",))
+)
+PAGE = replace(PASSAGE, document="https://shop.example/fees")
+OF_A_PAGE = cited(Completion("5 €.", asked=replace(ASKED, evidence=(PAGE,))))
+WITHHELD = Completion("Not in the documents.", asked=ASKED, support=0.1, withheld="Nine.")
 CHOSEN = Completion("b", "choice", Usage(40, 2), probabilities={"a": 0.25, "b": 0.75})
 
 
 def written():
     return {
         "free answer": chat_completion(HEAD, FREE, None),
+        "answer from a web page": chat_completion(HEAD, OF_A_PAGE, None),
+        "withheld": chat_completion(HEAD, WITHHELD, None),
         "label": chat_completion(HEAD, CHOSEN, None),
         "label in an object": chat_completion(HEAD, CHOSEN, ClosedSet(("a", "b"), "label")),
         "outside the labels": chat_completion(HEAD, Completion("c", valid=False), None),

@@ -148,7 +148,7 @@ def test_a_model_that_leaves_the_closed_set_is_an_error_and_never_an_answer(clie
     assert caught.value.status_code == 502
 
 
-def test_citations_usage_and_what_was_dropped_are_told(client):
+def test_evidence_usage_and_what_was_dropped_are_told(client):
     answer = client.chat.completions.create(model="reader", messages=HELLO)
     assert answer.choices[0].finish_reason == "length"
     assert answer.usage.prompt_tokens_details.cached_tokens == 3
@@ -159,7 +159,7 @@ def test_citations_usage_and_what_was_dropped_are_told(client):
     )
     assert answer.tailorbird["technique"] == "counter + knowledge"
     assert answer.tailorbird["dropped"] == ["evidence 3: context full"]
-    assert answer.tailorbird["citations"] == [
+    assert answer.tailorbird["evidence"] == [
         {
             "n": 1,
             "document": "fees.md",
@@ -207,7 +207,7 @@ def test_a_stream_without_a_record_says_that_it_knows_none(client):
     *_, final, usage = client.chat.completions.create(
         model="bare", messages=HELLO, stream=True, stream_options=options
     )
-    assert final.tailorbird["citations"] is None
+    assert final.tailorbird["evidence"] is final.tailorbird["citations"] is None
     assert usage.usage is None
 
 

@@ -7,7 +7,7 @@ from tailorbird.cli import asking
 from tailorbird.cli.main import run
 from tailorbird.data.task import Task
 from tailorbird.errors import ContextTooLong
-from tailorbird.records import Completion, Passage, Usage
+from tailorbird.records import Citation, Completion, Passage, Usage
 from tailorbird.workbench import OpenModel, Workbench
 
 PASSAGES = (
@@ -62,6 +62,20 @@ def test_an_answer_stands_above_its_citations(parrot, capsys):
         "[2] notes/faq.md",
     ]
     assert err == ""
+
+
+def test_what_an_answer_rests_on_is_quoted_and_what_was_withheld_is_said(parrot, capsys):
+    quoted = Citation(1, "a", "manual.pdf", "Squeeze\nboth.", 0, 9, 0, 8, 1.0)
+    parrot.completion = {"citations": (quoted,), "withheld": "Nine."}
+    assert run(["ask", "parrot", "hello"]) == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        "You said [1] hello",
+        "[1] manual.pdf > Brakes > Front (page 3)",
+        "    “Squeeze both.”",
+        "[2] notes/faq.md",
+    ]
+    assert err.splitlines() == ["Withheld, as the passages hold too little of it: Nine."]
 
 
 def test_only_the_likeliest_labels_are_shown():

@@ -83,12 +83,28 @@ def test_the_instruction_takes_the_place_of_the_tasks_for_free_answers_only():
     assert system(Lookup(Shelf(), 1, 0.0), CLOSED) == ["Be brief."]
 
 
-def test_the_question_alone_is_looked_up():
+def test_a_question_that_stands_alone_is_looked_up_alone():
     shelf = Shelf()
-    Lookup(shelf, 2, 0.0)(
-        Request((Message("user", "first"), Message("assistant", "?"), Message("user", "second")))
+    turns = (Message("user", "What costs a tandem?"), Message("assistant", "40 euros."))
+    asked = "How many days may a customer keep the loaned bicycle?"
+    Lookup(shelf, 2, 0.0)(Request((*turns, Message("user", asked))))
+    assert [query for query, _ in shelf.asked] == [asked]
+
+
+def test_a_question_that_leans_on_the_conversation_is_looked_up_with_it():
+    shelf = Shelf((0.9, 0.5, 0.4))
+    turns = (
+        Message("system", "s"),
+        Message("user", "Which van is electric?"),
+        Message("assistant", "The Dunnock."),
     )
-    assert shelf.asked == [("second", 2)]
+    seen = Lookup(shelf, 2, 0.0)(Request((*turns, Message("user", "How many seats has it?"))))
+    assert [query for query, _ in shelf.asked] == [
+        "How many seats has it?",
+        "Which van is electric?\nHow many seats has it?",
+        "The Dunnock.\nHow many seats has it?",
+    ]
+    assert [p.id for p in seen.evidence] == ["p0", "p1"]
 
 
 def test_the_threshold_is_fitted_between_questions_with_and_without_an_answer(documents):

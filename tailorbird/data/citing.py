@@ -1,0 +1,213 @@
+"""Which words of the evidence an answer rests on, found by comparing the two; no model is asked.
+
+Every sentence of an answer is held against the statements of every passage. What a passage's statement holds of
+the sentence's words is its support; a number that stands in none of the evidence tells of an invention and weighs
+as much as `NUMBER_WEIGHT` words. A citation quotes the statement that supports most, word for word.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+
+from tailorbird.data.passages import statements
+from tailorbird.records import Citation, Completion, Passage
+
+CITED_FROM = 0.5
+"""Support from which a statement is cited."""
+NUMBER_WEIGHT = 3.0
+KNOWN_WEIGHT = 0.25
+"""What a word that the question itself holds counts for: to repeat it takes no evidence."""
+SMALL_WEIGHT = 0.1
+STEM = 5
+"""Letters of a word that are compared: `battery` and `batteries` are one."""
+MARK = re.compile(r"\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
+"""A citation that a model wrote itself: [2] or [1, 3]."""
+
+_WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+")
+_SMALL = frozenset(
+    """a about all an and any are as at be been by can could did do does for from had has have he her his how i if in
+    into is it its may me my no not of on only or our per she should so than that the their them then there these
+    they this to up us was we were what when where which who whom whose why will with would you your answer question
+    passage document documents""".split()  # noqa: SIM905 - a list to read
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What the evidence holds of an answer.
+
+    `share` in [0, 1] is of all its words, `numbers` of its numbers (1 where it has none), `near` of the question's
+    words around what is quoted.
+    """
+
+    share: float
+    numbers: float
+    near: float
+    citations: tuple[Citation, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A statement of a passage: from where to where in it, its words and those with the headings above it."""
+
+    number: int
+    start: int
+    end: int
+    words: frozenset[str]
+    around: frozenset[str]
+
+
+def stem(word: str) -> str:
+    """What of a word is compared; of a number the digits, without what groups them.
+
+    >>> stem("Batteries"), stem("battery"), stem("3,150")
+    ('batte', 'batte', '3150')
+    """
+    return re.sub(r"[.,:](?=\d{3}\b)", "", word) if word[0].isdigit() else word.lower()[:STEM]
+
+
+def stems(text: str) -> list[str]:
+    """The words and numbers of a text as they are compared, in order."""
+    return [stem(word) for word in _WORD.findall(text)]
+
+
+def telling(text: str) -> frozenset[str]:
+    """The words that tell what a text is about: without the small ones that stand in every text."""
+    return frozenset(stem(w) for w in _WORD.findall(text) if w.lower() not in _SMALL)
+
+
+def cited(completion: Completion) -> Completion:
+    """The completion with what its evidence holds of it; as it is where it had none, or where it is empty."""
+    asked = completion.asked
+    if asked is None or not asked.evidence or asked.choices is not None or not completion.text.strip():
+        return completion
+    found = support_of(completion.text, asked.question, asked.evidence)
+    return replace(completion, citations=found.citations, support=found.share)
+
+
+def support_of(answer: str, question: str, evidence: Sequence[Passage]) -> Support:
+    """What the evidence holds of an answer to a question, and where.
+
+    Args:
+        answer: its sentences are held against the evidence one by one.
+        question: whose words in an answer count little.
+        evidence: the passages, as they were numbered for the model.
+    """
+    known = telling(question)
+    held = [statement for number, passage in enumerate(evidence, 1) for statement in _held(number, passage)]
+    everything = frozenset[str]().union(*(s.around for s in held))
+    numbers, citations = list[bool](), list[Citation]()
+    whole = weighed = near = 0.0
+    for start, end in statements(answer) or [(0, len(answer))]:
+        sentence = MARK.sub(" ", answer[start:end])
+        weights = _weights(sentence, known)
+        total = sum(weights.values())
+        if not total:
+            continue
+        numbers += [word in everything for word in weights if word[0].isdigit()]
+        best = _best(weights, held, known)
+        support = sum(weights[word] for word in best.around & weights.keys()) / total if best else 0.0
+        whole, weighed = whole + support * total, weighed + total
+        near = max(near, len(known & best.around) / max(1, len(known)) if best and support else 0.0)
+        chosen = _cited_by_the_model(answer[start:end], weights, held, known) or ([best] if best else [])
+        for statement in chosen:
+            share = sum(weights[word] for word in statement.around & weights.keys()) / total
+            if share >= CITED_FROM:
+                citations.append(
+                    _citation(statement, evidence[statement.number - 1], answer, (start, end), share)
+                )
+    return Support(
+        share=whole / weighed if weighed else 0.0,
+        numbers=sum(numbers) / len(numbers) if numbers else 1.0,
+        near=near,
+        citations=tuple(citations),
+    )
+
+
+def uncited(text: str) -> str:
+    """The text without the citations that a model wrote into it.
+
+    >>> uncited("Two days [1], or three [2, 3].")
+    'Two days, or three.'
+    """
+    return re.sub(r"[ \t]*" + MARK.pattern, "", text)
+
+
+def _held(number: int, passage: Passage) -> list[_Statement]:
+    above = telling(" ".join([passage.title, *passage.headings]))
+    found: list[_Statement] = []
+    for span in statements(passage.text):
+        start, end = _trimmed(passage.text, *span)
+        words = frozenset(stems(passage.text[start:end]))
+        if words:
+            found.append(_Statement(number, start, end, words, words | above))
+    return found
+
+
+def _weights(sentence: str, known: AbstractSet[str]) -> dict[str, float]:
+    weights: dict[str, float] = {}
+    for word in _WORD.findall(sentence):
+        short = stem(word)
+        if word[0].isdigit():
+            weights[short] = KNOWN_WEIGHT if short in known else NUMBER_WEIGHT
+        elif word.lower() in _SMALL:
+            weights.setdefault(short, SMALL_WEIGHT)
+        else:
+            weights[short] = KNOWN_WEIGHT if short in known else 1.0
+    return weights
+
+
+def _best(
+    weights: dict[str, float], held: Sequence[_Statement], known: AbstractSet[str]
+) -> _Statement | None:
+    """The statement that holds most of the words, and of several the one that speaks most of the question.
+
+    After that the better passage's, then the shorter.
+    """
+
+    def merit(statement: _Statement) -> tuple[float, float, int, int, int]:
+        own = sum(weights[word] for word in statement.words & weights.keys())
+        with_headings = sum(weights[word] for word in statement.around & weights.keys())
+        asked = len(known & statement.around)
+        return with_headings, own, asked, -statement.number, statement.start - statement.end
+
+    best = max(held, key=merit, default=None)
+    return best if best and best.words & weights.keys() else None
+
+
+def _cited_by_the_model(
+    sentence: str, weights: dict[str, float], held: Sequence[_Statement], known: AbstractSet[str]
+) -> list[_Statement]:
+    """The best statement of each passage that the model named itself, if it is there."""
+    numbers = [int(n) for mark in MARK.findall(sentence) for n in mark.split(",")]
+    chosen = (_best(weights, [s for s in held if s.number == n], known) for n in dict.fromkeys(numbers))
+    return [statement for statement in chosen if statement]
+
+
+def _citation(
+    statement: _Statement, passage: Passage, answer: str, span: tuple[int, int], support: float
+) -> Citation:
+    answer_start, answer_end = _trimmed(answer, *span)
+    return Citation(
+        number=statement.number,
+        passage=passage.id,
+        document=passage.document,
+        quote=passage.text[statement.start : statement.end],
+        start=passage.start + statement.start,
+        end=passage.start + statement.end,
+        answer_start=answer_start,
+        answer_end=answer_end,
+        support=round(support, 4),
+        headings=passage.headings,
+        page=passage.page,
+        version=passage.version,
+    )
+
+
+def _trimmed(text: str, start: int, end: int) -> tuple[int, int]:
+    """From where to where, without white space at either end."""
+    piece = text[start:end]
+    return start + len(piece) - len(piece.lstrip()), start + len(piece.rstrip())

@@ -1,0 +1,47 @@
+"""What to look up for a question that goes on with a conversation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tailorbird.data.citing import telling
+from tailorbird.records import NOT_IN_DOCUMENTS, Message
+
+FEW_WORDS = 3
+"""Telling words up to which a question is taken to lean on what was said before."""
+LONG_ANSWER = 300
+"""Characters up to which the last answer is looked up too: a short one names what was asked for."""
+
+_LEANS = re.compile(
+    r"\b(it|its|they|them|their|theirs|this|that|these|those|he|him|his|she|her|hers|one|ones|there|then|same|"
+    r"other|others|else|instead|above|both)\b",
+    re.IGNORECASE,
+)
+_GOES_ON = re.compile(r"\s*(and|but|or|so|also|what about|how about|what if)\b", re.IGNORECASE)
+
+
+def search_queries(messages: Sequence[Message]) -> list[str]:
+    r"""What to search for, the question itself first.
+
+    A question that names all it is about stands alone. One that leans on what was said, by a word such as "it", by
+    how it begins or because it has few words, is looked up with the question before and with the answer to that too.
+
+    >>> turns = [Message("user", "Which van is electric?"), Message("assistant", "The Dunnock.")]
+    >>> search_queries([*turns, Message("user", "How many seats has it?")])[1:]
+    ['Which van is electric?\nHow many seats has it?', 'The Dunnock.\nHow many seats has it?']
+    """
+    turns = [m for m in messages if m.role != "system"]
+    question = next((m.content for m in reversed(turns) if m.role == "user"), "")
+    before = turns[: next((i for i in reversed(range(len(turns))) if turns[i].role == "user"), 0)]
+    asked = next((m.content for m in reversed(before) if m.role == "user"), "")
+    if not asked.strip() or not question.strip() or not _leans(question):
+        return [question]
+    answer = before[-1].content if before[-1].role == "assistant" else ""
+    told = bool(answer.strip()) and len(answer) <= LONG_ANSWER and not answer.startswith(NOT_IN_DOCUMENTS)
+    return [question, f"{asked}\n{question}", *([f"{answer}\n{question}"] if told else [])]
+
+
+def _leans(question: str) -> bool:
+    few = len(telling(question)) <= FEW_WORDS
+    return few or bool(_LEANS.search(question) or _GOES_ON.match(question))

@@ -1,0 +1,132 @@
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tailorbird.data.citing import cited, support_of, uncited
+from tailorbird.data.passages import split_document
+from tailorbird.records import Completion, Document, Message, Passage, Request
+
+TEXT = """# Vans
+
+The Dunnock is electric. It holds 12 bikes, and costs 3,150 euros a year.
+
+| van | seats |
+|---|---|
+| Wren | 3 |
+| Dunnock | 2 |
+"""
+DOCUMENT = Document("vans.md", TEXT, "Vans", "v7")
+[VANS] = split_document(DOCUMENT)
+HOURS = Passage("h", "hours.md", "We open at 9. On Sundays we are closed.", "Hours", start=40, version="v2")
+QUESTION = "Which van is electric?"
+
+
+def completion(text, *evidence, **rest):
+    return Completion(text, asked=Request((Message("user", QUESTION),), evidence=evidence), **rest)
+
+
+@pytest.mark.parametrize(
+    ("answer", "quote"),
+    [
+        ("Dunnock", "The Dunnock is electric."),
+        ("It is the dunnock!", "The Dunnock is electric."),
+        ("It costs 3150 euros.", "It holds 12 bikes, and costs 3,150 euros a year."),
+        ("It has 2 seats.", "| Dunnock | 2 |"),
+        ("Closed on Sunday", "On Sundays we are closed."),
+    ],
+)
+def test_an_answer_quotes_the_statement_that_holds_its_words(answer, quote):
+    found = cited(completion(answer, VANS, HOURS))
+    [citation] = found.citations
+    assert citation.quote == quote
+    assert found.support > 0.5
+    passage = [VANS, HOURS][citation.number - 1]
+    assert (citation.passage, citation.document, citation.version) == (
+        passage.id,
+        passage.document,
+        passage.version,
+    )
+    assert passage.text[citation.start - passage.start : citation.end - passage.start] == quote
+
+
+def test_offsets_are_those_of_the_document():
+    [citation] = cited(completion("Dunnock", HOURS, VANS)).citations
+    assert citation.number == 2
+    assert TEXT[citation.start : citation.end] == citation.quote
+    assert citation.headings == ("Vans",)
+
+
+@pytest.mark.parametrize("answer", ["10 days", "Robin", "The van is electric.", "!?", "..."])
+def test_what_the_evidence_does_not_hold_is_not_cited(answer):
+    found = cited(completion(answer, VANS))
+    assert not any(c.support < 0.5 for c in found.citations)
+    assert all("Robin" not in c.quote and "10" not in c.quote for c in found.citations)
+    assert answer == "The van is electric." or found.citations == ()
+
+
+def test_every_sentence_has_its_own_citation():
+    found = cited(completion("It is the Dunnock. We open at 9. Robins sing at dawn.", VANS, HOURS))
+    assert [c.number for c in found.citations] == [1, 2]
+    assert found.cited_text == "It is the Dunnock. [1] We open at 9. [2] Robins sing at dawn."
+    assert 0.3 < found.support < 0.8
+
+
+def test_a_citation_of_the_models_own_stands_where_the_passage_says_so():
+    two = replace(HOURS, id="other", document="more.md")
+    assert [c.number for c in cited(completion("We open at 9 [2].", HOURS, two)).citations] == [2]
+    assert [c.number for c in cited(completion("We open at 9 [1, 2].", HOURS, two)).citations] == [1, 2]
+    unsaid = cited(completion("We open at 9 [2].", HOURS, VANS))
+    assert [c.number for c in unsaid.citations] == [1]
+    assert unsaid.cited_text == "We open at 9. [1]"
+    absent = cited(completion("We open at 9 [7].", HOURS))
+    assert [c.number for c in absent.citations] == [1]
+
+
+def test_marks_stand_behind_what_they_speak_for_once():
+    found = cited(completion("We open at 9 [1]. It is the Dunnock.", HOURS, VANS))
+    assert found.cited_text == "We open at 9. [1] It is the Dunnock. [2]"
+
+
+def test_numbers_that_stand_nowhere_are_told():
+    assert support_of("It costs 3150 euros.", QUESTION, [VANS]).numbers == 1.0
+    assert support_of("It costs 4150 euros.", QUESTION, [VANS]).numbers == 0.0
+    assert support_of("It costs 4150 euros.", QUESTION, [VANS]).share < 0.5
+    assert support_of("The Dunnock.", QUESTION, [VANS]).numbers == 1.0
+
+
+def test_repeating_the_question_is_little_ground():
+    repeated = support_of("The van that is electric is Robin.", QUESTION, [VANS])
+    assert repeated.share < support_of("The van that is electric is Dunnock.", QUESTION, [VANS]).share
+    assert repeated.share < 0.6
+
+
+def test_where_nothing_was_shown_nothing_is_cited():
+    for bare in (
+        completion("Dunnock"),
+        Completion("Dunnock"),
+        completion("  ", VANS),
+        replace(completion("a", VANS), asked=replace(completion("a", VANS).asked, choices=("a", "b"))),
+    ):
+        assert cited(bare) is bare
+
+
+def test_marks_are_left_out_of_what_is_compared():
+    assert uncited("Two days [1], or three [2, 3].") == "Two days, or three."
+    assert uncited("a[x] [100]") == "a[x] [100]"
+
+
+@given(st.text(max_size=200), st.text(max_size=200), st.lists(st.text(min_size=1, max_size=200), max_size=3))
+def test_whatever_the_texts_citations_are_true(answer, question, texts):
+    passages = [p for n, t in enumerate(texts) for p in split_document(Document(f"{n}", t), max_chars=50)]
+    found = support_of(answer, question, passages)
+    assert 0 <= found.share <= 1.000001
+    assert 0 <= found.numbers <= 1
+    assert 0 <= found.near <= 1
+    for c in found.citations:
+        passage = passages[c.number - 1]
+        assert passage.text[c.start - passage.start : c.end - passage.start] == c.quote
+        assert texts[int(c.document)][c.start : c.end] == c.quote
+        assert 0 <= c.answer_start < c.answer_end <= len(answer)
+        assert 0.5 <= c.support <= 1.000001
