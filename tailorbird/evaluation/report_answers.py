@@ -95,7 +95,9 @@ def _answer(name: str, found: Row, score: float, *, floor: bool) -> str:
     # A floor's numbers order its labels; they are no probabilities that a reader could rely on.
     chance = None if floor else (completion.probabilities or {}).get(completion.text)
     sure = "" if chance is None else f" <small>{chance * 100:.0f} % sure</small>"
-    text = escape(shortened(completion.text, _LETTERS)) or '<span class="quiet">(empty)</span>'
+    text = escape(shortened(completion.cited_text, _LETTERS)) or '<span class="quiet">(empty)</span>'
+    if completion.withheld is not None:
+        sure += f" <small>withheld: {escape(shortened(completion.withheld, _LETTERS))}</small>"
     return (
         f'<tr><td class="name">{escape(name)}</td><td class="wrap left">{text}{sure}</td><td>{mark}</td></tr>'
     )
@@ -160,7 +162,7 @@ def _pair(expected: str, answered: str) -> str:
 
 
 def refusals_table(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str:
-    """How often each arm refused, apart for questions with and without an answer."""
+    """How often each arm refused, apart for questions with and without an answer, and what it cited."""
     if comparison.task != "answer":
         return ""
     counts = {
@@ -174,10 +176,27 @@ def refusals_table(comparison: Comparison, evaluations: Mapping[str, Evaluation]
                 f'<span class="name">{escape(name)}</span>',
                 f"{found.unanswerable_refused} of {found.unanswerable}",
                 f"{found.answerable_refused} of {found.answerable}",
+                _cited_rightly(evaluations[name]),
             ]
         )
         for name, found in counts.items()
     ]
     note = '<p class="quiet">A good model refuses what the documents do not answer, and only that.</p>'
-    columns = ["arm", "refused, and no answer existed (right)", "refused, though an answer existed (wrong)"]
+    columns = [
+        "arm",
+        "refused, and no answer existed (right)",
+        "refused, though an answer existed (wrong)",
+        "citations of the document that holds the answer",
+    ]
     return section("Refusals", note, table(columns, rows)) if rows else ""
+
+
+def _cited_rightly(evaluation: Evaluation) -> str:
+    """How many citations are of the document that the example names, of those where it names one."""
+    hits = [
+        citation.document == found.document
+        for found in evaluation.rows
+        if found.document is not None
+        for citation in found.completion.citations
+    ]
+    return f"{sum(hits)} of {len(hits)}" if hits else "–"

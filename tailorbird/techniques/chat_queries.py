@@ -29,19 +29,18 @@ def search_queries(messages: Sequence[Message]) -> list[str]:
 
     >>> turns = [Message("user", "Which van is electric?"), Message("assistant", "The Dunnock.")]
     >>> search_queries([*turns, Message("user", "How many seats has it?")])[1:]
-    ['Which van is electric?\nHow many seats has it?', 'The Dunnock.\nHow many seats has it?']
+    ['Which van is electric?\nHow many seats has it?', 'Which van is electric?\nThe Dunnock.\nHow many seats has it?']
     """
     turns = [m for m in messages if m.role != "system"]
     question = next((m.content for m in reversed(turns) if m.role == "user"), "")
     before = turns[: next((i for i in reversed(range(len(turns))) if turns[i].role == "user"), 0)]
     asked = next((m.content for m in reversed(before) if m.role == "user"), "")
-    if not asked.strip() or not question.strip() or not _leans(question):
+    if not asked.strip() or not question.strip():
+        return [question]
+    leans = bool(_LEANS.search(question) or _GOES_ON.match(question))
+    if not leans and len(telling(question)) > FEW_WORDS:
         return [question]
     answer = before[-1].content if before[-1].role == "assistant" else ""
     told = bool(answer.strip()) and len(answer) <= LONG_ANSWER and not answer.startswith(NOT_IN_DOCUMENTS)
-    return [question, f"{asked}\n{question}", *([f"{answer}\n{question}"] if told else [])]
-
-
-def _leans(question: str) -> bool:
-    few = len(telling(question)) <= FEW_WORDS
-    return few or bool(_LEANS.search(question) or _GOES_ON.match(question))
+    behind = [f"{asked}\n{question}", *([f"{asked}\n{answer}\n{question}"] if told else [])]
+    return behind if leans else [question, *behind]

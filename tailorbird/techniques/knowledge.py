@@ -65,7 +65,7 @@ class Lookup:
 
     def __call__(self, request: Request) -> Request:
         found = self.found(request, max(self.k, NEIGHBOURS))
-        if request.choices is None and not self._speaks_to(request.question, found):
+        if request.choices is None and not self._speaks_to(request, found):
             return replace(request, choices=(NOT_IN_DOCUMENTS,), evidence=())
         return self.shown(request, found[: self.k])
 
@@ -143,11 +143,12 @@ class Lookup:
         gates = {"relevance": self.relevance, "ground": self.ground}
         return {name: gate for name, gate in gates.items() if gate is not None}
 
-    def _speaks_to(self, question: str, found: Sequence[Passage]) -> bool:
+    def _speaks_to(self, request: Request, found: Sequence[Passage]) -> bool:
         if not found:
             return False
         if self.relevance is not None:
-            return self.relevance.passes(relevance_figures(question, found, self.k))
+            asked = search_queries(request.messages)
+            return any(self.relevance.passes(relevance_figures(query, found, self.k)) for query in asked)
         # A source without vectors gives no similarities to hold against a threshold.
         return max(p.score for p in found[: self.k]) >= self.threshold
 

@@ -6,6 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from scripted_arms import LABELS, Builds, Failing, Scripted, classify_data
 
+from tailorbird.data.citing import cited
 from tailorbird.data.task import Data, Task
 from tailorbird.evaluation.arms import Arm
 from tailorbird.evaluation.charts import intervals_plot, latency_plot, pareto_front
@@ -190,9 +191,31 @@ def test_refusals_have_their_table_for_answers_from_documents():
     page = render_report(
         compare([Arm("shy", lambda: Shy(1.0))], data, default_metrics(data.task), primary="token_f1")
     )
-    assert "<td>4 of 4</td><td>6 of 6</td>" in page
+    assert "<td>4 of 4</td><td>6 of 6</td><td>–</td>" in page
     assert "10 test messages also stand, word for word, in train or dev" in page
     assert "Labels mixed up" not in page
+
+
+def test_what_answers_rest_on_is_shown_and_counted():
+    class Citing(Scripted):
+        def answer(self, requests):
+            return [self.about(request) for request in requests]
+
+        def about(self, request):
+            number = int(request.question.split()[-1])
+            asked = request.with_evidence((Passage("p", f"{number // 2}.md", f"It is {number}."),))
+            if number == 0:
+                return Completion(NOT_IN_DOCUMENTS, asked=asked, withheld="Eighty <b>")
+            return cited(Completion(f"It is {number}.", asked=asked))
+
+    examples = tuple(Example.pair(f"Q {i}", "yes", document=f"{i // 3}.md") for i in range(10))
+    data = Data(Task("answer", "Answer."), (), examples, examples)
+    arm = Arm("citing", lambda: Citing(1.0))
+    page = render_report(compare([arm], data, default_metrics(data.task), primary="token_f1"))
+    right = sum(i // 2 == i // 3 for i in range(1, 10))
+    assert f"<td>{right} of 9</td>" in page
+    assert "It is 3. [1]" in page
+    assert "withheld: Eighty &lt;b&gt;" in page
 
 
 def test_a_comparison_in_which_nothing_ran_still_has_a_report():

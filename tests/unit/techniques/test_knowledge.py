@@ -100,9 +100,8 @@ def test_a_question_that_leans_on_the_conversation_is_looked_up_with_it():
     )
     seen = Lookup(shelf, 2, 0.0)(Request((*turns, Message("user", "How many seats has it?"))))
     assert [query for query, _ in shelf.asked] == [
-        "How many seats has it?",
         "Which van is electric?\nHow many seats has it?",
-        "The Dunnock.\nHow many seats has it?",
+        "Which van is electric?\nThe Dunnock.\nHow many seats has it?",
     ]
     assert [p.id for p in seen.evidence] == ["p0", "p1"]
 
