@@ -43,16 +43,16 @@ MAY_IMPORT = {
     "evaluation": {"models", *BELOW_MODELS},
     "techniques": {"models", "evaluation", *BELOW_MODELS},
     "testing": {"techniques", "models", *BELOW_MODELS},
-    "plugins": {"models", *BELOW_DATA},
+    "plugins": {"models", "sources", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
-    "recipe_file": {"plugins", *BELOW_DATA},
+    "recipe_file": {"plugins", "sources", *BELOW_DATA},
     "trackers": {"network", *BELOW_DATA},
     "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
     "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
-    "knowledge_bases": {"planning", "plugins", "sources", "evaluation", "data", *BELOW_DATA},
+    "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "workbench": {
         "making",
@@ -107,6 +107,9 @@ SHARED_BY_SOURCES = {
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
+    "live_passages", "result_fields", "live_sources", "merged",  # what is asked live: by name, and together
+    "mcp_session",  # the one way to MCP servers
+    "sql_reading",  # the one way to databases that aren't ours
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {

@@ -21,6 +21,7 @@ from tailorbird.cli.options import (
     Examples,
     KeyEnv,
     PromptColumn,
+    Sources,
     TestFile,
     Track,
     tracker_names,
@@ -45,6 +46,7 @@ def compare(
     examples: Examples = None,
     test: TestFile = None,
     documents: Documents = None,
+    source: Sources = None,
     base: BaseModel = None,
     arms: Annotated[
         str | None,
@@ -91,6 +93,7 @@ def compare(
             key_env=key_env,
             limit_test=limit_test,
             columns=Columns(prompt_column, completion_column),
+            sources=source,
         )
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)

@@ -125,7 +125,7 @@ def extension(head: Head, completion: Completion | None) -> dict[str, Any]:
         "technique": head.technique,
         "probabilities": None if probabilities is None else dict(probabilities),
         "citations": [_citation(n, passage) for n, passage in enumerate(evidence, 1)],
-        "dropped": list(completion.dropped),
+        "dropped": list(completion.left_out),
         "valid": completion.valid,
     }
 
