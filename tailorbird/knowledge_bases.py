@@ -167,7 +167,9 @@ class KnowledgeBases:
         with self.read(name).index() as index:
             return index.search(question, k)
 
-    def search_live(self, question: str, sources: Sequence[str], name: str | None = None, k: int = 5) -> Found:
+    def search_live(
+        self, question: str, sources: Sequence[str], name: str | None = None, k: int = 5
+    ) -> Found:
         """The passages that live sources give, fused with those of a knowledge base where one is named.
 
         Args:

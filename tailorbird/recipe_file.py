@@ -285,7 +285,7 @@ def _sources(path: Path, value: Any) -> Mapping[str, Mapping[str, Any]]:
     """Tables of live sources by name; a database's file is relative to this one."""
     if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
         raise RecipeError(
-            f'{path}: sources is {value!r}; expected a table for each source, such as [sources.shop] and kind = '
+            f"{path}: sources is {value!r}; expected a table for each source, such as [sources.shop] and kind = "
             '"search_api". Which of them are asked is said by sources = ["shop"] in [knowledge].'
         )
     found = {name: dict(table) for name, table in value.items()}

@@ -108,17 +108,25 @@ SHARED_BY_SOURCES = {
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
     "live_passages", "result_fields", "live_sources", "merged",  # what is asked live: by name, and together
-    "mcp_session",  # the one way to MCP servers
+    "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents
     "sql_reading",  # the one way to databases that aren't ours
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {
     "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
-    "huggingface_hub", "imaplib", "poplib", "requests", "select", "selectors", "smtplib", "socket", "socketserver",
-    "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
+    "huggingface_hub", "imaplib", "mcp", "multiprocessing", "poplib", "requests", "select", "selectors", "smtplib",
+    "socket", "socketserver", "sqlalchemy", "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets",
+    "xmlrpc",
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
+SPEAKS = {
+    "tailorbird.sources.mcp_session": {"anyio", "mcp"},
+    "tailorbird.sources.mcp_transports": {"anyio", "httpx2", "mcp"},
+    "tailorbird.sources.sql_reading": {"sqlalchemy"},
+}
+"""Who else reaches out, to nothing but what the user's own settings name: an MCP server, whose process is started, or
+which is spoken to by a client whose every request goes through the fetcher; and a database."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
 
@@ -292,15 +300,30 @@ def test_nothing_imports_in_a_circle():
 
 @pytest.mark.parametrize("family", ["sources", "data"])
 def test_only_the_fetcher_opens_connections(family):
-    found = {
-        i.module: i.target
-        for i in outer()
-        if part(i.module) == family and i.target.split(".")[0] in CONNECTING and i.target != "urllib.parse"
-    }
+    found = {}
+    for i in outer():
+        top = i.target.split(".")[0]
+        if part(i.module) == family and top in CONNECTING and i.target != "urllib.parse":
+            found.setdefault(i.module, set()).add(top)
     if family == "sources":
-        assert set(found) == {CONNECTS}
+        assert found.pop(CONNECTS)
+        assert found == SPEAKS
     else:
-        assert found == STARTS
+        assert found == {module: {starter} for module, starter in STARTS.items()}
+
+
+def test_nothing_of_an_mcp_session_passes_by_the_fetcher():
+    """The SDK brings HTTP clients of its own; none is made but with a transport of ours."""
+    source = (PACKAGE / "sources" / "mcp_transports.py").read_text(encoding="utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = {ast.unparse(call.func): [word.arg for word in call.keywords] for call in calls}
+    assert "transport" in made["httpx2.AsyncClient"]
+    assert "http_client" in made["streamable_http_client"]
+    assert {name for name in made if "httpx2" in name} == {
+        "httpx2.AsyncClient",
+        "httpx2.Response",
+        "httpx2.ConnectError",
+    }
 
 
 def test_torch_stays_where_weights_are():

@@ -105,7 +105,9 @@ def sync(
 @knowledge.command()
 def search(
     context: typer.Context,
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Of a knowledge base; with --source it may be left out.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of a knowledge base; with --source it may be left out.")
+    ],
     question: Annotated[str | None, typer.Argument(metavar="TEXT", help="A question, or words.")] = None,
     *,
     source: Sources = None,
@@ -115,7 +117,9 @@ def search(
     """Find the passages that a model would be given."""
     known = project_of(context).workbench().knowledge
     if question is None and not source:
-        raise InputError("Give a name and a question: tailor knowledge search NAME TEXT. `list` tells the names.")
+        raise InputError(
+            "Give a name and a question: tailor knowledge search NAME TEXT. `list` tells the names."
+        )
     if source:
         base, text = (None, name) if question is None else (name, question)
         answer = known.search_live(text, source, base, count)

@@ -86,9 +86,13 @@ def filled_in(text: str, where: str, encode: Callable[[str], str] = str) -> str:
         name = found[1] or found[2]
         held = os.environ.get(name, "").strip()
         if not held:
-            raise NotFound(f"{where}: the environment variable {name!r} is not set. Set it to the key, and ask again.")
+            raise NotFound(
+                f"{where}: the environment variable {name!r} is not set. Set it to the key, and ask again."
+            )
         if _UNSENDABLE.search(held):
-            raise EndpointError(f"{where}: the environment variable {name!r} holds a control character. Correct it.")
+            raise EndpointError(
+                f"{where}: the environment variable {name!r} holds a control character. Correct it."
+            )
         return encode(held)
 
     return _VARIABLE.sub(value, text)

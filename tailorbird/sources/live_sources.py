@@ -15,7 +15,7 @@ from typing import Any, get_origin
 from tailorbird.errors import RecipeError, TailorbirdError, Unsupported
 from tailorbird.records import Passage, content_hash
 from tailorbird.sources.passage_rows import embedded_text
-from tailorbird.sources.source import Source
+from tailorbird.sources.source import Prepared, Source
 
 GROUP = "tailorbird.sources"
 LIVE_KINDS: Mapping[str, str] = {
@@ -59,6 +59,8 @@ class LiveSource:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
     timeout_s: float = 10.0
     cache_s: float = 3_600.0
+    _first: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
+    _prepared: list[bool] = field(default_factory=list[bool], init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for key, least in (("timeout_s", 0.1), ("cache_s", 0.0)):
@@ -73,6 +75,19 @@ class LiveSource:
     def source(self) -> Source:
         """What is asked; it opens no connection before the first question."""
         return _made(self.name, self.kind, self.settings, self.timeout_s)
+
+    def prepare(self) -> None:
+        """Before the first question: what takes longer than a question may, such as starting a server.
+
+        Raises:
+            TailorbirdError: it fails, as the question then will.
+        """
+        with self._first:
+            if self._prepared:
+                return
+            self._prepared.append(True)
+            if isinstance(self.source, Prepared):
+                self.source.prepare()
 
     def search(self, query: str, k: int) -> list[Passage]:
         """At most `k` passages, best first, with their similarity to the question as `score`.
@@ -122,7 +137,9 @@ def live_kinds() -> list[str]:
 def kind_of(source: Source) -> str:
     """The kind that makes such a source; of a plug-in's its class's name in lower case."""
     name = f"{type(source).__module__}:{type(source).__name__}"
-    return next((kind for kind, target in LIVE_KINDS.items() if target == name), type(source).__name__.lower())
+    return next(
+        (kind for kind, target in LIVE_KINDS.items() if target == name), type(source).__name__.lower()
+    )
 
 
 def with_tuples(settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -182,7 +199,9 @@ def _class_of(name: str, kind: str) -> Any:
 def _made(name: str, kind: str, settings: Mapping[str, Any], timeout_s: float) -> Source:
     make = _class_of(name, kind)
     if not is_dataclass(make):
-        raise RecipeError(f"source {name!r}: {kind!r} is no frozen dataclass, so a model can't be saved with it.")
+        raise RecipeError(
+            f"source {name!r}: {kind!r} is no frozen dataclass, so a model can't be saved with it."
+        )
     known = {f.name: f for f in fields(make) if f.init}
     for key, value in settings.items():
         if key not in known:

@@ -6,6 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -31,6 +32,8 @@ class Named(Protocol):
 
     @property
     def timeout_s(self) -> float: ...
+
+    def prepare(self) -> None: ...
 
     def search(self, query: str, k: int) -> list[Passage]: ...
 
@@ -80,6 +83,9 @@ class Merged:
         """
         if k <= 0 or not query.strip():
             return Found(())
+        for source in self.live:
+            with suppress(Exception):  # the question says it
+                source.prepare()
         asked = [_Asked(source, query, k, self._working[source.name]) for source in self.live]
         rankings = [self.index.search(query, k)] if self.index is not None else []
         lacking: list[str] = []
@@ -143,7 +149,7 @@ class _Asked:
         def work() -> None:
             try:
                 self._found.append(source.search(query, k))
-            except Exception as error:  # noqa: BLE001 - a source may be anybody's, and the others are to be used
+            except Exception as error:
                 log.debug("knowledge: the source %s failed", source.name, exc_info=True)
                 self._found.append(_reason(error))
             finally:

@@ -1,4 +1,4 @@
-"""Any search API that answers JSON as a source that is asked live: an address with gaps, and where its results stand."""
+"""Any search API that answers JSON as a source that is asked live: its address, and where its results stand."""
 
 from __future__ import annotations
 
@@ -77,7 +77,9 @@ class SearchApi:
             )
         host = self.url.partition("://")[2].partition("/")[0]
         if "{" in host:
-            raise RecipeError(f"search_api: the host {host!r} has a gap. A question must not choose who is asked.")
+            raise RecipeError(
+                f"search_api: the host {host!r} has a gap. A question must not choose who is asked."
+            )
         self._pages()
         read_address(self._filled("q", 1))
 

@@ -52,7 +52,9 @@ class SqlQuery:
                 f"sql_query: the query names :{unknown[0]}, and there is only :{', :'.join(BOUND)}. Correct the query."
             )
         if not names & {"query", "words"}:
-            raise RecipeError("sql_query: the query doesn't ask for the question. Put :words or :query where it goes.")
+            raise RecipeError(
+                "sql_query: the query doesn't ask for the question. Put :words or :query where it goes."
+            )
 
     def search(self, query: str, k: int) -> list[Passage]:
         """At most `k` passages.
@@ -76,8 +78,8 @@ class SqlQuery:
         )
         if "text" not in rows.columns:
             raise EndpointError(
-                f"sql_query: the query gives the columns {', '.join(rows.columns) or 'of nothing'}, and no `text`. Name "
-                "it so: SELECT body AS text."
+                f"sql_query: the query gives the columns {', '.join(rows.columns) or 'of nothing'}, and no `text`. "
+                "Name it so: SELECT body AS text."
             )
         records = list(rows.records())
         if "score" in rows.columns:

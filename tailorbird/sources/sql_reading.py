@@ -1,4 +1,4 @@
-"""Databases that aren't ours, opened to be read: one SELECT at a time, under limits, with values bound and never written in.
+"""Databases that aren't ours, opened to be read: one SELECT at a time, under limits, its values bound.
 
 What may be said is judged three times: by the words of the statement, by the database itself (SQLite's authorizer,
 or a transaction that is read-only), and by never committing.
@@ -120,25 +120,35 @@ def read_rows(
         Unsupported: SQLAlchemy, or the database's driver, is not installed.
     """
     bound = {name: values[name] for name in sorted(bound_names(query)) if name in values}
-    if "://" in database:
-        return _by_sqlalchemy(database, query, bound, limit, timeout_s, where)
-    return _by_sqlite(Path(database), query, bound, limit, timeout_s, where)
+    asked = _Asked(query, bound, limit, timeout_s, where)
+    return _by_sqlalchemy(database, asked) if "://" in database else _by_sqlite(Path(database), asked)
 
 
-def _by_sqlite(
-    path: Path, query: str, values: Mapping[str, Any], limit: int, timeout_s: float, where: str
-) -> Rows:
-    end = time.monotonic() + timeout_s
-    with opened_sqlite(path, timeout_s, where) as connection:
+@dataclass(frozen=True)
+class _Asked:
+    """One SELECT with its values and limits."""
+
+    query: str
+    values: Mapping[str, Any]
+    limit: int
+    timeout_s: float
+    where: str
+
+
+def _by_sqlite(path: Path, asked: _Asked) -> Rows:
+    end = time.monotonic() + asked.timeout_s
+    with opened_sqlite(path, asked.timeout_s, asked.where) as connection:
         connection.set_progress_handler(lambda: time.monotonic() > end, CHECKED_EVERY)
         try:
-            cursor = connection.execute(query, values)
+            cursor = connection.execute(asked.query, asked.values)
             columns = tuple(str(column[0]).lower() for column in cursor.description or ())
-            return Rows(columns, tuple(cursor.fetchmany(limit)))
+            return Rows(columns, tuple(cursor.fetchmany(asked.limit)))
         except sqlite3.Error as error:
             if time.monotonic() > end:
-                raise _late(where, timeout_s) from None
-            raise EndpointError(f"{where}: {path.name} refuses the query ({error}). Correct the query.") from None
+                raise _late(asked) from None
+            raise EndpointError(
+                f"{asked.where}: {path.name} refuses the query ({error}). Correct the query."
+            ) from None
 
 
 @contextmanager
@@ -178,9 +188,8 @@ def _may(action: int, first: str | None, second: str | None, *_: str | None) -> 
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _by_sqlalchemy(
-    database: str, query: str, values: Mapping[str, Any], limit: int, timeout_s: float, where: str
-) -> Rows:
+def _by_sqlalchemy(database: str, asked: _Asked) -> Rows:
+    where, timeout_s = asked.where, asked.timeout_s
     sqlalchemy = _sqlalchemy(where)
     url = filled_in(database, f"{where}: database", encode=_as_part_of_url)
     shown = _PASSWORD.sub("://…@", database)
@@ -188,7 +197,8 @@ def _by_sqlalchemy(
         engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
     except ImportError as error:
         raise Unsupported(
-            f"{where}: {shown} needs a driver that isn't installed ({error}). Install it, such as psycopg for postgresql."
+            f"{where}: {shown} needs a driver that isn't installed ({error}). Install it, such as psycopg for "
+            "postgresql."
         ) from None
     except sqlalchemy.exc.SQLAlchemyError as error:
         raise RecipeError(f"{where}: {shown} is no database's address ({_first_line(error)}).") from None
@@ -196,14 +206,14 @@ def _by_sqlalchemy(
     try:
         with engine.connect() as connection:
             _hold(sqlalchemy, connection, engine.dialect.name, timeout_s, end)
-            result = connection.execute(sqlalchemy.text(query), dict(values))
-            columns = tuple(str(name).lower() for name in result.keys())
-            rows = tuple(tuple(row) for row in result.fetchmany(limit))
+            result = connection.execute(sqlalchemy.text(asked.query), dict(asked.values))
+            columns = tuple(str(name).lower() for name in result.keys())  # noqa: SIM118 - it is no dictionary
+            rows = tuple(tuple(row) for row in result.fetchmany(asked.limit))
             connection.rollback()
             return Rows(columns, rows)
     except sqlalchemy.exc.SQLAlchemyError as error:
         if time.monotonic() > end:
-            raise _late(where, timeout_s) from None
+            raise _late(asked) from None
         raise EndpointError(
             f"{where}: {shown} can't be read ({_first_line(error)}). Check the address, the rights and the query."
         ) from None
@@ -248,7 +258,8 @@ def _first_line(error: Exception) -> str:
     return words[0][:200]
 
 
-def _late(where: str, timeout_s: float) -> EndpointError:
+def _late(asked: _Asked) -> EndpointError:
     return EndpointError(
-        f"{where}: the query took longer than {timeout_s:g} s. Give the table an index, or allow more by timeout_s."
+        f"{asked.where}: the query took longer than {asked.timeout_s:g} s. Give the table an index, or allow more by "
+        "timeout_s."
     )

@@ -58,7 +58,7 @@ class Lookup:
         return replace(request, messages=messages, evidence=(*request.evidence, *found))
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Copies the index beside the model, so that it answers from what was measured; of live sources the settings."""
+        """Copies the index beside the model, so that it answers from what was measured; of live sources, settings."""
         settings: dict[str, Any] = {"k": self.k, "threshold": self.threshold, "instruction": self.instruction}
         source = self.source
         if isinstance(source, Merged):
@@ -74,8 +74,8 @@ class Lookup:
 def _live(source: object) -> LiveSource:
     if not isinstance(source, LiveSource):
         raise RecipeError(
-            f"knowledge: {type(source).__name__} is merged but no LiveSource, so it can't be saved with a model. Name it "
-            "in Knowledge(sources=(LiveSource(name, kind, settings),))."
+            f"knowledge: {type(source).__name__} is merged but no LiveSource, so it can't be saved with a model. Name "
+            "it in Knowledge(sources=(LiveSource(name, kind, settings),))."
         )
     return source
 
@@ -161,7 +161,9 @@ class Knowledge:
         threshold = self.threshold
         if threshold is None:
             # Live passages have similarities of the same kind, and nobody is asked live for it: see decision 29.
-            threshold = fit_threshold(index, data.train, self.k) if index is not None else UNCALIBRATED_THRESHOLD
+            threshold = (
+                fit_threshold(index, data.train, self.k) if index is not None else UNCALIBRATED_THRESHOLD
+            )
         source = Merged(self.sources, index) if self.sources else index
         assert source is not None
         return Wrapped(model, Lookup(source, self.k, threshold, self.instruction))
@@ -174,6 +176,6 @@ class Knowledge:
         if self.sources:
             return None
         raise DataError(
-            "knowledge: there are no documents. Give a folder with --documents DIR or documents = \"DIR\" in "
+            'knowledge: there are no documents. Give a folder with --documents DIR or documents = "DIR" in '
             "tailor.toml, or a live source with --source NAME, or leave the knowledge arms out."
         )
