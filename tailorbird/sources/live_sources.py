@@ -123,9 +123,15 @@ class LiveSource:
 
 def live_source(name: str, table: Mapping[str, Any]) -> LiveSource:
     """The live source that a table of settings describes, as a recipe has it; without `kind` its name is the kind."""
-    settings = with_tuples(table)
-    own = {key: settings.pop(key) for key in ("kind", "timeout_s", "cache_s") if key in settings}
-    return LiveSource(name, **{"kind": name, **own}, settings=settings)
+    own = with_tuples(table)
+    kind, timeout_s, cache_s = own.pop("kind", name), own.pop("timeout_s", 10.0), own.pop("cache_s", 3_600.0)
+    return LiveSource(name, str(kind), own, timeout_s, cache_s)
+
+
+def saved_source(saved: Mapping[str, Any]) -> LiveSource:
+    """The live source that `LiveSource.to_json` described."""
+    settings = with_tuples(saved["settings"])
+    return LiveSource(saved["name"], saved["kind"], settings, saved["timeout_s"], saved["cache_s"])
 
 
 def live_kinds() -> list[str]:
@@ -198,7 +204,7 @@ def _class_of(name: str, kind: str) -> Any:
 
 def _made(name: str, kind: str, settings: Mapping[str, Any], timeout_s: float) -> Source:
     make = _class_of(name, kind)
-    if not is_dataclass(make):
+    if not is_dataclass(make) or not isinstance(make, type):
         raise RecipeError(
             f"source {name!r}: {kind!r} is no frozen dataclass, so a model can't be saved with it."
         )
@@ -212,11 +218,12 @@ def _made(name: str, kind: str, settings: Mapping[str, Any], timeout_s: float) -
         _check_type(name, key, value, known[key].type)
     limit = {"timeout_s": float(timeout_s)} if "timeout_s" in known and "timeout_s" not in settings else {}
     try:
-        return make(**settings, **limit)
+        made: Any = make(**settings, **limit)
     except TailorbirdError as error:
         raise RecipeError(f"source {name!r}: {error}") from error
     except (TypeError, ValueError) as error:
         raise RecipeError(f"source {name!r}: {error}. Check the settings' names and values.") from None
+    return made
 
 
 def _check_type(name: str, key: str, value: Any, annotation: Any) -> None:

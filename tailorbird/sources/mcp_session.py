@@ -7,6 +7,7 @@ neither a model's words nor files nor the user are offered to it.
 from __future__ import annotations
 
 import atexit
+import importlib.util
 import logging
 import math
 import os
@@ -239,10 +240,8 @@ def _is_closed(error: Exception) -> bool:
 
 
 def _check_installed() -> None:
-    try:
-        import mcp  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("mcp") is None:
         raise Unsupported(
             "mcp: the MCP SDK isn't installed, so no MCP server can be asked. Install it with: "
             "pip install 'tailorbird[mcp]'"
-        ) from None
+        )

@@ -72,7 +72,7 @@ class ResultFields:
             text = "\n".join(part for path in self.text for part in _texts(result, path))
             title = next(_texts(result, self.title), "")
             link = next(_texts(result, self.link), "") or f"{place}#{number}"
-            document = document_at(link, text or title, title)
+            document = document_at(link, text, title)
             if document is not None:
                 found.setdefault(document.id, document)
         if given and not found:

@@ -124,7 +124,6 @@ class SearchApi:
         raise AssertionError("unreachable")
 
     def _once(self, fetcher: Fetcher, url: str, headers: Mapping[str, str], words: str, k: int) -> Fetched:
-        place = read_address(url).authority
         try:
             if self.body is None:
                 return fetcher.fetch(url, headers={"Accept": "application/json", **headers})
@@ -134,8 +133,8 @@ class SearchApi:
         except (DocumentError, EndpointError) as error:
             # An address may hold a key, and a message may be logged: the setting stands for it.
             shown = str(error).replace(read_address(url).url, self.url)
-            if read_address(url).target in shown:
-                shown = f"{place}: it leads elsewhere, and that can't be read."
+            if " redirects " in shown:
+                shown = f"{self.url} redirects to where it can't be read. Give the address that it should lead to."
             raise EndpointError(f"{shown} Check the address of the search API.") from None
 
     def _pages(self) -> Fetcher:

@@ -72,7 +72,7 @@ class SqlQuery:
             self.database,
             self.query,
             {"query": asked, "words": words, "k": k},
-            limit=min(k, MAX_RESULTS),
+            limit=MAX_RESULTS,
             timeout_s=self.timeout_s,
             where="sql_query",
         )

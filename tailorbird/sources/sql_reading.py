@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +152,7 @@ def _by_sqlite(path: Path, asked: _Asked) -> Rows:
 
 
 @contextmanager
-def opened_sqlite(path: Path, timeout_s: float, where: str) -> Iterator[sqlite3.Connection]:
+def opened_sqlite(path: Path, timeout_s: float, where: str) -> Generator[sqlite3.Connection]:
     """An SQLite file, opened so that it can't be changed, nor another file be reached from it.
 
     Raises:
@@ -236,8 +236,6 @@ def _hold(sqlalchemy: Any, connection: Any, dialect: str, timeout_s: float, end:
 def _sqlalchemy(where: str) -> Any:
     try:
         import sqlalchemy
-        import sqlalchemy.exc
-        import sqlalchemy.pool
     except ImportError:
         raise Unsupported(
             f"{where}: databases by URL are read with SQLAlchemy, which isn't installed. Install it with: "

@@ -16,7 +16,7 @@ from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import NOT_IN_DOCUMENTS, Message, Request
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
-from tailorbird.sources.live_sources import LiveSource, kind_of, with_tuples
+from tailorbird.sources.live_sources import LiveSource, kind_of, saved_source, with_tuples
 from tailorbird.sources.merged import Merged, look_up
 from tailorbird.sources.relevance import UNCALIBRATED_THRESHOLD, fit_threshold, synced_index
 from tailorbird.sources.source import Source
@@ -100,7 +100,7 @@ def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
     rest = {key: value for key, value in settings.items() if key not in {"live", "sources"}}
     source = _saved_source(folder, settings.get("live"))
     if sources := settings.get("sources"):
-        return Lookup(Merged(tuple(_again(one) for one in sources), source), **rest)
+        return Lookup(Merged(tuple(saved_source(one) for one in sources), source), **rest)
     assert source is not None, f"{folder} holds neither an index nor a source"
     return Lookup(source, **rest)
 
@@ -110,13 +110,9 @@ def _saved_source(folder: Path, live: dict[str, Any] | None) -> Source | None:
         path = folder / INDEX
         return KnowledgeIndex(path, default_embedder(), read_only=True) if path.is_file() else None
     if "kind" in live:
-        return _again(live)
+        return saved_source(live)
     own = {key: value for key, value in live.items() if key != "source"}
     return LiveSource(live["source"], live["source"], with_tuples(own)).source
-
-
-def _again(saved: dict[str, Any]) -> LiveSource:
-    return LiveSource(**{**saved, "settings": with_tuples(saved["settings"])})
 
 
 @dataclass(frozen=True)
