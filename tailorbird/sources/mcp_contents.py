@@ -89,7 +89,8 @@ def suffix_of(uri: str, mime: str, *, is_text: bool) -> str:
         DocumentError: it is of no kind that is read.
     """
     kind = mime.partition(";")[0].strip().lower()
-    ending = PurePosixPath(urlsplit(uri).path).suffix.lower()
+    parts = urlsplit(uri)
+    ending = PurePosixPath(parts.path.strip("/") or parts.netloc).suffix.lower()
     if kind in UNTELLING and ending in KINDS:
         return ending
     if kind in MIME_KINDS:

@@ -14,6 +14,7 @@ import os
 import threading
 import weakref
 from collections.abc import Awaitable, Callable
+from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -194,6 +195,8 @@ class _Line:
             return EndpointError(late.rstrip())
         if isinstance(error, TailorbirdError):
             return error
+        if isinstance(error, CancelledError):
+            return EndpointError(f"{where}: the session was closed.")
         if isinstance(error, FileNotFoundError | PermissionError):
             return NotFound(
                 f"{where}: the command {self._server.place!r} can't be started ({error.strerror})."
