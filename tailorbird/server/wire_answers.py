@@ -145,6 +145,7 @@ def _citation(n: int, passage: Passage) -> dict[str, Any]:
         "end": passage.end,
         "page": passage.page,
         "score": passage.score,
+        "source": passage.source,
         "text": passage.text,
     }
 

@@ -186,24 +186,27 @@ class _Line:
         while isinstance(error, BaseExceptionGroup):
             error = error.exceptions[0]
         where = self._server.shown
-        if self._room.is_full:
-            return EndpointError(f"{where}: it said more than {ANSWER_BYTES:,} bytes to one question.")
-        if self._room.refused:
-            return EndpointError(f"{where}: {self._room.refused}")
-        if isinstance(error, TimeoutError | FutureTimeoutError):
-            late = f"{where}: it took longer than {seconds:g} s. Allow more by timeout_s. {self._said()}"
-            return EndpointError(late.rstrip())
         if isinstance(error, TailorbirdError):
             return error
-        if isinstance(error, CancelledError):
-            return EndpointError(f"{where}: the session was closed.")
         if isinstance(error, FileNotFoundError | PermissionError):
             return NotFound(
-                f"{where}: the command {self._server.place!r} can't be started ({error.strerror})."
+                f"{where}: the command {self._server.place!r} can't be started ({error.strerror}). Install it, or "
+                "correct the path."
             )
+        return EndpointError(f"{where}: {self._reason(error, seconds)}".rstrip())
+
+    def _reason(self, error: BaseException, seconds: float) -> str:
+        if self._room.is_full:
+            return f"it said more than {ANSWER_BYTES:,} bytes to one question."
+        if self._room.refused:
+            return self._room.refused
+        if isinstance(error, TimeoutError | FutureTimeoutError):
+            return f"it took longer than {seconds:g} s. Allow more by timeout_s. {self._said()}"
+        if isinstance(error, CancelledError):
+            return "the session was closed."
         words = " ".join(str(getattr(getattr(error, "error", None), "message", error)).split())[:300]
         last = self._said() if isinstance(error, Exception) and _is_closed(error) else ""
-        return EndpointError(f"{where}: {words or type(error).__name__}. {last}".rstrip())
+        return f"{words or type(error).__name__}. {last}"
 
     def _said(self) -> str:
         """The last lines that the process wrote to its error output."""

@@ -273,7 +273,7 @@ def test_a_busy_api_is_asked_once_more(api):
     assert source(api).search("card", 2)
     assert len(api.asked) == 2
     api.answer = (429, {"Retry-After": "600"}, b"")
-    with pytest.raises(EndpointError, match="status 429. Ask less often"):
+    with pytest.raises(EndpointError, match=r"status 429\. Ask less often"):
         source(api).search("card", 2)
     assert len(api.asked) == 3
 
