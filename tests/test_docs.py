@@ -211,7 +211,8 @@ def test_links_between_documents_lead_somewhere():
 
 
 def test_the_readmes_toml_is_a_recipe_with_the_arms_it_names(tmp_path):
-    text = next(b.text for b in blocks(ROOT / "README.md") if b.language == "toml")
+    texts = [b.text for b in blocks(ROOT / "README.md") if b.language == "toml"]
+    text = next(text for text in texts if "arms = " in text)
     (tmp_path / "tailor.toml").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "sample" / "tickets.jsonl", tmp_path)
     shutil.copytree(ROOT / "sample" / "handbook", tmp_path / "handbook")
@@ -223,6 +224,13 @@ def test_the_readmes_toml_is_a_recipe_with_the_arms_it_names(tmp_path):
     assert built["few_shot"][0].k == 5
     assert built["three_examples"][0].k == 3
     assert built["few_shot+fine_tune"][1].rank == 16
+
+
+def test_the_readmes_live_sources_can_be_asked_for(tmp_path):
+    text = next(b.text for b in blocks(ROOT / "README.md") if b.language == "toml" and "[sources" in b.text)
+    (tmp_path / "tailor.toml").write_text(text, encoding="utf-8")
+    [step] = read_recipe_file(tmp_path / "tailor.toml").arm("knowledge").steps
+    assert [source.name for source in step.build().sources] == ["wikipedia", "shop"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
