@@ -82,7 +82,8 @@ class Reader:
             self.port = str(free.getsockname()[1])
         kept = {k: v for k, v in os.environ.items() if k not in ("TAILORBIRD_HOME", "VIRTUAL_ENV")}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        self.environment = {**kept, "PATH": path, "PYTHONPATH": str(folder / "installed")}
+        places = os.pathsep.join(filter(None, [str(folder / "installed"), kept.get("PYTHONPATH")]))
+        self.environment = {**kept, "PATH": path, "PYTHONPATH": places}
 
     def follow(self, block):
         text = "\n".join(block.commands).replace(PORT, self.port)
@@ -192,7 +193,12 @@ def test_the_documents_are_read_as_they_are_written():
     fences = sum(path.read_text("utf-8").count("```") for path in DOCUMENTS)
     assert len(found) * 2 == fences
     assert {b.language for b in found} <= {"bash", "console", "python", "toml", "json", "text"}
-    assert {b.mark for b in found if b.mark} <= {"slow", "file: discreet.py", "file: rows.py"}
+    assert {b.mark for b in found if b.mark} <= {
+        "slow",
+        "file: discreet.py",
+        "file: rows.py",
+        "file: stock.py",
+    }
     assert any(b.slow for b in found)
 
 
