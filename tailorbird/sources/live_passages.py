@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from tailorbird.data.documents import clean_text
+from tailorbird.data.documents import Limits, clean_text
 from tailorbird.data.passages import split_document
 from tailorbird.errors import EndpointError, NotFound, RecipeError
 from tailorbird.records import Document, Passage, content_hash
@@ -18,8 +19,10 @@ MAX_QUERY = 500
 """Characters of a question that are sent; no search reads more, and addresses have an end."""
 MAX_RESULTS = 50
 """Results of one question that are looked at."""
-MAX_TEXT = 100_000
+MAX_TEXT = 50_000
 """Characters of one result that are looked at."""
+MAX_TEXTS = 300_000
+"""Characters of all results of one question that are looked at: more take longer to rank than a question may."""
 
 _VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _UNSENDABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]+")
@@ -28,9 +31,13 @@ _UNSENDABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]+")
 def best_passages(documents: Iterable[Document], query: str, k: int) -> list[Passage]:
     """At most `k` passages: the order in which the documents were found fused with BM25 over their passages."""
     passages: dict[str, Passage] = {}
+    room = MAX_TEXTS
     for document in documents:
-        for passage in split_document(document):
+        if room <= 0:
+            break
+        for passage in split_document(replace(document, text=document.text[:room])):
             passages.setdefault(passage.id, passage)
+        room -= len(document.text)
     found = list(passages.values())
     if not found or k <= 0:
         return []
@@ -48,6 +55,11 @@ def document_at(place: str, text: str, title: str = "", version: str = "") -> Do
         return None
     place = _UNSENDABLE.sub(" ", place[:2000]).strip() or "unnamed"
     return Document(place, text, title, version or content_hash([title, text]))
+
+
+def parsing_limits(timeout_s: float) -> Limits:
+    """What parsing one found document may take where the whole question has only so many seconds."""
+    return Limits(cpu_s=max(1.0, timeout_s), wall_s=max(1.0, timeout_s))
 
 
 def sendable(query: str) -> str:

@@ -30,7 +30,7 @@ T = TypeVar("T")
 Work = Callable[["Client"], Awaitable[T]]
 
 START_S = 30.0
-"""Seconds for a server to start and to agree on the protocol, at least."""
+"""Seconds for a process to start and to agree on the protocol, at least."""
 GRACE_S = 3.0
 
 logging.getLogger("mcp").addHandler(logging.NullHandler())  # what the SDK tells is heard by those who listen
@@ -59,7 +59,9 @@ class McpSession:
         with self._lock:
             line, fresh = self._line, False
             if line is None or not line.is_open:
-                line, fresh = _Line(self.server, max(START_S, timeout_s)), True
+                # What is asked over HTTP has been started already.
+                start_s = timeout_s if self.server.is_remote else max(START_S, timeout_s)
+                line, fresh = _Line(self.server, start_s), True
                 self._line = line
                 weakref.finalize(self, line.close)
         try:

@@ -12,7 +12,7 @@ from typing import Any
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError, RecipeError
 from tailorbird.records import Document, Passage
-from tailorbird.sources.live_passages import MAX_RESULTS, best_passages, document_at, sendable
+from tailorbird.sources.live_passages import MAX_RESULTS, best_passages, document_at, parsing_limits, sendable
 from tailorbird.sources.mcp_contents import document_of_content
 from tailorbird.sources.mcp_session import McpSession
 from tailorbird.sources.mcp_transports import McpServer
@@ -135,7 +135,7 @@ class McpTool:
         return ResultFields(self.results, text, self.title, self.link).documents(value, place)
 
     def _plain(self, contents: list[Any], place: str) -> Iterator[Document]:
-        with ParserProcess() as parser:
+        with ParserProcess(parsing_limits(self.timeout_s)) as parser:
             for number, content in enumerate(contents[:MAX_RESULTS], 1):
                 document = _document(content, f"{place}#{number}", parser)
                 if document is not None:

@@ -15,7 +15,7 @@ from tailorbird.errors import DocumentError, EndpointError, RecipeError
 from tailorbird.records import Document, Passage
 from tailorbird.sources.addresses import read_address
 from tailorbird.sources.fetching import Fetched, Fetcher, Limits
-from tailorbird.sources.live_passages import best_passages, check_headers, filled_in, sendable
+from tailorbird.sources.live_passages import best_passages, check_headers, filled_in, parsing_limits, sendable
 from tailorbird.sources.result_fields import ResultFields, parsed
 from tailorbird.sources.web_reading import Visitor, document_of, words_of
 
@@ -142,7 +142,7 @@ class SearchApi:
 
     def _read(self, found: list[Document], end: float) -> Iterator[Document]:
         """The pages that results lead to, in their place; where one can't be read, the result itself."""
-        with ParserProcess() as parser:
+        with ParserProcess(parsing_limits(self.timeout_s)) as parser:
             for result in found:
                 left_s = end - time.monotonic()
                 try:

@@ -234,6 +234,8 @@ def test_a_comparison_asks_each_question_once_and_again_only_where_settings_chan
         + '\n[knowledge]\nsources = ["shop"]\n\n[[arm]]\nname = "two"\n'
         + 'steps = [{technique = "knowledge", k = 3, threshold = -1.0}]\n'
     )
+    code, out, _ = tailor("compare", "--arms", "knowledge,base", "--plan")
+    assert (code, "asked live shop" in out) == (0, True)
     compare = ("compare", "--arms", "knowledge,two", "--json")
     code, out, err = tailor(*compare)
     assert code == 0, err

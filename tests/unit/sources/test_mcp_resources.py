@@ -25,6 +25,8 @@ REAL = f"'{sys.executable}' '{Path(__file__).resolve().parents[2] / 'mcp_server.
 @pytest.fixture(scope="module")
 def remote():
     server = bank()
+    for name in ("branches.csv", "broken.pdf", "fees.html"):  # which need a child to be parsed
+        server._resource_manager._resources.pop(f"bank://{name}")
     with over_http(server) as (url, _asked):
         yield mcp_resources_at(url, label="bank")
 

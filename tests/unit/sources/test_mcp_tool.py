@@ -4,6 +4,7 @@ import gc
 import os
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -148,12 +149,14 @@ def test_settings_that_do_not_fit_the_result_are_said(remote, tool):
 
 
 def test_an_answer_that_never_comes_over_http_is_given_up(tool):
+    end = threading.Event()
     with Website().running() as site:
-        site.pages["/mcp"] = lambda _handler: time.sleep(1.5)
+        site.pages["/mcp"] = lambda _handler: end.wait(60)
         began = time.monotonic()
         with pytest.raises(EndpointError, match=r"took longer than 0\.5 s|cannot be read"):
             tool(site.url("/mcp"), timeout_s=0.5).search("card", 1)
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 30
+        end.set()
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,7 @@ def test_a_tool_that_hangs_is_given_up_and_its_server_ended(tool, tmp_path):
         EndpointError, match=r"old_mcp_server.py: it took longer than 0.5 s. Allow more by timeout_s"
     ):
         source.search("card", 1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert ends(numbers(file)[0])
 
 

@@ -131,7 +131,7 @@ def test_a_source_that_is_late_is_left_out_and_said(index):
 
     began = time.monotonic()
     found = Merged((Named("wiki", late, timeout_s=0.1),), index).ask("lost card", 3)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
     assert found.lacking == ("source wiki: it took longer than 0.1 s.",)
     assert {p.source for p in found.passages} == {""}
     end.set()

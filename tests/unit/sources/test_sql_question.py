@@ -82,7 +82,7 @@ def test_a_query_without_end_is_cut_off(database):
     began = time.monotonic()
     with pytest.raises(EndpointError, match=r"took longer than 0.3 s. Give the table an index"):
         SqlQuery(database, ENDLESS, timeout_s=0.3).search("card", 1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 10
 
 
 def test_an_error_of_the_database_names_neither_statement_nor_values(database):
