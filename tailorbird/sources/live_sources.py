@@ -69,6 +69,13 @@ class LiveSource:
                 raise RecipeError(
                     f"source {self.name!r}: {key} is {value!r}; expected seconds, at least {least:g}."
                 )
+        try:
+            content_hash(self.to_json())
+        except (TypeError, ValueError):
+            raise RecipeError(
+                f"source {self.name!r}: its settings hold what JSON can't, got {self.settings!r}. Give texts, numbers, "
+                "lists and tables of these: they are kept with the model."
+            ) from None
         _ = self.source  # settings are checked before anything runs
 
     @cached_property

@@ -1,6 +1,7 @@
 """Tools of MCP servers as sources: real servers of the SDK over HTTP and pipes, and an old one that misbehaves."""
 
 import gc
+import json
 import os
 import subprocess
 import sys
@@ -188,6 +189,52 @@ def test_a_redirect_elsewhere_and_the_clouds_credentials_are_not_reached(tool):
         assert trap.count == 0
     finally:
         trap.close()
+
+
+def test_an_old_server_over_http_is_understood_and_a_session_that_it_forgot_is_opened_again(tool):
+    sessions, methods = [], []
+
+    def answer(handler):
+        if handler.command == "GET":
+            return handler.answer(500, {}, b"the client must not open the stream")
+        message = json.loads(handler.server.bodies[-1])
+        methods.append(message["method"])
+        if message["method"] == "initialize":
+            sessions.append(f"session-{len(sessions)}")
+            headers = {"Content-Type": "application/json", "Mcp-Session-Id": sessions[-1]}
+            result = {
+                "protocolVersion": "2025-06-18",
+                "capabilities": {},
+                "serverInfo": {"name": "o", "version": "1"},
+            }
+            return handler.answer(200, headers, reply(message, result=result))
+        if not sessions or handler.headers.get("Mcp-Session-Id") != sessions[-1]:
+            return handler.answer(404 if sessions else 400, {}, b"")
+        if "id" not in message:
+            return handler.answer(202, {}, b"")
+        kind = {"Content-Type": "text/event-stream"}
+        told = reply(
+            message, result={"content": [{"type": "text", "text": f"told in {sessions[-1]}"}], "tools": []}
+        )
+        progress = {"progressToken": 1, "progress": 1}
+        noise = json.dumps(
+            {"jsonrpc": "2.0", "method": "notifications/progress", "params": progress}
+        ).encode()
+        noise = b"event: message\ndata: " + noise + b"\n\n"
+        return handler.answer(200, kind, noise + b"event: message\ndata: " + told + b"\n\n")
+
+    with Website().running() as site:
+        site.pages["/mcp"] = answer
+        source = tool(site.url("/mcp"))
+        assert [p.text for p in source.search("card", 1)] == ["told in session-0"]
+        assert methods.index("initialize") < methods.index("tools/call")
+        sessions.append("another")  # as after the server was started again
+        assert [p.text for p in source.search("card", 1)] == ["told in session-2"]
+        source._session.close()
+
+
+def reply(message, **told):
+    return json.dumps({"jsonrpc": "2.0", "id": message.get("id"), **told}).encode()
 
 
 # -- an old one, and one that misbehaves -----------------------------------------------------------

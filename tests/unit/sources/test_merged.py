@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -320,3 +321,8 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(table,
     with pytest.raises(error, match=message):
         live_source("desk", table)
     assert EVERY == []
+
+
+def test_settings_that_could_not_be_kept_are_refused():
+    with pytest.raises(RecipeError, match="source 'a': its settings hold what JSON can't"):
+        LiveSource("a", "counted", {"place": Path("x")})
