@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tailorbird import plugins
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.planning import NAME, valid_name
+from tailorbird.recipe_file import RecipeFile, read_recipe_file
 from tailorbird.sources.knowledge_base import (
     KnowledgeBase,
     Origin,
@@ -22,6 +23,7 @@ from tailorbird.sources.knowledge_base import (
 if TYPE_CHECKING:
     from tailorbird.evaluation.retrieval import RetrievalReport
     from tailorbird.records import Passage
+    from tailorbird.sources.merged import Found
     from tailorbird.sources.source import Connector
     from tailorbird.sources.sync import SyncProgress, SyncReport
 
@@ -57,9 +59,11 @@ class KnowledgeBases:
 
     Args:
         state: the project's state folder.
+        config: the project's tailor.toml, which may not be there: its tables of live sources are known here too.
     """
 
     state: Path
+    config: Path = Path("tailor.toml")
 
     def read(self, name: str) -> KnowledgeBase:
         """What is recorded of a knowledge base.
@@ -162,6 +166,36 @@ class KnowledgeBases:
         """
         with self.read(name).index() as index:
             return index.search(question, k)
+
+    def search_live(
+        self, question: str, sources: Sequence[str], name: str | None = None, k: int = 5
+    ) -> Found:
+        """The passages that live sources give, fused with those of a knowledge base where one is named.
+
+        Args:
+            question: what is asked.
+            sources: their names: tables of tailor.toml, or kinds that need no settings.
+            name: of a knowledge base.
+            k: passages, at most.
+
+        Raises:
+            RecipeError: a source is unknown, or its settings can't be taken.
+            EndpointError: none of them could be asked.
+        """
+        from tailorbird.sources.merged import Merged
+
+        tables = self.with_tables(RecipeFile(), sources)
+        live = tuple(tables.live_source(word) for word in dict.fromkeys(sources))
+        if name is None:
+            return Merged(live).ask(question, k)
+        with self.read(name).index() as index:
+            return Merged(live, index).ask(question, k)
+
+    def with_tables(self, file: RecipeFile, sources: Sequence[str] | None) -> RecipeFile:
+        """A recipe that knows the project's live sources too, where one is named that it doesn't know itself."""
+        if set(sources or ()) <= set(file.sources) or not self.config.is_file():
+            return file
+        return replace(file, sources={**read_recipe_file(self.config).sources, **file.sources})
 
     def evaluate(self, name: str, examples: Path, k: int = 3) -> RetrievalReport:
         """How well a knowledge base finds the documents that hold the answers: see `evaluation.retrieval`.

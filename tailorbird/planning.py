@@ -16,9 +16,10 @@ from tailorbird.data.schemas import check_schema
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
 from tailorbird.errors import InputError, NotFound, RecipeError
-from tailorbird.recipe_file import ArmSpec, RecipeFile, default_arms
+from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, RecipeFile, default_arms
 from tailorbird.records import Example, content_hash
 from tailorbird.references import STARTER, is_remote
+from tailorbird.sources.live_sources import LiveSource
 
 if TYPE_CHECKING:
     from tailorbird.techniques.technique import Recipe
@@ -77,10 +78,14 @@ class Flags:
     limit_test: int | None = None
     prompt_column: str | None = None
     completion_column: str | None = None
+    sources: Sequence[str] | None = None
 
 
 def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
     """The recipe file with the flags in it."""
+    if flags.sources:
+        file = file.with_sources(flags.sources)
+    flags = replace(flags, sources=None)
     given = {f.name: getattr(flags, f.name) for f in fields(flags) if getattr(flags, f.name) is not None}
     if "arms" in given:
         given["arms"] = tuple(given["arms"])
@@ -105,7 +110,9 @@ def make_plan(file: RecipeFile) -> Plan:
         file.arms
         or tuple(spec.name for spec in file.arm_specs)
         or default_arms(
-            classify=task.kind == "classify", documents=documents is not None, trainable=not is_remote(base)
+            classify=task.kind == "classify",
+            documents=documents is not None or bool(file.settings.get(KNOWLEDGE, {}).get("sources")),
+            trainable=not is_remote(base),
         )
     )
     specs = tuple(file.arm(word) for word in wanted)
@@ -267,6 +274,10 @@ def default_metric_name(task: Task) -> str:
 def _plain(value: Any) -> Any:
     if isinstance(value, Path):
         return str(value.resolve())
+    if isinstance(value, LiveSource):
+        return value.to_json()
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
     return asdict(value) if hasattr(value, "__dataclass_fields__") else value
 
 

@@ -19,6 +19,7 @@ from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.errors import NotFound
+from tailorbird.sources.live_sources import LIVE_KINDS
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,10 +54,9 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "folder": "tailorbird.sources.folder:folder_at",
         "web_pages": "tailorbird.sources.web_pages:web_pages_at",
         "web_site": "tailorbird.sources.web_site:web_site_at",
+        "mcp_resources": "tailorbird.sources.mcp_resources:mcp_resources_at",
     },
-    "tailorbird.sources": {
-        "wikipedia": "tailorbird.sources.wikipedia:Wikipedia",
-    },
+    "tailorbird.sources": LIVE_KINDS,
 }
 FLOORS = ("blank", "majority", "tfidf_linear", "embedding_linear", "nearest")
 

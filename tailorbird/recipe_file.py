@@ -13,6 +13,13 @@
     name = "few_shot_three"
     steps = [{ technique = "few_shot", k = 3 }]
 
+    [knowledge]                              # live sources, by a kind's name or the name of a table below
+    sources = ["wikipedia", "shop"]
+
+    [sources.shop]
+    kind = "search_api"
+    url = "https://shop.example/search?q={query}&n={k}"
+
 Relative paths are relative to the file.
 """
 
@@ -20,14 +27,16 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from tailorbird.errors import NotFound, RecipeError
 from tailorbird.plugins import FLOORS, names, part
+from tailorbird.sources.live_sources import LiveSource, live_kinds, live_source
 
 TECHNIQUES = "tailorbird.techniques"
+KNOWLEDGE = "knowledge"
 BASE_ARM = "base"
 NOT_SETTINGS = frozenset({"checkpoint", "on_step", "on_estimate", "shard", "source"})
 """Fields of techniques that a program gives, not a file."""
@@ -52,6 +61,8 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # input = 0.15
 # output = 0.60
 # cached = 0.075
+# [knowledge]                    # what is asked live, beside the documents or without any
+# sources = ["wikipedia"]
 # [fine_tune]
 # method = "lora"                # or "rslora", "dora", "pissa", "eva", "full"
 # objective = "dpo"              # for rows with "chosen" and "rejected": learn to prefer the first
@@ -130,6 +141,7 @@ class RecipeFile:
     steps: tuple[Step, ...] | None = None
     price: Mapping[str, float] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmSpec:
         """The arm of this name: one that the file spells out, or one whose name joins techniques with '+'.
@@ -154,7 +166,51 @@ class RecipeFile:
 
     def step(self, technique: str) -> Step:
         """A technique with the settings that the file gives it."""
-        return Step(technique, dict(self.settings.get(technique, {})))
+        return self.found_sources(Step(technique, dict(self.settings.get(technique, {}))))
+
+    def found_sources(self, step: Step) -> Step:
+        """The step with the live sources that it names, in place of their names."""
+        words = step.settings.get("sources")
+        if step.technique != KNOWLEDGE or words is None:
+            return step
+        if not isinstance(words, list | tuple):
+            raise RecipeError(
+                f'knowledge: sources is {words!r}; expected a list of names, such as ["wikipedia"].'
+            )
+        found = tuple(word if isinstance(word, LiveSource) else self.live_source(word) for word in words)
+        return replace(step, settings={**step.settings, "sources": found})
+
+    def live_source(self, name: object) -> LiveSource:
+        """The live source of a name: that of a table, or that of a kind which needs no settings.
+
+        Raises:
+            RecipeError: there is none, or its settings can't be taken.
+        """
+        if not isinstance(name, str) or name not in {*self.sources, *live_kinds()}:
+            known = ", ".join(dict.fromkeys([*self.sources, *live_kinds()]))
+            raise RecipeError(
+                f"knowledge: the source {name!r} is unknown. Known: {known}. Give it a table [sources.{name}] with its "
+                "kind and settings in the recipe or tailor.toml, or correct the name."
+            )
+        return live_source(name, self.sources.get(name, {}))
+
+    def with_sources(self, chosen: Sequence[str]) -> RecipeFile:
+        """The same with these live sources in every step that looks things up."""
+        found = [self.live_source(name) for name in chosen]
+
+        def given(steps: tuple[Step, ...]) -> tuple[Step, ...]:
+            return tuple(
+                replace(s, settings={**s.settings, "sources": found}) if s.technique == KNOWLEDGE else s
+                for s in steps
+            )
+
+        own = {**self.settings.get(KNOWLEDGE, {}), "sources": found}
+        return replace(
+            self,
+            settings={**self.settings, KNOWLEDGE: own},
+            arm_specs=tuple(replace(spec, steps=given(spec.steps)) for spec in self.arm_specs),
+            steps=None if self.steps is None else given(self.steps),
+        )
 
 
 _PLAIN: Mapping[str, type | tuple[type, ...]] = {
@@ -194,8 +250,10 @@ def _recipe_file(path: Path, raw: dict[str, Any]) -> RecipeFile:
             values["arms"] = tuple(_strings(path, key, value))
         elif key == "price":
             values["price"] = _price(path, value)
+        elif key == "sources":
+            values["sources"] = _sources(path, value)
         elif key not in ("arm", "steps"):
-            known = [*_PLAIN, "arms", "arm", "steps", "price", *techniques]
+            known = [*_PLAIN, "arms", "arm", "steps", "price", "sources", *techniques]
             raise RecipeError(f"{path}: unknown key {key!r}. Known: {', '.join(known)}.")
     found = RecipeFile(**values, settings=settings)
     specs = tuple(_arm(path, found, table) for table in _list(path, "arm", raw.get("arm", [])))
@@ -221,6 +279,21 @@ def _table(path: Path, key: str, value: Any) -> Mapping[str, Any]:
     if isinstance(table.get("documents"), str):
         table["documents"] = str(path.parent / table["documents"])
     return table
+
+
+def _sources(path: Path, value: Any) -> Mapping[str, Mapping[str, Any]]:
+    """Tables of live sources by name; a database's file is relative to this one."""
+    if not isinstance(value, dict) or not all(isinstance(table, dict) for table in value.values()):
+        raise RecipeError(
+            f"{path}: sources is {value!r}; expected a table for each source, such as [sources.shop] and kind = "
+            '"search_api". Which of them are asked is said by sources = ["shop"] in [knowledge].'
+        )
+    found = {name: dict(table) for name, table in value.items()}
+    for table in found.values():
+        place = table.get("database")
+        if isinstance(place, str) and "://" not in place:
+            table["database"] = str((path.parent / Path(place).expanduser()).resolve())
+    return found
 
 
 def _price(path: Path, value: Any) -> Mapping[str, float]:
@@ -270,7 +343,8 @@ def _steps(path: Path, found: RecipeFile, value: Any) -> tuple[Step, ...]:
             steps.append(found.step(item))
         elif isinstance(item, dict) and isinstance(item.get("technique"), str):
             own = {key: setting for key, setting in item.items() if key != "technique"}
-            steps.append(Step(item["technique"], {**found.step(item["technique"]).settings, **own}))
+            step = Step(item["technique"], {**found.step(item["technique"]).settings, **own})
+            steps.append(found.found_sources(step))
         else:
             raise RecipeError(
                 f'{path}: a step is {item!r}; expected a technique\'s name or {{ technique = "few_shot", k = 3 }}.'
@@ -302,7 +376,7 @@ def default_arms(*, classify: bool, documents: bool, trainable: bool) -> tuple[s
 
     Args:
         classify: whether the task is to choose a label.
-        documents: whether there are documents to look things up in.
+        documents: whether there are documents or live sources to look things up in.
         trainable: whether the base's weights can be trained here.
     """
     classifiers = ["tfidf_linear", "embedding_linear"] if classify else []

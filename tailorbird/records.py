@@ -50,6 +50,7 @@ class Passage:
 
     `document` is the document's id (its path inside the folder); `start` and `end` are character
     offsets into the document's text; `score` is set by the search that found it (higher is better).
+    `source` names the live source that it came from; empty for the index of documents.
     """
 
     id: str
@@ -62,6 +63,7 @@ class Passage:
     page: int | None = None
     version: str = ""
     score: float = 0.0
+    source: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ class Request:
     `channel`, where it is above 0, multiplies that with p(message | choice), to this power: see `noisy_channel`.
     `schema` is a JSON schema, as JSON, that a free answer is to be a valid document of.
     `layout` says how the whole becomes one text, and `prompt_tokens` how many tokens that may have, None
-    leaving it to the model's context.
+    leaving it to the model's context. `lacking` says which sources of evidence could not be asked, and why.
     `example_id` names the training or test example that the request was made from, so that a
     wrapper never shows an example to itself.
     """
@@ -118,6 +120,7 @@ class Request:
     abstain_below: float = 0.0
     schema: str | None = None
     channel: float = 0.0
+    lacking: tuple[str, ...] = ()
 
     @property
     def question(self) -> str:
@@ -195,6 +198,11 @@ class Completion:
     citations: tuple[Citation, ...] = ()
     support: float | None = None
     withheld: str | None = None
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """Everything that the answer had to do without: sources that failed, and what trimming left out."""
+        return (*(self.asked.lacking if self.asked else ()), *self.dropped)
 
     @property
     def cited_text(self) -> str:

@@ -48,6 +48,7 @@ def compare(
     limit_test: int | None = None,
     prompt_column: str | None = None,
     completion_column: str | None = None,
+    sources: Sequence[str] | None = None,
     out: AnyPath | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
@@ -67,6 +68,7 @@ def compare(
         limit_test: test examples used, at most.
         prompt_column: which column or key holds the prompt, where its name doesn't tell.
         completion_column: likewise the completion.
+        sources: live sources that knowledge asks, by name, such as `wikipedia` or those of tailor.toml.
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
         project: the project folder.
         on_event: told about every step.
@@ -85,6 +87,7 @@ def compare(
         seed=seed,
         limit_test=limit_test,
         columns=Columns(prompt_column, completion_column),
+        sources=sources,
     )
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     return workbench.compare(replace(plan, command=call), out=_path(out), on_event=on_event).comparison
@@ -99,12 +102,14 @@ def customize(
     base: str = "starter",
     prompt_column: str | None = None,
     completion_column: str | None = None,
+    sources: Sequence[str] | None = None,
     overwrite: bool = False,
     shard: bool = False,
     project: AnyPath = ".",
 ) -> ModelInfo:
     """Applies techniques in order, such as `["knowledge", "fine_tune"]`, and saves the model under `name`.
 
+    `sources` are live sources that knowledge asks, by name, such as `wikipedia` or those of tailor.toml.
     With `shard` the processes that torchrun started share the model's layers out.
     """
     workbench = Workbench(Path(project))
@@ -115,6 +120,7 @@ def customize(
         documents=_path(documents),
         base=base,
         columns=Columns(prompt_column, completion_column),
+        sources=sources,
     )
     return workbench.customize(replace(plan, shard=shard), overwrite=overwrite)
 

@@ -160,6 +160,7 @@ class Workbench:
         key_env: str | None = None,
         limit_test: int | None = None,
         columns: Columns = NAMED_AS_USUAL,
+        sources: Sequence[str] | None = None,
     ) -> Plan:
         """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
 
@@ -168,9 +169,9 @@ class Workbench:
             DataError: the examples can't be used.
             RecipeError: an arm or a setting makes no sense.
         """
-        names = (columns.prompt, columns.completion)
+        names = (columns.prompt, columns.completion, sources)
         flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test, *names)
-        file = overlay(self._config(config, given=examples), flags)
+        file = overlay(self.knowledge.with_tables(self._config(config, given=examples), sources), flags)
         plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
@@ -241,6 +242,7 @@ class Workbench:
         base: str | None = None,
         key_env: str | None = None,
         columns: Columns = NAMED_AS_USUAL,
+        sources: Sequence[str] | None = None,
     ) -> Plan:
         """Resolves what `customize` makes: a plan of one arm.
 
@@ -265,8 +267,9 @@ class Workbench:
             key_env=key_env,
             prompt_column=columns.prompt,
             completion_column=columns.completion,
+            sources=sources,
         )
-        file = overlay(file, flags)
+        file = overlay(self.knowledge.with_tables(file, sources), flags)
         file = replace(file, documents=self.knowledge.folder(file.documents, self.folder))
         spec = ArmSpec(name, steps_of(steps, file) if steps else file.steps or ())
         return replace(plan_single(name, file, spec), folder=folder)
@@ -391,7 +394,7 @@ class Workbench:
     @property
     def knowledge(self) -> KnowledgeBases:
         """What is known here: to add to, sync and search."""
-        return KnowledgeBases(self.state)
+        return KnowledgeBases(self.state, self.folder / CONFIG)
 
     @property
     def metaprompts(self) -> Metaprompts:

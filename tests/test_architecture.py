@@ -43,16 +43,16 @@ MAY_IMPORT = {
     "evaluation": {"models", *BELOW_MODELS},
     "techniques": {"models", "evaluation", *BELOW_MODELS},
     "testing": {"techniques", "models", *BELOW_MODELS},
-    "plugins": {"models", *BELOW_DATA},
+    "plugins": {"models", "sources", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
-    "recipe_file": {"plugins", *BELOW_DATA},
+    "recipe_file": {"plugins", "sources", *BELOW_DATA},
     "trackers": {"network", *BELOW_DATA},
     "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
     "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
-    "knowledge_bases": {"planning", "plugins", "sources", "evaluation", "data", *BELOW_DATA},
+    "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "workbench": {
         "making",
@@ -108,15 +108,26 @@ SHARED_BY_SOURCES = {
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
     "gate",  # a scale that passes or refuses
+    "live_passages", "result_fields", "live_sources", "merged",  # what is asked live: by name, and together
+    "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents
+    "sql_reading",  # the one way to databases that aren't ours
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {
     "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
-    "huggingface_hub", "imaplib", "poplib", "requests", "select", "selectors", "smtplib", "socket", "socketserver",
-    "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
+    "huggingface_hub", "imaplib", "mcp", "multiprocessing", "poplib", "requests", "select", "selectors", "smtplib",
+    "socket", "socketserver", "sqlalchemy", "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets",
+    "xmlrpc",
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
+SPEAKS = {
+    "tailorbird.sources.mcp_session": {"anyio", "mcp"},
+    "tailorbird.sources.mcp_transports": {"anyio", "httpx2", "mcp"},
+    "tailorbird.sources.sql_reading": {"sqlalchemy"},
+}
+"""Who else reaches out, to nothing but what the user's own settings name: an MCP server, whose process is started, or
+which is spoken to by a client whose every request goes through the fetcher; and a database."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
 
@@ -290,15 +301,30 @@ def test_nothing_imports_in_a_circle():
 
 @pytest.mark.parametrize("family", ["sources", "data"])
 def test_only_the_fetcher_opens_connections(family):
-    found = {
-        i.module: i.target
-        for i in outer()
-        if part(i.module) == family and i.target.split(".")[0] in CONNECTING and i.target != "urllib.parse"
-    }
+    found = {}
+    for i in outer():
+        top = i.target.split(".")[0]
+        if part(i.module) == family and top in CONNECTING and i.target != "urllib.parse":
+            found.setdefault(i.module, set()).add(top)
     if family == "sources":
-        assert set(found) == {CONNECTS}
+        assert found.pop(CONNECTS)
+        assert found == SPEAKS
     else:
-        assert found == STARTS
+        assert found == {module: {starter} for module, starter in STARTS.items()}
+
+
+def test_nothing_of_an_mcp_session_passes_by_the_fetcher():
+    """The SDK brings HTTP clients of its own; none is made but with a transport of ours."""
+    source = (PACKAGE / "sources" / "mcp_transports.py").read_text(encoding="utf-8")
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = {ast.unparse(call.func): [word.arg for word in call.keywords] for call in calls}
+    assert "transport" in made["httpx2.AsyncClient"]
+    assert "http_client" in made["streamable_http_client"]
+    assert {name for name in made if "httpx2" in name} == {
+        "httpx2.AsyncClient",
+        "httpx2.Response",
+        "httpx2.ConnectError",
+    }
 
 
 def test_torch_stays_where_weights_are():

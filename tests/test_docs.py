@@ -82,7 +82,8 @@ class Reader:
             self.port = str(free.getsockname()[1])
         kept = {k: v for k, v in os.environ.items() if k not in ("TAILORBIRD_HOME", "VIRTUAL_ENV")}
         path = os.pathsep.join([str(Path(sys.executable).parent), kept["PATH"]])
-        self.environment = {**kept, "PATH": path, "PYTHONPATH": str(folder / "installed")}
+        places = os.pathsep.join(filter(None, [str(folder / "installed"), kept.get("PYTHONPATH")]))
+        self.environment = {**kept, "PATH": path, "PYTHONPATH": places}
 
     def follow(self, block):
         text = "\n".join(block.commands).replace(PORT, self.port)
@@ -192,7 +193,12 @@ def test_the_documents_are_read_as_they_are_written():
     fences = sum(path.read_text("utf-8").count("```") for path in DOCUMENTS)
     assert len(found) * 2 == fences
     assert {b.language for b in found} <= {"bash", "console", "python", "toml", "json", "text"}
-    assert {b.mark for b in found if b.mark} <= {"slow", "file: discreet.py", "file: rows.py"}
+    assert {b.mark for b in found if b.mark} <= {
+        "slow",
+        "file: discreet.py",
+        "file: rows.py",
+        "file: stock.py",
+    }
     assert any(b.slow for b in found)
 
 
@@ -211,7 +217,8 @@ def test_links_between_documents_lead_somewhere():
 
 
 def test_the_readmes_toml_is_a_recipe_with_the_arms_it_names(tmp_path):
-    text = next(b.text for b in blocks(ROOT / "README.md") if b.language == "toml")
+    texts = [b.text for b in blocks(ROOT / "README.md") if b.language == "toml"]
+    text = next(text for text in texts if "arms = " in text)
     (tmp_path / "tailor.toml").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "sample" / "tickets.jsonl", tmp_path)
     shutil.copytree(ROOT / "sample" / "handbook", tmp_path / "handbook")
@@ -223,6 +230,13 @@ def test_the_readmes_toml_is_a_recipe_with_the_arms_it_names(tmp_path):
     assert built["few_shot"][0].k == 5
     assert built["three_examples"][0].k == 3
     assert built["few_shot+fine_tune"][1].rank == 16
+
+
+def test_the_readmes_live_sources_can_be_asked_for(tmp_path):
+    text = next(b.text for b in blocks(ROOT / "README.md") if b.language == "toml" and "[sources" in b.text)
+    (tmp_path / "tailor.toml").write_text(text, encoding="utf-8")
+    [step] = read_recipe_file(tmp_path / "tailor.toml").arm("knowledge").steps
+    assert [source.name for source in step.build().sources] == ["wikipedia", "shop"]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)

@@ -13,7 +13,7 @@ class Website(ThreadingHTTPServer):
 
     def __init__(self, pages=None, host="127.0.0.1"):
         super().__init__((host, 0), Handler)
-        self.pages, self.asked = dict(pages or {}), []
+        self.pages, self.asked, self.bodies = dict(pages or {}), [], []
 
     @property
     def host(self):
@@ -51,6 +51,10 @@ class Handler(BaseHTTPRequestHandler):
             return
         status, headers, body = (200, {}, page) if isinstance(page, str) else page
         self.answer(status, headers, body.encode() if isinstance(body, str) else body)
+
+    def do_POST(self):
+        self.server.bodies.append(self.rfile.read(int(self.headers["Content-Length"])))
+        self.do_GET()
 
     def answer(self, status, headers, body):
         self.send_response(status)

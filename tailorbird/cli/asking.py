@@ -90,7 +90,7 @@ def answer_json(model: str, completion: Completion) -> dict[str, Any]:
         "support": completion.support,
         "withheld": completion.withheld,
         "evidence": [_passage(n, passage) for n, passage in enumerate(_evidence(completion), 1)],
-        "dropped": list(completion.dropped),
+        "dropped": list(completion.left_out),
         "usage": asdict(completion.usage),
         "seconds": completion.seconds,
     }
@@ -143,7 +143,7 @@ def _say_grounds(completion: Completion) -> None:
         remark("The answer names none of the labels.")
     if completion.finish_reason == "length":
         remark(f"Cut off after {completion.usage.output_tokens} tokens; --max-tokens allows more.")
-    for dropped in completion.dropped:
+    for dropped in completion.left_out:
         remark(f"Left out: {dropped}")
 
 
@@ -154,9 +154,13 @@ def probabilities_line(probabilities: Mapping[str, float]) -> str:
 
 
 def citation_line(number: int, passage: Passage) -> str:
-    """Where a passage stands, numbered as the model saw it: `[1] manual.pdf > Brakes (page 3)`."""
+    """Where a passage stands, numbered as the model saw it: `[1] manual.pdf > Brakes (page 3)`.
+
+    That of a live source has the source's name in front: `[2] wikipedia: https://…`.
+    """
     page = f" (page {passage.page})" if passage.page is not None else ""
-    return f"[{number}] {' > '.join([passage.document, *passage.headings])}{page}"
+    source = f"{passage.source}: " if passage.source else ""
+    return f"[{number}] {source}{' > '.join([passage.document, *passage.headings])}{page}"
 
 
 def _one_line(text: str) -> str:
@@ -165,7 +169,7 @@ def _one_line(text: str) -> str:
 
 
 def _passage(number: int, passage: Passage) -> dict[str, Any]:
-    names = ("document", "title", "headings", "start", "end", "page", "score")
+    names = ("document", "title", "headings", "start", "end", "page", "score", "source")
     return {"number": number, **{name: getattr(passage, name) for name in names}}
 
 

@@ -21,6 +21,7 @@ from tailorbird.cli.options import (
     Examples,
     KeyEnv,
     PromptColumn,
+    Sources,
     TestFile,
     Track,
     tracker_names,
@@ -45,6 +46,7 @@ def compare(
     examples: Examples = None,
     test: TestFile = None,
     documents: Documents = None,
+    source: Sources = None,
     base: BaseModel = None,
     arms: Annotated[
         str | None,
@@ -91,6 +93,7 @@ def compare(
             key_env=key_env,
             limit_test=limit_test,
             columns=Columns(prompt_column, completion_column),
+            sources=source,
         )
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)
@@ -149,12 +152,19 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "num_dev": len(data.dev),
         "num_test": len(data.test),
         "documents": str(data.documents) if data.documents else None,
+        "sources": _source_names(plan),
         "metric": plan.metric,
         "seed": plan.seed,
         "budget_s": plan.budget_s,
         "folder": str(plan.folder),
         "notes": list(plan.notes),
     }
+
+
+def _source_names(plan: Plan) -> list[str]:
+    """The live sources that any arm asks."""
+    steps = [step for arm in plan.arms for step in arm.steps]
+    return list(dict.fromkeys(source.name for step in steps for source in step.settings.get("sources", ())))
 
 
 def _show_plan(plan: Plan) -> None:
@@ -168,6 +178,8 @@ def _show_plan(plan: Plan) -> None:
     }
     if data.documents:
         facts["documents"] = str(data.documents)
+    if sources := _source_names(plan):
+        facts["asked live"] = ", ".join(sources)
     if plan.budget_s is not None:
         facts["budget"] = f"no arm is started after {clock_time(plan.budget_s)}"
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)

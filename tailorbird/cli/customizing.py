@@ -21,6 +21,7 @@ from tailorbird.cli.options import (
     Examples,
     KeyEnv,
     PromptColumn,
+    Sources,
     Track,
     tracker_names,
 )
@@ -47,6 +48,7 @@ def customize(
     ] = None,
     examples: Examples = None,
     documents: Documents = None,
+    source: Sources = None,
     base: BaseModel = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
@@ -96,6 +98,7 @@ def customize(
             base=base,
             key_env=key_env,
             columns=Columns(prompt_column, completion_column),
+            sources=source,
         )
         if plan_only:
             found = workbench.estimates(plan)

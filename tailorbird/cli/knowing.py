@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
-from tailorbird.cli.options import AsJson, read_setting
+from tailorbird.cli.options import AsJson, Sources, read_setting
 from tailorbird.cli.output import is_terminal, kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
 from tailorbird.errors import InputError
@@ -105,14 +105,29 @@ def sync(
 @knowledge.command()
 def search(
     context: typer.Context,
-    name: Name,
-    question: Annotated[str, typer.Argument(metavar="TEXT", help="A question, or words.")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Of a knowledge base; with --source it may be left out.")
+    ],
+    question: Annotated[str | None, typer.Argument(metavar="TEXT", help="A question, or words.")] = None,
     *,
+    source: Sources = None,
     count: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many passages.")] = 5,
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that a model would be given."""
-    found = project_of(context).workbench().knowledge.search(name, question, count)
+    known = project_of(context).workbench().knowledge
+    if question is None and not source:
+        raise InputError(
+            "Give a name and a question: tailor knowledge search NAME TEXT. `list` tells the names."
+        )
+    if source:
+        base, text = (None, name) if question is None else (name, question)
+        answer = known.search_live(text, source, base, count)
+        found: Sequence[Passage] = answer.passages
+        for lacking in answer.lacking:
+            remark(f"Left out: {lacking}")
+    else:
+        found = known.search(name, question or "", count)
     if as_json:
         print_json([_passage_json(passage) for passage in found])
         return
@@ -315,7 +330,8 @@ def _report_json(name: str, found: OriginReport) -> dict[str, Any]:
 def _where(passage: Passage) -> str:
     page = f", page {passage.page}" if passage.page else ""
     headings = " › ".join(passage.headings)
-    return f"{passage.document}{page}" + (f" › {headings}" if headings else "")
+    source = f"{passage.source}: " if passage.source else ""
+    return f"{source}{passage.document}{page}" + (f" › {headings}" if headings else "")
 
 
 def _passage_json(passage: Passage) -> dict[str, Any]:
@@ -328,6 +344,7 @@ def _passage_json(passage: Passage) -> dict[str, Any]:
         "end": passage.end,
         "version": passage.version,
         "score": passage.score,
+        "source": passage.source,
         "text": passage.text,
     }
 

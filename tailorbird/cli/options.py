@@ -31,6 +31,14 @@ Documents = Annotated[
         help="Documents to answer from: a folder of text, HTML, PDF, Office, …, or a knowledge base.",
     ),
 ]
+Sources = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--source",
+        metavar="NAME",
+        help="A live source that knowledge asks: wikipedia, or one that tailor.toml describes. Repeatable.",
+    ),
+]
 TestFile = Annotated[
     Path | None,
     typer.Option("--test", metavar="FILE", help="Test examples of their own; else some are set apart."),

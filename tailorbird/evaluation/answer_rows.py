@@ -69,6 +69,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "abstain_below": request.abstain_below,
         "schema": request.schema,
         "channel": request.channel,
+        "lacking": list(request.lacking),
     }
 
 
@@ -88,6 +89,7 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         abstain_below=row.get("abstain_below", 0.0),
         schema=row.get("schema"),
         channel=row.get("channel", 0.0),
+        lacking=tuple(row.get("lacking", ())),
     )
 
 

@@ -110,11 +110,13 @@ def _seen(name: str, completion: Completion) -> str:
     """
     asked = completion.asked
     if asked is None or not (
-        len(asked.messages) > 2 or asked.examples or asked.evidence or completion.dropped
+        len(asked.messages) > 2 or asked.examples or asked.evidence or completion.left_out
     ):
         return ""
     parts = [_passage(number, passage) for number, passage in enumerate(asked.evidence, 1)]
     parts += [_turn(message.role, message.content) for message in asked.conversation]
+    if asked.lacking:
+        parts.append(_turn("sources that failed", "\n".join(asked.lacking)))
     if completion.dropped:
         parts.append(_turn("left out to fit the context", "\n".join(completion.dropped)))
     counts = [
@@ -127,7 +129,7 @@ def _seen(name: str, completion: Completion) -> str:
 
 
 def _passage(number: int, passage: Passage) -> str:
-    where = " · ".join(filter(None, [passage.title, passage.document, *passage.headings]))
+    where = " · ".join(filter(None, [passage.source, passage.title, passage.document, *passage.headings]))
     return _turn(f"passage {number} · {where}", passage.text)
 
 

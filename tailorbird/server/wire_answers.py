@@ -136,7 +136,7 @@ def extension(head: Head, completion: Completion | None) -> dict[str, Any]:
         "citations": [{**asdict(c), "headings": list(c.headings)} for c in completion.citations],
         "support": completion.support,
         "withheld": completion.withheld,
-        "dropped": list(completion.dropped),
+        "dropped": list(completion.left_out),
         "valid": completion.valid,
     }
 
@@ -173,6 +173,7 @@ def _passage(n: int, passage: Passage) -> dict[str, Any]:
         "end": passage.end,
         "page": passage.page,
         "score": passage.score,
+        "source": passage.source,
         "text": passage.text,
     }
 

@@ -65,6 +65,11 @@ class Address:
         return host if self.port == PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
+    def origin(self) -> tuple[str, str, int]:
+        """Scheme, host and port: what is meant for one origin is told to no other."""
+        return self.scheme, self.host, self.port
+
+    @property
     def path(self) -> str:
         return self.target.partition("?")[0]
 

@@ -42,6 +42,7 @@ LOWEST_OTHER_PORT = 1_024
 """Ports below are those of other services than the web, but for 80 and 443."""
 MAX_HEADER_BYTES = 256 * 1024
 CONNECT_S = 5.0
+_NOTHING: Mapping[str, str] = {}
 
 Resolve = Callable[[str, int], list[str]]
 """The network addresses of a host, as text, for a port."""
@@ -129,12 +130,15 @@ class Fetcher:
         for entry in self.allow_hosts:
             read_allowed(entry)
 
-    def fetch(self, url: str, kinds: Collection[str] | None = None) -> Fetched:
+    def fetch(
+        self, url: str, kinds: Collection[str] | None = None, headers: Mapping[str, str] = _NOTHING
+    ) -> Fetched:
         """The answer to a GET, after redirects. Statuses such as 404 are answers.
 
         Args:
             url: an http or https address.
             kinds: content types, in lower case, that are read; None reads any.
+            headers: further ones. They may hold keys, and so go to this address's own host alone.
 
         Raises:
             DocumentError: The address is refused, or what is there is too large; a KindError if of another kind.
@@ -144,8 +148,9 @@ class Fetcher:
         address = start = read_address(url)
         for_good = True
         for hop in range(self.limits.num_redirects + 1):
+            asking = _Asking("GET", headers if address.origin == start.origin else _NOTHING)
             with _told(f"{start.url} redirects to {address.url}" if hop else address.url, deadline):
-                answer = self._hop(address, deadline, kinds)
+                answer = self._hop(address, deadline, asking, kinds)
             location = answer.headers.get("location", "").strip()
             if answer.status not in REDIRECTS or not location:
                 return replace(answer, moved_for_good=for_good)
@@ -157,7 +162,25 @@ class Fetcher:
             "Give the address that it should lead to."
         )
 
-    def _hop(self, address: Address, deadline: _Deadline, kinds: Collection[str] | None) -> Fetched:
+    def send(self, url: str, body: bytes, headers: Mapping[str, str], method: str = "POST") -> Fetched:
+        """The answer to what is sent, with its body whatever the status. Redirects are answers too.
+
+        Raises:
+            DocumentError: The address is refused, or the answer is too large.
+            EndpointError: The host cannot be reached, is too slow, or breaks off.
+        """
+        deadline = _Deadline(self.limits.total_s)
+        address = read_address(url)
+        with _told(address.url, deadline):
+            return self._hop(address, deadline, _Asking(method, headers, body))
+
+    def _hop(
+        self,
+        address: Address,
+        deadline: _Deadline,
+        asking: _Asking,
+        kinds: Collection[str] | None = None,
+    ) -> Fetched:
         allowed = self._allows(address)
         if not allowed:
             _check_name(address)
@@ -167,6 +190,7 @@ class Fetcher:
             "User-Agent": self.user_agent,
             "Accept": ", ".join(sorted(kinds)) if kinds else "*/*",
             "Accept-Encoding": "gzip",
+            **_as_sent(asking),
         }
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), self.limits.read_s)
         with _pool(backend) as pool:
@@ -176,7 +200,11 @@ class Fetcher:
                 port=address.port,
                 target=address.target.encode(),
             )
-            with pool.stream("GET", target, headers=headers, extensions={"timeout": timeout}) as response:
+            with pool.stream(
+                asking.method, target, headers=headers, content=asking.body, extensions={"timeout": timeout}
+            ) as response:
+                if asking.body is None and not 200 <= response.status < 300:
+                    return _without_body(address, response)
                 return _read(address, response, kinds, self.limits.size_bytes)
 
     def _allows(self, address: Address) -> bool:
@@ -185,6 +213,15 @@ class Fetcher:
             if host == address.host and address.port in ({port} if port else set(PORTS.values())):
                 return True
         return False
+
+
+@dataclass(frozen=True)
+class _Asking:
+    """What is asked at one address. Without a `body` the answer's own is read of a success only."""
+
+    method: str
+    headers: Mapping[str, str]
+    body: bytes | None = None
 
 
 class _Deadline:
@@ -373,13 +410,26 @@ def _words(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
+def _as_sent(asking: _Asking) -> dict[bytes | str, bytes | str]:
+    """The headers of a request that are its own; none takes the place of Host or says how long the body is."""
+    own = {name.title(): value for name, value in asking.headers.items()}
+    for name in ("Host", "Content-Length", "Transfer-Encoding", "Accept-Encoding", "Connection"):
+        own.pop(name, None)
+    if asking.body is not None:
+        own["Content-Length"] = str(len(asking.body))
+    return {name: value.encode("utf-8", "replace") for name, value in own.items()}
+
+
+def _without_body(address: Address, response: httpcore.Response) -> Fetched:
+    headers = {name.decode("latin-1").lower(): _text(value) for name, value in response.headers}
+    return Fetched(address, response.status, headers, b"")
+
+
 def _read(
     address: Address, response: httpcore.Response, kinds: Collection[str] | None, size_bytes: int
 ) -> Fetched:
-    headers = {name.decode("latin-1").lower(): _text(value) for name, value in response.headers}
-    answer = Fetched(address, response.status, headers, b"")
-    if not 200 <= response.status < 300:
-        return answer
+    answer = _without_body(address, response)
+    headers = answer.headers
     if kinds is not None and answer.kind not in kinds:
         raise KindError(
             f"is of the kind {answer.kind or 'that nobody names'}. Expected {', '.join(sorted(kinds))}."

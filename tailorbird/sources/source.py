@@ -9,7 +9,7 @@ from typing import Protocol, runtime_checkable
 from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.records import Document, Passage
 
-__all__ = ["Connector", "Removed", "Source", "Unchanged", "Unreadable", "Versioned"]
+__all__ = ["Connector", "Prepared", "Removed", "Source", "Unchanged", "Unreadable", "Versioned"]
 
 
 @runtime_checkable
@@ -18,6 +18,15 @@ class Source(Protocol):
 
     def search(self, query: str, k: int) -> list[Passage]:
         """At most `k` passages, best first; the same question gives the same order."""
+        ...
+
+
+@runtime_checkable
+class Prepared(Source, Protocol):
+    """A source that needs a while before its first question."""
+
+    def prepare(self) -> None:
+        """Makes it ready, within limits of its own; it is asked without, too."""
         ...
 
 

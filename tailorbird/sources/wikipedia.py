@@ -14,13 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
-from tailorbird.data.passages import split_document
 from tailorbird.errors import DocumentError, EndpointError
 from tailorbird.records import Document, Passage
 from tailorbird.sources.addresses import read_address
-from tailorbird.sources.bm25 import BM25
 from tailorbird.sources.fetching import USER_AGENT, Fetched, Fetcher, Limits
-from tailorbird.sources.fusion import reciprocal_rank_fusion
+from tailorbird.sources.live_passages import best_passages
 
 INTRODUCTION = f"{USER_AGENT} (knowledge source; https://www.mediawiki.org/wiki/API:Etiquette)"
 
@@ -60,11 +58,7 @@ class Wikipedia:
         if k <= 0 or not words:
             return []
         pages = self._pages(words, min(k, MAX_PAGES))
-        passages = [passage for page in pages for passage in split_document(page)]
-        scores = BM25([p.text for p in passages], idf="lucene").scores(query)
-        by_words = sorted(range(len(passages)), key=lambda i: (-scores[i], i))
-        fused = reciprocal_rank_fusion([range(len(passages)), by_words])
-        return [passages[i] for i, _ in fused[:k]]
+        return best_passages(pages, query, k)
 
     def _pages(self, words: str, limit: int) -> list[Document]:
         answer = self._ask(

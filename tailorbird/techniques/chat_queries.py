@@ -22,13 +22,14 @@ _GOES_ON = re.compile(r"\s*(and|but|or|so|also|what about|how about|what if)\b",
 
 
 def search_queries(messages: Sequence[Message]) -> list[str]:
-    r"""What to search for, the question itself first.
+    r"""What to search for.
 
-    A question that names all it is about stands alone. One that leans on what was said, by a word such as "it", by
-    how it begins or because it has few words, is looked up with the question before and with the answer to that too.
+    A question that names all it is about stands alone. One that leans on what was said, by a word such as "it" or by
+    how it begins, is looked up behind the question before, and behind that with its answer. One that has but few
+    words may do either: it is looked up in all three ways.
 
     >>> turns = [Message("user", "Which van is electric?"), Message("assistant", "The Dunnock.")]
-    >>> search_queries([*turns, Message("user", "How many seats has it?")])[1:]
+    >>> search_queries([*turns, Message("user", "How many seats has it?")])
     ['Which van is electric?\nHow many seats has it?', 'Which van is electric?\nThe Dunnock.\nHow many seats has it?']
     """
     turns = [m for m in messages if m.role != "system"]

@@ -6,15 +6,14 @@ as numbered evidence. Where nothing matches well enough the answer is that the d
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, ClassVar
 
 from tailorbird.data.citing import cited
 from tailorbird.data.task import Data
-from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.errors import DataError, RecipeError
 from tailorbird.evaluation.metrics import is_refusal, is_unanswerable
 from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Message, Passage, Request
@@ -22,10 +21,13 @@ from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.gate import Gate
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.live_sources import LiveSource, kind_of, saved_source, with_tuples
+from tailorbird.sources.merged import Found, Merged, look_up
 from tailorbird.sources.relevance import (
     NEIGHBOURS,
     UNCALIBRATED_THRESHOLD,
     fit_relevance,
+    fit_threshold,
     relevance_figures,
     synced_index,
 )
@@ -38,6 +40,7 @@ INSTRUCTION = (
     f"If they do not hold the answer, say: {NOT_IN_DOCUMENTS}"
 )
 MOST_PASSAGES = 50
+INDEX = "index.db"
 
 
 @dataclass(frozen=True)
@@ -64,20 +67,24 @@ class Lookup:
     checked: bool = True
 
     def __call__(self, request: Request) -> Request:
-        found = self.found(request, max(self.k, NEIGHBOURS))
-        if request.choices is None and not self._speaks_to(request, found):
+        asked = self._ask(request, self.k if self.relevance is None else max(self.k, NEIGHBOURS))
+        request = replace(request, lacking=(*request.lacking, *asked.lacking))
+        if request.choices is None and not self._speaks_to(request, asked.passages):
             return replace(request, choices=(NOT_IN_DOCUMENTS,), evidence=())
-        return self.shown(request, found[: self.k])
+        return self.shown(request, asked.passages[: self.k])
 
     def found(self, request: Request, k: int) -> list[Passage]:
         """At most k passages for the request, as its conversation makes it understood."""
-        queries = search_queries(request.messages)
-        rankings = [self.source.search(query, k) for query in queries]
-        if len(rankings) == 1:
-            return rankings[0]
-        by_id = {p.id: p for ranking in reversed(rankings) for p in ranking}
-        fused = reciprocal_rank_fusion([[p.id for p in ranking] for ranking in rankings])
-        return [by_id[name] for name, _ in fused[:k]]
+        return list(self._ask(request, k).passages)
+
+    def _ask(self, request: Request, k: int) -> Found:
+        asked = [look_up(self.source, query, k) for query in search_queries(request.messages)]
+        if len(asked) == 1:
+            return asked[0]
+        by_id = {p.id: p for found in reversed(asked) for p in found.passages}
+        fused = reciprocal_rank_fusion([[p.id for p in found.passages] for found in asked])
+        lacking = dict.fromkeys(reason for found in asked for reason in found.lacking)
+        return Found(tuple(by_id[name] for name, _ in fused[:k]), tuple(lacking))
 
     def shown(self, request: Request, evidence: Sequence[Passage]) -> Request:
         """The request with these passages, and for a free answer with what to do with them."""
@@ -124,7 +131,7 @@ class Lookup:
         return replace(self, ground=fit_ground(self.unfitted(), base, data))
 
     def save(self, folder: Path) -> dict[str, Any]:
-        """Copies the index beside the model, so that it answers from what was measured."""
+        """Copies the index beside the model, so that it answers from what was measured; of live sources, settings."""
         settings: dict[str, Any] = {
             "k": self.k,
             "threshold": self.threshold,
@@ -133,10 +140,14 @@ class Lookup:
             "checked": self.checked,
             **{name: gate.to_json() for name, gate in self._gates().items()},
         }
-        if not isinstance(self.source, KnowledgeIndex):
-            settings["live"] = source_settings(self.source)
-            return settings
-        self.source.copy(folder / "index.db")
+        source = self.source
+        if isinstance(source, Merged):
+            settings["sources"] = [_live(one).to_json() for one in source.live]
+            source = source.index
+        if isinstance(source, KnowledgeIndex):
+            source.copy(folder / INDEX)
+        elif source is not None:
+            settings["live"] = source_settings(source)
         return settings
 
     def _gates(self) -> dict[str, Gate]:
@@ -153,42 +164,49 @@ class Lookup:
         return max(p.score for p in found[: self.k]) >= self.threshold
 
 
+def _live(source: object) -> LiveSource:
+    if not isinstance(source, LiveSource):
+        raise RecipeError(
+            f"knowledge: {type(source).__name__} is merged but no LiveSource, so it can't be saved with a model. Name "
+            "it in Knowledge(sources=(LiveSource(name, kind, settings),))."
+        )
+    return source
+
+
 def source_settings(source: Source) -> dict[str, Any]:
     """What makes a live source again: its class's plug-in name and its fields."""
-    from dataclasses import asdict, is_dataclass
+    from dataclasses import fields, is_dataclass
 
+    if isinstance(source, LiveSource):
+        return source.to_json()
     if not is_dataclass(source) or isinstance(source, type):
         raise RecipeError(
             f"knowledge: source {type(source).__name__} cannot be saved with a model. Make it a frozen "
             "dataclass and register it under the entry point 'tailorbird.sources'."
         )
-    return {"source": type(source).__name__.lower(), **asdict(source)}
+    settings = {f.name: getattr(source, f.name) for f in fields(source) if f.init and f.compare}
+    return {"source": kind_of(source), **settings}
 
 
 def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
     """The lookup that was saved in a folder."""
-    rest = {key: value for key, value in settings.items() if key != "live"}
-    for name in ("relevance", "ground"):
-        if name in rest:
-            rest[name] = Gate.from_json(rest[name])
-    if live := settings.get("live"):
-        fields = {key: value for key, value in live.items() if key != "source"}
-        return Lookup(_live_source(live["source"])(**fields), **rest)
-    return Lookup(KnowledgeIndex(folder / "index.db", default_embedder(), read_only=True), **rest)
+    rest = {key: value for key, value in settings.items() if key not in {"live", "sources"}}
+    rest |= {name: Gate.from_json(rest[name]) for name in ("relevance", "ground") if name in rest}
+    source = _saved_source(folder, settings.get("live"))
+    if sources := settings.get("sources"):
+        return Lookup(Merged(tuple(saved_source(one) for one in sources), source), **rest)
+    assert source is not None, f"{folder} holds neither an index nor a source"
+    return Lookup(source, **rest)
 
 
-def _live_source(name: str) -> Callable[..., Source]:
-    if name == "wikipedia":
-        from tailorbird.sources.wikipedia import Wikipedia
-
-        return Wikipedia
-    for point in entry_points(group="tailorbird.sources"):
-        if point.name == name:
-            return point.load()
-    raise Unsupported(
-        f"knowledge: the model asks the live source {name!r}, which is not installed. "
-        "Install the plug-in that it was made with."
-    )
+def _saved_source(folder: Path, live: dict[str, Any] | None) -> Source | None:
+    if live is None:
+        path = folder / INDEX
+        return KnowledgeIndex(path, default_embedder(), read_only=True) if path.is_file() else None
+    if "kind" in live:
+        return saved_source(live)
+    own = {key: value for key, value in live.items() if key != "source"}
+    return LiveSource(live["source"], live["source"], with_tuples(own)).source
 
 
 @dataclass(frozen=True)
@@ -200,7 +218,8 @@ class Knowledge:
         threshold: similarity in [-1, 1] that the best passage must reach; None finds a gate that tells the
             training examples with and without an answer in the documents apart best.
         documents: a folder; None takes the data's documents.
-        source: a live source instead of a folder.
+        sources: live sources that are asked beside the documents, or alone where there are none.
+        source: a source of a program's own instead of all these.
         instruction: replaces the task's for free answers; None keeps the task's.
         max_chars: length of a passage in characters.
         missing: the share of the examples, 0–1, that fine-tuning beneath sees a second time without what holds
@@ -209,13 +228,14 @@ class Knowledge:
             found on the dev examples.
 
     Raises:
-        RecipeError: k or missing out of range.
-        DataError: there are no documents.
+        RecipeError: k or missing out of range, or two sources of one name.
+        DataError: there are neither documents nor sources.
     """
 
     k: int = 3
     threshold: float | None = None
     documents: Path | None = None
+    sources: tuple[LiveSource, ...] = ()
     source: Source | None = field(default=None, compare=False)
     instruction: str | None = INSTRUCTION
     max_chars: int = 600
@@ -227,31 +247,45 @@ class Knowledge:
             raise RecipeError(f"knowledge: k is {self.k}; expected 1 to {MOST_PASSAGES} passages.")
         if not 0 <= self.missing <= 1:
             raise RecipeError(f"knowledge: missing is {self.missing}; expected a share of 0 to 1.")
+        names = [source.name for source in self.sources]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise RecipeError(f"knowledge: the source {twice[0]!r} is named twice. Name every source once.")
 
     def apply(self, model: Model, data: Data) -> Model:
-        source = self.source
-        if source is None:
-            folder = self.documents or data.documents
-            if folder is None:
-                raise DataError(
-                    "knowledge: there are no documents. Give a folder with --documents DIR or documents = "
-                    '"DIR" '
-                    "in tailor.toml, or leave the knowledge arms out."
-                )
-            source = synced_index(folder, self.max_chars)
-        relevance = None
-        if self.threshold is None and self.source is None:
-            relevance = fit_relevance(source, data.train, self.k)
-        threshold = self.threshold
-        if threshold is None:
-            threshold = UNCALIBRATED_THRESHOLD if self.source is None else -1.0
-        lookup = Lookup(
+        lookup = self._lookup(data)
+        return Wrapped(model, lookup.fitted(model, data))
+
+    def _lookup(self, data: Data) -> Lookup:
+        if self.source is not None:
+            return self._over(self.source, -1.0)
+        index = self._index(data)
+        if self.sources:
+            # Live passages have similarities of the same kind, and nobody is asked live for it: see decision 29.
+            threshold = UNCALIBRATED_THRESHOLD if index is None else fit_threshold(index, data.train, self.k)
+            return self._over(Merged(self.sources, index), threshold)
+        assert index is not None
+        relevance = fit_relevance(index, data.train, self.k) if self.threshold is None else None
+        return replace(self._over(index, UNCALIBRATED_THRESHOLD), relevance=relevance)
+
+    def _over(self, source: Source, threshold: float) -> Lookup:
+        """The lookup in a source, with this threshold where none was given."""
+        return Lookup(
             source,
             self.k,
-            threshold,
+            threshold if self.threshold is None else self.threshold,
             self.instruction,
-            relevance,
             missing=self.missing,
             checked=self.check_answers,
         )
-        return Wrapped(model, lookup.fitted(model, data))
+
+    def _index(self, data: Data) -> KnowledgeIndex | None:
+        """The documents' index; None where there are live sources only."""
+        folder = self.documents or data.documents
+        if folder is not None:
+            return synced_index(folder, self.max_chars)
+        if self.sources:
+            return None
+        raise DataError(
+            'knowledge: there are no documents. Give a folder with --documents DIR or documents = "DIR" in '
+            "tailor.toml, or a live source with --source NAME, or leave the knowledge arms out."
+        )

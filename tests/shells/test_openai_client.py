@@ -169,6 +169,7 @@ def test_evidence_usage_and_what_was_dropped_are_told(client):
             "end": 30,
             "page": 2,
             "score": 0.75,
+            "source": "",
             "text": "A card costs 5 euro.",
         }
     ]

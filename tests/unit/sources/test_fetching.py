@@ -583,3 +583,58 @@ def test_bombs_and_damaged_packing_are_refused(site, fetcher, answer, message):
     site.pages["/"] = answer
     with pytest.raises(DocumentError, match=message):
         fetcher.fetch(site.url())
+
+
+# -- what is sent ----------------------------------------------------------------------------------
+
+
+def test_what_is_sent_arrives_and_the_answer_has_its_body_whatever_the_status(site, fetcher):
+    site.pages["/ask"] = (400, {"Content-Type": "application/json"}, b'{"error": 1}')
+    answer = fetcher.send(site.url("/ask"), b"{}", {"content-type": "application/json", "X-Key": "k\u00e9y"})
+    assert (answer.status, answer.body, site.bodies) == (400, b'{"error": 1}', [b"{}"])
+    headers = site.asked[0][1]
+    assert (headers["Content-Type"], headers["Content-Length"]) == ("application/json", "2")
+
+
+def test_no_header_takes_the_place_of_the_fetchers_own(site, fetcher):
+    own = {
+        "host": "evil.example",
+        "content-length": "99",
+        "Transfer-Encoding": "chunked",
+        "accept-encoding": "br",
+    }
+    fetcher.send(site.url("/"), b"", own)
+    headers = site.asked[0][1]
+    assert (headers["Host"], headers["Content-Length"], headers["Accept-Encoding"]) == (
+        site.host,
+        "0",
+        "gzip",
+    )
+    assert "Transfer-Encoding" not in headers
+
+
+def test_a_redirect_of_what_is_sent_is_an_answer(site, fetcher, trap):
+    site.pages["/ask"] = (307, {"Location": f"http://127.0.0.1:{trap.port}/"}, b"")
+    assert fetcher.send(site.url("/ask"), b"{}", {}).status == 307
+    assert trap.count == 0
+
+
+def test_what_is_sent_goes_to_no_private_host_and_is_read_within_limits(site, fetcher, trap):
+    with pytest.raises(DocumentError, match="not on the public internet"):
+        fetcher.send(f"http://127.0.0.1:{trap.port}/", b"{}", {})
+    assert trap.count == 0
+    site.pages["/ask"] = (500, {}, b"x" * 20_000)
+    with pytest.raises(DocumentError, match="larger than 10,000 bytes"):
+        fetcher.send(site.url("/ask"), b"{}", {})
+
+
+def test_headers_stay_with_the_host_that_they_were_given_for(site, fetcher):
+    with Website({"/there": "text"}).running() as other:
+        both = replace(fetcher, allow_hosts=(site.host, other.host))
+        site.pages |= {
+            "/near": (302, {"Location": "/far"}, b""),
+            "/far": (302, {"Location": other.url("/there")}, b""),
+        }
+        assert both.fetch(site.url("/near"), headers={"X-Key": "secret"}).body == b"text"
+    assert [headers.get("X-Key") for _, headers in site.asked] == ["secret", "secret"]
+    assert "X-Key" not in other.asked[0][1]

@@ -1,12 +1,17 @@
+import json
 from dataclasses import dataclass, field, replace
 
 import pytest
 
 from tailorbird.data.task import Data, Task
-from tailorbird.errors import DataError, RecipeError, Unsupported
+from tailorbird.errors import DataError, EndpointError, RecipeError, Unsupported
 from tailorbird.models.blank import Blank
 from tailorbird.models.model import as_seen_by_weights
 from tailorbird.records import NOT_IN_DOCUMENTS, Example, Message, Passage, Request
+from tailorbird.sources.live_sources import LiveSource
+from tailorbird.sources.merged import Merged
+from tailorbird.sources.relevance import UNCALIBRATED_THRESHOLD, fit_threshold
+from tailorbird.sources.search_api import SearchApi
 from tailorbird.sources.wikipedia import Wikipedia
 from tailorbird.techniques.knowledge import INSTRUCTION, Knowledge, Lookup, load_lookup
 from tailorbird.testing.sources import WordHash
@@ -188,3 +193,108 @@ def test_an_empty_folder_is_no_knowledge(tmp_path):
     data = Data(Task("answer", "x"), (Example.pair("a", "b"),), documents=tmp_path / "empty")
     with pytest.raises(DataError, match=r"no readable document in .*empty. The folder is empty"):
         Knowledge().apply(Blank(), data)
+
+
+# -- live sources by name --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Desk:
+    """A live source that finds one text, or fails."""
+
+    text: str = "A repair takes three days, says the desk."
+    fails: bool = False
+
+    def search(self, query, k):
+        if self.fails:
+            raise EndpointError("the desk is closed.")
+        return [Passage("d1", "desk", self.text)][:k]
+
+
+@pytest.fixture
+def desk(monkeypatch):
+    from tailorbird.sources import live_sources
+
+    monkeypatch.setattr(live_sources, "LIVE_KINDS", {**live_sources.LIVE_KINDS, "desk": f"{__name__}:Desk"})
+    live_sources.forget_answers()
+    yield lambda **settings: LiveSource("desk", "desk", settings)
+    live_sources.forget_answers()
+
+
+REPAIR = Request((Message("user", "How long does a repair take?"),))
+
+
+def test_documents_and_sources_are_asked_together_under_one_threshold(documents, desk):
+    data = tiny_questions(documents)
+    alone = Knowledge(k=2).apply(Blank(), data).rewrite
+    both = Knowledge(k=2, sources=(desk(),)).apply(Blank(), data).rewrite
+    assert both.threshold == fit_threshold(alone.source, data.train, 2)
+    assert both.relevance is None
+    seen = both(REPAIR)
+    assert [p.source for p in seen.evidence] == ["", "desk"]
+    assert seen.lacking == ()
+    assert all(p.score >= both.threshold for p in seen.evidence)
+
+
+def test_what_a_source_finds_may_have_nothing_to_do_with_the_question(desk):
+    lookup = Knowledge(k=2, sources=(desk(text="Bananas are yellow."),)).apply(Blank(), tiny_data()).rewrite
+    assert lookup.threshold == UNCALIBRATED_THRESHOLD
+    assert lookup(REPAIR).choices == (NOT_IN_DOCUMENTS,)
+
+
+def test_a_source_that_fails_stands_in_the_request_and_beside_the_answer(documents, desk):
+    model = Knowledge(k=2, threshold=0.0, sources=(desk(fails=True),)).apply(
+        Blank(), tiny_questions(documents)
+    )
+    completion = model.answer([REPAIR])[0]
+    assert completion.asked.evidence
+    assert completion.left_out == ("source desk: the desk is closed.",)
+    refused = Knowledge(threshold=1.1, sources=(desk(fails=True),)).apply(Blank(), tiny_questions(documents))
+    [answer] = refused.answer([REPAIR])
+    assert (answer.text, answer.left_out) == (NOT_IN_DOCUMENTS, ("source desk: the desk is closed.",))
+
+
+def test_if_every_source_fails_there_is_no_answer(desk):
+    model = Knowledge(sources=(desk(fails=True),)).apply(Blank(), tiny_data())
+    with pytest.raises(
+        EndpointError, match=r"none of the sources could be asked. source desk: the desk is closed"
+    ):
+        model.answer([REPAIR])
+
+
+@pytest.mark.parametrize("with_documents", [True, False], ids=["documents", "alone"])
+def test_a_saved_lookup_asks_its_sources_again(tmp_path, documents, desk, with_documents):
+    data = tiny_questions(documents) if with_documents else tiny_data()
+    rewrite = Knowledge(k=2, sources=(desk(text="It takes a week."),)).apply(Blank(), data).rewrite
+    (tmp_path / "saved").mkdir()
+    settings = json.loads(json.dumps(rewrite.save(tmp_path / "saved")))
+    assert (tmp_path / "saved" / "index.db").is_file() == with_documents
+    loaded = load_lookup(tmp_path / "saved", settings)
+    assert isinstance(loaded.source, Merged)
+    assert loaded.source.live == rewrite.source.live
+    assert loaded(REPAIR) == rewrite(REPAIR)
+
+
+def test_a_saved_search_api_comes_back(tmp_path):
+    source = SearchApi("https://shop.example/{query}", text=("a", "b"), headers={"X-Key": "$KEY"})
+    settings = json.loads(json.dumps(Lookup(source, 2, -1.0, None).save(tmp_path)))
+    assert settings["live"]["source"] == "search_api"
+    assert load_lookup(tmp_path, settings).source == source
+
+
+def test_merged_sources_of_a_programs_own_cannot_be_saved(tmp_path):
+    with pytest.raises(
+        RecipeError, match=r"Shelf is merged but no LiveSource.*Name it in Knowledge\(sources"
+    ):
+        Lookup(Merged((NamedShelf(),)), 1, 0.0).save(tmp_path)
+
+
+@dataclass(frozen=True)
+class NamedShelf(Shelf):
+    name: str = "shelf"
+    timeout_s: float = 1.0
+
+
+def test_two_sources_of_one_name_are_refused(desk):
+    with pytest.raises(RecipeError, match="the source 'desk' is named twice"):
+        Knowledge(sources=(desk(), desk()))

@@ -1,0 +1,170 @@
+"""The index of documents and live sources, asked together: one ranking, and each passage says where it is from."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from tailorbird.errors import EndpointError
+from tailorbird.records import Passage
+from tailorbird.sources.fusion import reciprocal_rank_fusion
+from tailorbird.sources.source import Source
+
+log = logging.getLogger(__name__)
+
+GRACE_S = 0.5
+"""Seconds beyond a source's own limit, in which it can say itself why it is late."""
+UNDER_WAY = 8
+"""Questions that a source may be working on; one that is given up goes on until its own limits end it."""
+MAX_REASON = 300
+
+
+class Named(Protocol):
+    """A source with a name, and the seconds that one question of it may take."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def timeout_s(self) -> float: ...
+
+    def prepare(self) -> None: ...
+
+    def search(self, query: str, k: int) -> list[Passage]: ...
+
+
+@dataclass(frozen=True)
+class Found:
+    """What was found, best first, and which sources could not be asked, and why."""
+
+    passages: tuple[Passage, ...]
+    lacking: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Merged:
+    """Asks an index and live sources at the same time, and fuses their rankings by reciprocal rank.
+
+    A live source that fails or is late is left out and said: in the log, and to whoever asks by `ask`.
+
+    Args:
+        live: the live sources; their names differ.
+        index: what answers without a connection, if there is something.
+    """
+
+    live: tuple[Named, ...]
+    index: Source | None = None
+    _working: dict[str, threading.Semaphore] = field(
+        default_factory=dict[str, threading.Semaphore], init=False, repr=False, compare=False
+    )
+    _silent: set[str] = field(default_factory=set[str], init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        self._working.update({source.name: threading.Semaphore(UNDER_WAY) for source in self.live})
+
+    def search(self, query: str, k: int) -> list[Passage]:
+        """At most `k` passages, best first.
+
+        Raises:
+            EndpointError: there is no index, and no live source could be asked.
+        """
+        return list(self.ask(query, k).passages)
+
+    def ask(self, query: str, k: int) -> Found:
+        """The passages, and what failed.
+
+        Raises:
+            EndpointError: there is no index, and no live source could be asked.
+        """
+        if k <= 0 or not query.strip():
+            return Found(())
+        for source in self.live:
+            with suppress(Exception):  # the question says it
+                source.prepare()
+        asked = [_Asked(source, query, k, self._working[source.name]) for source in self.live]
+        rankings = [self.index.search(query, k)] if self.index is not None else []
+        lacking: list[str] = []
+        for one in asked:
+            found = one.answer()
+            if isinstance(found, str):
+                lacking.append(self._told(one.source.name, found))
+            else:
+                self._silent.discard(one.source.name)
+                rankings.append(found)
+        if not rankings:
+            raise EndpointError(
+                f"knowledge: none of the sources could be asked. {' '.join(lacking)} Try again later, or add documents."
+            )
+        return Found(tuple(fused(rankings, k)), tuple(lacking))
+
+    def _told(self, name: str, reason: str) -> str:
+        """The failure in words; a source that goes on failing is logged as a warning once."""
+        level = logging.DEBUG if name in self._silent else logging.WARNING
+        self._silent.add(name)
+        log.log(level, "knowledge: the source %s is left out: %s", name, reason)
+        return f"source {name}: {reason}"
+
+
+def look_up(source: Source, query: str, k: int) -> Found:
+    """What a source finds, and what could not be asked where it is made of several."""
+    return source.ask(query, k) if isinstance(source, Merged) else Found(tuple(source.search(query, k)))
+
+
+def fused(rankings: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
+    """At most `k` passages by reciprocal rank; the same text found twice counts twice and stands once.
+
+    Of equal ranks that of the earlier ranking comes first.
+    """
+    places: dict[str, tuple[int, int]] = {}
+    passages: dict[tuple[int, int], Passage] = {}
+    order: list[list[tuple[int, int]]] = []
+    for number, ranking in enumerate(rankings):
+        mine: list[tuple[int, int]] = []
+        for rank, passage in enumerate(ranking):
+            place = places.setdefault(" ".join(passage.text.split()), (number, rank))
+            passages.setdefault(place, passage)
+            if place not in mine:
+                mine.append(place)
+        order.append(mine)
+    return [passages[place] for place, _ in reciprocal_rank_fusion(order)[:k]]
+
+
+class _Asked:
+    """One question to one source, under way in a thread that nobody waits for longer than the limit."""
+
+    def __init__(self, source: Named, query: str, k: int, working: threading.Semaphore) -> None:
+        self.source = source
+        self._end = time.monotonic() + source.timeout_s + GRACE_S
+        self._found: list[list[Passage] | str] = []
+        self._thread: threading.Thread | None = None
+        if not working.acquire(blocking=False):
+            self._found.append(f"it still works on {UNDER_WAY} earlier questions.")
+            return
+
+        def work() -> None:
+            try:
+                self._found.append(source.search(query, k))
+            except Exception as error:
+                log.debug("knowledge: the source %s failed", source.name, exc_info=True)
+                self._found.append(_reason(error))
+            finally:
+                working.release()
+
+        self._thread = threading.Thread(target=work, name=f"source {source.name}", daemon=True)
+        self._thread.start()
+
+    def answer(self) -> list[Passage] | str:
+        """The passages, or why there are none."""
+        if self._thread is not None:
+            self._thread.join(max(0.0, self._end - time.monotonic()))
+        return self._found[0] if self._found else f"it took longer than {self.source.timeout_s:g} s."
+
+
+def _reason(error: Exception) -> str:
+    words = " ".join(str(error).split()) or type(error).__name__
+    return words if len(words) <= MAX_REASON else f"{words[: MAX_REASON - 1]}…"
