@@ -69,7 +69,7 @@ def chat_completion(head: Head, completion: Completion, closed_set: ClosedSet | 
         "role": "assistant",
         "content": content,
         "refusal": None,
-        "annotations": annotations(completion),
+        "annotations": url_citations(completion),
     }
     finish = _finish_reason(completion)
     return {
@@ -141,7 +141,7 @@ def extension(head: Head, completion: Completion | None) -> dict[str, Any]:
     }
 
 
-def annotations(completion: Completion) -> list[dict[str, Any]]:
+def url_citations(completion: Completion) -> list[dict[str, Any]]:
     """What in the answer rests on a web page, in OpenAI's form."""
     return [
         {
