@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from tailorbird.records import Completion, Example, Message, Passage, Prior, Request, Sampling, Usage
+from tailorbird.records import (
+    Completion,
+    Example,
+    Message,
+    Passage,
+    Prior,
+    Reader,
+    Request,
+    Sampling,
+    Scope,
+    Usage,
+)
 
 
 def completion_to_json(completion: Completion) -> dict[str, Any]:
@@ -53,6 +64,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "abstain_below": request.abstain_below,
         "schema": request.schema,
         "channel": request.channel,
+        "only": None if request.only is None else asdict(request.only),
     }
 
 
@@ -72,6 +84,7 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         abstain_below=row.get("abstain_below", 0.0),
         schema=row.get("schema"),
         channel=row.get("channel", 0.0),
+        only=_scope_from_json(row.get("only")),
     )
 
 
@@ -81,6 +94,13 @@ def _example_to_json(example: Example) -> dict[str, Any]:
 
 def _example_from_json(row: Mapping[str, Any]) -> Example:
     return Example(tuple(Message(*turn) for turn in row["messages"]), row["completion"], id=row["id"])
+
+
+def _scope_from_json(row: Mapping[str, Any] | None) -> Scope | None:
+    if row is None:
+        return None
+    reader = row["reader"] and Reader(row["reader"]["tenant"], tuple(row["reader"]["groups"]))
+    return Scope(reader, tuple((name, value) for name, value in row["facts"]), row["documents"])
 
 
 def _prior_from_json(row: Mapping[str, Any] | None) -> Prior | None:
