@@ -53,24 +53,30 @@ END;
 """
 
 # `own` are a document's rules as its connector gives them, `rules` those in force, '' before they are put in force:
-# then the document has no terms, and nobody but the owner finds it. `changes` has one row for every passage that ever
-# was; a passage that changes, gets its vector or goes is moved to its end, so that what is kept elsewhere catches up. Not by
-# INSERT OR REPLACE: in a trigger the OR of the statement that fires it would take its place.
+# then the document has no terms, and nobody but the owner finds it. The tables of changes have one row for every passage
+# that ever was: one that comes, goes or gets other rules, and in the second one that gets its vector, is moved to the
+# end, so that what is kept beside the file catches up. Not by INSERT OR REPLACE: in a trigger the OR of the statement
+# that fires it would take its place.
 _RULES_AND_CHANGES = """
 CREATE TABLE document_terms (term TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (term, document)) WITHOUT ROWID;
 CREATE INDEX terms_by_document ON document_terms (document);
-CREATE TABLE changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
+CREATE TABLE word_changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
+CREATE TABLE vector_changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
 CREATE TRIGGER passage_came AFTER INSERT ON passages BEGIN
-    DELETE FROM changes WHERE number = new.number;
-    INSERT INTO changes (number) VALUES (new.number);
+    DELETE FROM word_changes WHERE number = new.number;
+    DELETE FROM vector_changes WHERE number = new.number;
+    INSERT INTO word_changes (number) VALUES (new.number);
+    INSERT INTO vector_changes (number) VALUES (new.number);
 END;
 CREATE TRIGGER passage_went AFTER DELETE ON passages BEGIN
-    DELETE FROM changes WHERE number = old.number;
-    INSERT INTO changes (number) VALUES (old.number);
+    DELETE FROM word_changes WHERE number = old.number;
+    DELETE FROM vector_changes WHERE number = old.number;
+    INSERT INTO word_changes (number) VALUES (old.number);
+    INSERT INTO vector_changes (number) VALUES (old.number);
 END;
 CREATE TRIGGER vector_came AFTER INSERT ON embeddings BEGIN
-    DELETE FROM changes WHERE number IN (SELECT number FROM passages WHERE text_key = new.text_key);
-    INSERT INTO changes (number) SELECT number FROM passages WHERE text_key = new.text_key;
+    DELETE FROM vector_changes WHERE number IN (SELECT number FROM passages WHERE text_key = new.text_key);
+    INSERT INTO vector_changes (number) SELECT number FROM passages WHERE text_key = new.text_key;
 END;
 CREATE TRIGGER document_went AFTER DELETE ON documents BEGIN
     DELETE FROM document_terms WHERE document = old.id;
@@ -87,12 +93,14 @@ ALTER TABLE documents ADD COLUMN rules TEXT NOT NULL DEFAULT '';
     + """
 UPDATE documents SET rules = own;
 INSERT INTO document_terms SELECT '["read","",""]', id FROM documents;
-INSERT INTO changes (number) SELECT number FROM passages;
+INSERT INTO word_changes (number) SELECT number FROM passages;
+INSERT INTO vector_changes (number) SELECT number FROM passages;
 """
 )
 _SEEN_AS_2 = """
 CREATE TEMP VIEW document_terms AS SELECT '["read","",""]' AS term, id AS document FROM main.documents;
-CREATE TEMP VIEW changes AS SELECT number AS sequence, number FROM main.passages;
+CREATE TEMP VIEW word_changes AS SELECT number AS sequence, number FROM main.passages;
+CREATE TEMP VIEW vector_changes AS SELECT number AS sequence, number FROM main.passages;
 """
 """An older file that must not be written to: its documents have no rules."""
 

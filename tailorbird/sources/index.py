@@ -20,7 +20,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from tailorbird.sources.passage_rows import (
     single_number,
 )
 from tailorbird.sources.scopes import NO_RULES, OPEN, Rules, allowed_documents, clauses, put_in_force, stale_rules
-from tailorbird.sources.sidecars import Choice, Mark, Sidecar, last, log
+from tailorbird.sources.sidecars import VECTOR_CHANGES, WORD_CHANGES, Choice, Mark, Sidecar, last, log
 from tailorbird.sources.snapshot import Snapshot, in_memory, read_tail
 from tailorbird.sources.source import Connector
 from tailorbird.sources.stores import FTS5, SearchSettings, open_store
@@ -91,6 +91,8 @@ class KnowledgeIndex:
         IntegrityError: The file is not an index of this version.
     """
 
+    scoped: ClassVar[Literal[True]] = True
+
     def __init__(
         self,
         path: Path,
@@ -106,7 +108,7 @@ class KnowledgeIndex:
         self.settings = settings or SearchSettings()
         self._database = Database(path, read_only=read_only)
         self._snapshot: Snapshot | None = None
-        self._words: tuple[Mark, WordIndex] | None = None
+        self._words: tuple[Mark, WordIndex | None] | None = None
         self._scopes: dict[Scope, Allowed] = {}
         self._scopes_of = -1
         self._snapshot_lock = threading.Lock()
@@ -116,10 +118,10 @@ class KnowledgeIndex:
         )
         read_vectors = partial(vector_changes, embedder=embedder.name)
         self._stored: Sidecar[VectorStore] = Sidecar(
-            path.with_suffix(".vectors"), embedder.name, open_vectors, read_vectors
+            path.with_suffix(".vectors"), embedder.name, VECTOR_CHANGES, open_vectors, read_vectors
         )
         self._worded: Sidecar[WordIndex] = Sidecar(
-            path.with_suffix(".words"), WORDS_CUT_AS, lambda _, folder, __: WordIndex(folder), word_changes
+            path.with_suffix(".words"), WORDS_CUT_AS, WORD_CHANGES, lambda _, folder, __: WordIndex(folder), word_changes
         )
 
     def sync(
@@ -283,8 +285,12 @@ class KnowledgeIndex:
             return sum(1 for _ in connection.execute(UNEMBEDDED, (self.embedder.name,)))
 
     def close(self) -> None:
-        """Close the file; searching afterwards is an error."""
+        """Close the file, and the store beside it; searching afterwards is an error."""
         self._database.close()
+        with self._snapshot_lock:
+            if self._snapshot is not None and isinstance(self._snapshot.store, VectorStore):
+                self._snapshot.store.close()
+            self._snapshot = None
 
     def __enter__(self) -> Self:
         return self
@@ -353,7 +359,7 @@ class KnowledgeIndex:
         """What a scope allows in the state that `connection` sees; None: everything."""
         if only is None or only == Scope():
             return None
-        state = last(connection)
+        state = last(connection, WORD_CHANGES)
         with self._snapshot_lock:
             if self._scopes_of != state:
                 self._scopes, self._scopes_of = {}, state
@@ -409,11 +415,17 @@ class KnowledgeIndex:
     def _word_index(self, connection: sqlite3.Connection) -> WordIndex | None:
         """The keyword index, if there is one that goes up to the last change."""
         mark = None if self._database.read_only or self.settings.words == FTS5 else self._worded.mark()
-        if mark is None or not self._worded.fits(connection, mark) or mark.sequence != last(connection):
+        if mark is None or not self._worded.fits(connection, mark) or mark.sequence != last(connection, WORD_CHANGES):
             return None
         with self._snapshot_lock:
             if self._words is None or self._words[0] != mark:
-                self._words = mark, self._worded.opened(mark)
+                words: WordIndex | None = self._worded.opened(mark)
+                try:
+                    words.count()
+                except IntegrityError as error:
+                    log.warning("%s Until then words are looked up in the file.", error)
+                    words = None
+                self._words = mark, words
             return self._words[1]
 
     def _vectors_wanted(self, connection: sqlite3.Connection) -> Choice | None:

@@ -17,7 +17,7 @@ INDEXED_FROM = 20_000
 """Fewer vectors are compared one by one, which is exact."""
 FEW = 20_000
 """So few allowed passages are asked for by number, and compared one by one."""
-PROBED_SHARE = 0.1
+PROBED_SHARE = 0.2
 """How many of the partitions are searched."""
 REFINED = 10
 """So many times as many candidates are compared by their whole vectors."""
@@ -59,11 +59,13 @@ class LanceDBStore:
         self._table = None
 
     def change(self, gone: Numbers, batches: Iterator[Batch]) -> None:
+        import pyarrow as pa
+
         table = self._opened()
         self._delete(table, gone)
         for batch in batches:
             self._delete(table, batch.numbers)
-            table.add([self._rows(batch)])
+            table.add(pa.Table.from_batches([self._rows(batch)]))
         table.optimize()
         if len(table.list_indices()) < 3:
             self._index_vectors(table)

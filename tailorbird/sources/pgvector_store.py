@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import threading
+import weakref
 from collections.abc import Generator, Iterator
 from typing import Any
 
@@ -43,7 +44,9 @@ class PgvectorStore:
         self.dimensions = dimensions
         self._psycopg = _psycopg()
         self._lock = threading.Lock()
-        self._connection: Any = None
+        self._open: list[Any] = []
+        # The connection is closed even when the owner forgets to, so that no warning is left behind.
+        weakref.finalize(self, _close_all, self._open)
 
     def count(self) -> int:
         with self._transaction() as cursor:
@@ -105,9 +108,7 @@ class PgvectorStore:
 
     def close(self) -> None:
         with self._lock:
-            if self._connection is not None:
-                self._connection.close()
-                self._connection = None
+            _close_all(self._open)
 
     @property
     def _shown(self) -> str:
@@ -132,15 +133,22 @@ class PgvectorStore:
         """One connection, one at a time; an error of the server's says which server it was."""
         with self._lock:
             try:
-                if self._connection is None or self._connection.closed:
-                    self._connection = self._psycopg.connect(self.place, connect_timeout=30)
-                with self._connection.transaction(), self._connection.cursor() as cursor:
+                if self._open and self._open[0].closed:
+                    self._open.clear()
+                if not self._open:
+                    self._open.append(self._psycopg.connect(self.place, connect_timeout=30))
+                with self._open[0].transaction(), self._open[0].cursor() as cursor:
                     yield cursor
             except self._psycopg.Error as error:
                 raise EndpointError(
                     f"{self._shown}: PostgreSQL can't be asked: {' '.join(str(error).split())[:200]}. Start it, see that "
                     "pgvector is installed there, or choose another vector store: tailor knowledge store NAME auto"
                 ) from None
+
+
+def _close_all(connections: list[Any]) -> None:
+    while connections:
+        connections.pop().close()
 
 
 def _conditions(allowed: Allowed | None) -> tuple[str, list[Any]]:

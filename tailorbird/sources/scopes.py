@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -148,26 +148,12 @@ def put_in_force(connection: sqlite3.Connection, stale: Sequence[tuple[str, str]
         connection.executemany("INSERT INTO document_terms (document, term) VALUES (?, ?)", terms)
         if before:
             others += 1
-            connection.execute(
-                "INSERT OR REPLACE INTO changes (number) SELECT number FROM passages WHERE document = ?",
-                (document,),
-            )
+            for table in ("word_changes", "vector_changes"):
+                connection.execute(
+                    f"INSERT OR REPLACE INTO {table} (number) SELECT number FROM passages WHERE document = ?",  # noqa: S608
+                    (document,),
+                )
     return others
-
-
-def named_facts(texts: Iterable[str]) -> tuple[tuple[str, str], ...]:
-    """Facts given as NAME=VALUE.
-
-    Raises:
-        InputError: One has no `=`, or no name.
-    """
-    found: list[tuple[str, str]] = []
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip():
-            raise InputError(f"{text!r} is no fact; expected NAME=VALUE, such as kind=faq.")
-        found.append((name.strip(), value.strip()))
-    return tuple(found)
 
 
 def _read_terms(reader: Reader) -> tuple[str, ...]:

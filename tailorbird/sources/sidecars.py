@@ -5,7 +5,7 @@
     index.words/       a keyword index of it
 
 A sidecar can be deleted at any time and is made again. Its mark, `mark.json`, says up to which change of the file it
-goes (the table `changes`, in which every passage stands where it last changed), of which file and embedder it is. What
+goes (by the tables of changes, in which every passage stands where it last changed), of which file and embedder it is. What
 changed later is read from the file, so a search sees one state of the index, however far its sidecars are.
 """
 
@@ -18,6 +18,7 @@ import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from secrets import token_hex
 from typing import Generic, Protocol, TypeVar
 
 import numpy as np
@@ -29,6 +30,8 @@ from tailorbird.sources.passage_rows import single_number
 from tailorbird.sources.vector_store import Numbers
 
 MARK, LOCK = "mark.json", "lock.db"
+WORD_CHANGES, VECTOR_CHANGES = "word_changes", "vector_changes"
+"""The tables of changes."""
 FORMAT = 1
 LAG_SHARE, LAG_LEAST = 0.1, 2_000
 """What doesn't grow is filled anew once more than this share, and this many, of its passages have changed."""
@@ -68,13 +71,17 @@ class Choice:
 
 @dataclass(frozen=True)
 class Mark:
-    """Of what a sidecar is, and up to which change it goes. `content` names the embedder, or the way words are cut."""
+    """Of what a sidecar is, and up to which change it goes.
+
+    `content` names the embedder, or the way words are cut; `filling` is another each time something is done to it.
+    """
 
     name: str
     place: str
     content: str
     identity: int
     sequence: int
+    filling: str
     format: int = FORMAT
 
 
@@ -84,15 +91,22 @@ class Sidecar(Generic[_KeptT]):
     Args:
         folder: where its mark is, and itself if it is a local one.
         content: what it is made from, besides the passages.
+        changes: the table of the changes that it goes by.
         make: gives the store of a choice, its files, if any, in a folder.
         read: gives what changed.
     """
 
     def __init__(
-        self, folder: Path, content: str, make: Callable[[Choice, Path, int], _KeptT], read: Read
+        self,
+        folder: Path,
+        content: str,
+        changes: str,
+        make: Callable[[Choice, Path, int], _KeptT],
+        read: Read,
     ) -> None:
         self.folder = folder
         self.content = content
+        self.changes = changes
         self._make = make
         self._read = read
 
@@ -110,7 +124,7 @@ class Sidecar(Generic[_KeptT]):
     def fits(self, connection: sqlite3.Connection, mark: Mark) -> bool:
         """Whether what a mark tells of was made from this file, and from the same besides."""
         known = mark.content == self.content and mark.identity == identity(connection)
-        return known and mark.sequence <= last(connection)
+        return known and mark.sequence <= last(connection, self.changes)
 
     def opened(self, mark: Mark) -> _KeptT:
         """What a mark tells of."""
@@ -140,12 +154,12 @@ class Sidecar(Generic[_KeptT]):
             return self._bring(connection, choice, mark if mark and self.fits(connection, mark) else None)
 
     def _bring(self, connection: sqlite3.Connection, choice: Choice, mark: Mark | None) -> str:
-        now = last(connection)
+        now = last(connection, self.changes)
         kept = self._make(choice, self.folder / choice.name, identity(connection))
         try:
             why = "" if mark is None else self._damage(kept, mark)
             since = 0 if mark is None or why else mark.sequence
-            lag = single_number(connection, f"SELECT count(*) FROM changes WHERE sequence > {since}")
+            lag = num_after(connection, self.changes, since)
             if since and not lag:
                 return ""
             if since and not kept.grows and lag <= max(LAG_LEAST, LAG_SHARE * kept.count()):
@@ -158,7 +172,7 @@ class Sidecar(Generic[_KeptT]):
                 total = single_number(connection, "SELECT count(*) FROM passages")
                 kept.fill(self._read(connection, 0)[1], total)
                 done = f"{choice.name}: {kept.count():,} passages{f', made again: {why}' if why else ''}."
-            made = Mark(choice.name, choice.place, self.content, identity(connection), now)
+            made = Mark(choice.name, choice.place, self.content, identity(connection), now, token_hex(8))
             write_atomic(self.folder / MARK, json.dumps(asdict(made)).encode())
             return done
         finally:
@@ -198,15 +212,20 @@ def identity(connection: sqlite3.Connection) -> int:
     return int(row[0]) if row else 0
 
 
-def last(connection: sqlite3.Connection) -> int:
-    """The last change."""
-    return single_number(connection, "SELECT coalesce(max(sequence), 0) FROM changes")
+def last(connection: sqlite3.Connection, changes: str) -> int:
+    """The last change in a table of changes."""
+    return single_number(connection, f"SELECT coalesce(max(sequence), 0) FROM {changes}")
 
 
-def gone_after(connection: sqlite3.Connection, sequence: int) -> Numbers:
+def num_after(connection: sqlite3.Connection, changes: str, sequence: int) -> int:
+    """How many passages changed after a change."""
+    return single_number(connection, f"SELECT count(*) FROM {changes} WHERE sequence > {sequence}")
+
+
+def gone_after(connection: sqlite3.Connection, changes: str, sequence: int) -> Numbers:
     """The numbers of passages that went after a change."""
     rows = connection.execute(
-        "SELECT c.number FROM changes c LEFT JOIN passages p ON p.number = c.number "
+        f"SELECT c.number FROM {changes} c LEFT JOIN passages p ON p.number = c.number "
         "WHERE c.sequence > ? AND p.number IS NULL",
         (sequence,),
     )

@@ -8,12 +8,14 @@ from typing import Protocol
 
 from tailorbird.sources.exact_scan import ExactScan
 from tailorbird.sources.passage_rows import single_number
-from tailorbird.sources.sidecars import last
+from tailorbird.sources.sidecars import VECTOR_CHANGES, last, num_after
 from tailorbird.sources.vector_rows import Found, compared, vectors_after
 from tailorbird.sources.vector_store import Allowed, Numbers, Vectors
 
 RELOAD_SHARE, RELOAD_LEAST = 0.1, 2_000
 """Vectors in memory are read anew once more than this share, and this many, have changed."""
+NOMINATED = 50
+"""A store that keeps vectors in few bits is asked for at least so many, and twice as many as are wanted."""
 DEEPER = 4
 """How many times as many are asked for where what a store nominates is gone or may no longer be seen."""
 
@@ -48,7 +50,7 @@ class Snapshot:
         allowed: Allowed | None,
     ) -> dict[int, Found]:
         """At least the `k` passages closest to a vector, of the allowed ones, in no order: exactly compared."""
-        wanted = k
+        wanted = max(NOMINATED, 2 * k)
         later = self.tail.search(vector, k, allowed)
         while True:
             nominated = self.store.search(vector, wanted, allowed)
@@ -64,21 +66,19 @@ def in_memory(
     connection: sqlite3.Connection, embedder: str, dimensions: int, generation: int, before: Snapshot | None
 ) -> Snapshot:
     """A snapshot whose vectors are in memory: those of the one before where few have changed since."""
-    changed = None
     if before is not None and isinstance(before.store, ExactScan):
-        query = f"SELECT count(*) FROM changes WHERE sequence > {before.sequence}"
-        changed = single_number(connection, query)
+        changed = num_after(connection, VECTOR_CHANGES, before.sequence)
         held = len(before.store.numbers)
-        if before.sequence <= last(connection) and changed <= max(RELOAD_LEAST, RELOAD_SHARE * held):
+        if before.sequence <= last(connection, VECTOR_CHANGES) and changed <= max(RELOAD_LEAST, RELOAD_SHARE * held):
             tail = read_tail(connection, embedder, dimensions, before.sequence)
             return Snapshot(generation, None, before.store, before.sequence, tail)
     total = single_number(connection, "SELECT count(*) FROM passages")
     scan = ExactScan.of(vectors_after(connection, embedder, 0, by_id=True), total, dimensions)
     empty = ExactScan.of((), 0, dimensions)
-    return Snapshot(generation, None, scan, last(connection), empty)
+    return Snapshot(generation, None, scan, last(connection, VECTOR_CHANGES), empty)
 
 
 def read_tail(connection: sqlite3.Connection, embedder: str, dimensions: int, sequence: int) -> ExactScan:
     """The vectors that came after a change."""
-    total = single_number(connection, f"SELECT count(*) FROM changes WHERE sequence > {sequence}")
+    total = num_after(connection, VECTOR_CHANGES, sequence)
     return ExactScan.of(vectors_after(connection, embedder, sequence, by_id=True), total, dimensions)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from tailorbird.data.documents import Unchanged, Unreadable
-from tailorbird.records import Document, Passage
+from tailorbird.records import Document, Passage, Scope
 
-__all__ = ["Connector", "Removed", "Source", "Unchanged", "Unreadable", "Versioned"]
+__all__ = ["Connector", "Removed", "Scoped", "Source", "Unchanged", "Unreadable", "Versioned", "search_within"]
 
 
 @runtime_checkable
@@ -19,6 +19,33 @@ class Source(Protocol):
     def search(self, query: str, k: int) -> list[Passage]:
         """At most `k` passages, best first; the same question gives the same order."""
         ...
+
+
+@runtime_checkable
+class Scoped(Source, Protocol):
+    """A source that keeps to who may read and of what is asked, before it ranks anything."""
+
+    @property
+    def scoped(self) -> Literal[True]: ...
+
+    def search(self, query: str, k: int, *, only: Scope | None = None) -> list[Passage]:
+        """At most `k` passages of what `only` allows, best first."""
+        ...
+
+
+def search_within(source: Source, query: str, k: int, only: Scope | None) -> list[Passage]:
+    """What a source finds of what `only` allows; one that can't tell is not asked.
+
+    A source that is not `Scoped` is asked for a request that restricts who may read only if it says that everyone may,
+    by an attribute `public` that is True. Its passages have no facts, so none is asked for those that are chosen by
+    facts or by their document's id.
+    """
+    if only is None or only == Scope():
+        return source.search(query, k)
+    if getattr(source, "scoped", False) is True:
+        return cast("Scoped", source).search(query, k, only=only)
+    chosen = bool(only.facts or only.documents)
+    return source.search(query, k) if not chosen and getattr(source, "public", False) is True else []
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,15 +11,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from tailorbird.sources.exact_scan import rounded
-from tailorbird.sources.sidecars import gone_after
+from tailorbird.sources.sidecars import VECTOR_CHANGES, WORD_CHANGES, gone_after
 from tailorbird.sources.vector_store import FILL_BATCH, Batch, Numbers, Vectors
 from tailorbird.sources.word_index import WordBatch
 
 ASKED_AT_ONCE = 500
 """Row numbers in one query."""
 
-# What changed after a change; of 0 everything, without a look at what changed when.
-_CHANGED = "p.number IN (SELECT number FROM changes WHERE sequence > ?)"
 _ALL = "? = 0"
 _TERMS = "(SELECT group_concat(term, char(10)) FROM document_terms t WHERE t.document = p.document)"
 
@@ -38,7 +36,7 @@ def vectors_after(
     """The vectors of passages that changed after a change, in the order of their numbers, or of their ids."""
     cursor = connection.execute(
         f"SELECT p.number, {_TERMS}, e.vector FROM passages p JOIN embeddings e "  # noqa: S608
-        f"ON e.embedder = ? AND e.text_key = p.text_key WHERE {_CHANGED if sequence else _ALL} "
+        f"ON e.embedder = ? AND e.text_key = p.text_key WHERE {_changed(VECTOR_CHANGES, sequence)} "
         f"ORDER BY {'p.id' if by_id else 'p.number'}",
         (embedder, sequence),
     )
@@ -51,20 +49,20 @@ def vector_changes(
     connection: sqlite3.Connection, sequence: int, embedder: str
 ) -> tuple[Numbers, Iterator[Batch]]:
     """What a vector store that goes up to a change lacks."""
-    gone = gone_after(connection, sequence) if sequence else np.empty(0, np.int64)
+    gone = gone_after(connection, VECTOR_CHANGES, sequence) if sequence else np.empty(0, np.int64)
     return gone, vectors_after(connection, embedder, sequence)
 
 
 def word_changes(connection: sqlite3.Connection, sequence: int) -> tuple[Numbers, Iterator[WordBatch]]:
     """What a keyword index that goes up to a change lacks."""
-    gone = gone_after(connection, sequence) if sequence else np.empty(0, np.int64)
+    gone = gone_after(connection, WORD_CHANGES, sequence) if sequence else np.empty(0, np.int64)
     return gone, _words_after(connection, sequence)
 
 
 def _words_after(connection: sqlite3.Connection, sequence: int) -> Iterator[WordBatch]:
     cursor = connection.execute(
         f"SELECT p.number, p.title, p.headings, p.text, {_TERMS} FROM passages p "  # noqa: S608
-        f"WHERE {_CHANGED if sequence else _ALL} ORDER BY p.number",
+        f"WHERE {_changed(WORD_CHANGES, sequence)} ORDER BY p.number",
         (sequence,),
     )
     while rows := cursor.fetchmany(FILL_BATCH):
@@ -111,6 +109,11 @@ def allowed_flags(
     while rows := cursor.fetchmany(FILL_BATCH):
         flags[np.fromiter((row[0] for row in rows), dtype=np.int64, count=len(rows))] = True
     return flags
+
+
+def _changed(table: str, sequence: int) -> str:
+    """What changed after a change; after none everything, without a look at what changed when."""
+    return f"p.number IN (SELECT number FROM {table} WHERE sequence > ?)" if sequence else _ALL  # noqa: S608
 
 
 def _vectors(blobs: list[bytes]) -> Vectors:

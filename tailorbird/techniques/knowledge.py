@@ -19,7 +19,7 @@ from tailorbird.records import NOT_IN_DOCUMENTS, Message, Request
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.relevance import fit_threshold, synced_index
-from tailorbird.sources.source import Source
+from tailorbird.sources.source import Source, search_within
 
 INSTRUCTION = (
     "Answer the question briefly, with words from the numbered passages. "
@@ -32,7 +32,7 @@ MOST_PASSAGES = 50
 class Lookup:
     """Puts the best passages of a source into a request's evidence.
 
-    If even the best is less similar than `threshold`, the request is left one choice: to say that the
+    Of what the request's `only` allows. If even the best is less similar than `threshold`, the request is left one choice: to say that the
     documents don't tell. A closed set of the caller's is never narrowed.
     """
 
@@ -44,7 +44,7 @@ class Lookup:
     instruction: str | None = INSTRUCTION
 
     def __call__(self, request: Request) -> Request:
-        found = self.source.search(request.question, self.k)
+        found = search_within(self.source, request.question, self.k, request.only)
         # A source without vectors gives no similarities to hold against a threshold.
         relevant = not found or max(p.score for p in found) >= self.threshold
         if request.choices is None and not (found and relevant):
