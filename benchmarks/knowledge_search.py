@@ -12,7 +12,6 @@ import argparse
 import json
 import resource
 import shutil
-import sqlite3
 import subprocess
 import sys
 import time
@@ -41,10 +40,10 @@ READERS = {
     "0.5 %": Scope(Reader("", ("half",))),
 }
 ROWS = (
-    (100_000, "numpy", "fts5"),
     (100_000, "faiss", "tantivy"),
-    (100_000, "lancedb", "tantivy"),
     (1_000_000, "faiss", "tantivy"),
+    (100_000, "numpy", "fts5"),
+    (100_000, "lancedb", "tantivy"),
     (1_000_000, "lancedb", "tantivy"),
     (1_000_000, "numpy", "fts5"),
 )
@@ -118,7 +117,9 @@ def nearer(best, similarity, numbers):
     """The ten best so far, of every question, with more candidates."""
     scores = np.concatenate([best[0], similarity], 1)
     rows = np.concatenate([best[1], np.broadcast_to(numbers, similarity.shape)], 1)
-    keep = np.argsort(-scores, axis=1, kind="stable")[:, :10]
+    if scores.shape[1] <= 10:
+        return scores, rows
+    keep = np.argpartition(-scores, 10, axis=1)[:, :10]
     return np.take_along_axis(scores, keep, 1), np.take_along_axis(rows, keep, 1)
 
 
@@ -168,7 +169,10 @@ def timed(path, settings, known, questions, truth):
             keyword, _ = clocked(lambda q, s=scope: index.keyword_search(q, 10, only=s), questions)
             hybrid, _ = clocked(lambda q, s=scope: index.search(q, 10, only=s), questions)
             true = truth[name.replace(" ", "")][: len(questions)]
-            hits = [len({int(p.id, 16) + 1 for p in f} & set(t.tolist())) for f, t in zip(found, true, strict=True)]
+            hits = [
+                len({int(p.id, 16) + 1 for p in f} & set(t.tolist()))
+                for f, t in zip(found, true, strict=True)
+            ]
             readers[name] = {
                 "first_ms": first_ms,
                 "vector": vector,
@@ -224,20 +228,19 @@ def resident():
 
 def report(rows):
     """The results as Markdown."""
-    lines = [
-        "# Searching 100,000 and 1,000,000 passages",
-        "",
-        f"`make bench-knowledge-search`, {time.strftime('%Y-%m-%d')}. {machine.sentence(machine.machine())}",
-        "",
+    about = (
         f"The passages: {REAL:,} real ones, the rest mixed from them (see `benchmarks/knowledge_corpus.py`). "
-        f"{ASKED} real questions one after another (50 where vectors are compared in memory at 1,000,000); milliseconds, "
-        "median and 99th percentile, without embedding the question, which the last column has in it. Recall is of the "
-        "ten nearest in float32. Memory is what the searching process has resident at the end, mapped files included.",
-        "",
-        "| passages | store, words | reads | vectors p50 / p99 | recall@10 | words p50 / p99 | both p50 / p99 | first of a "
-        "reader | memory MB | with embedding |",
-        "|---|---|---|---|---|---|---|---|---|---|",
-    ]
+        f"{ASKED} real questions one after another (50 where a million vectors are compared in memory); "
+        "milliseconds, median and 99th percentile, without embedding the question, which the last column has in it. "
+        "Recall is of the ten nearest in float32. Memory is what the searching process has resident before the "
+        "embedder is loaded, mapped files included."
+    )
+    columns = ["passages", "store, words", "reads", "vectors p50 / p99", "recall@10", "words p50 / p99"]
+    columns += ["both p50 / p99", "first of a reader", "memory MB", "with embedding"]
+    day = time.strftime("%Y-%m-%d")
+    lines = ["# Searching 100,000 and 1,000,000 passages", ""]
+    lines += [f"`make bench-knowledge-search`, {day}. {machine.sentence(machine.machine())}", "", about, ""]
+    lines += [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for row in rows:
         for name, reader in row["readers"].items():
             cells = [
@@ -253,7 +256,11 @@ def report(rows):
                 pair(row["whole"]) if name == "everything" else "",
             ]
             lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", "| passages | store, words | made in s | on disk MB | opened in s |", "|---|---|---|---|---|"]
+    lines += [
+        "",
+        "| passages | store, words | made in s | on disk MB | opened in s |",
+        "|---|---|---|---|---|",
+    ]
     for row in rows:
         cells = [f"{row['passages']:,}", f"{row['store']}, {row['words']}", f"{row['built_s']:.0f}"]
         cells += [f"{row['store_mb']:,.0f}", f"{row['opened_s']:.1f}"]
@@ -270,7 +277,9 @@ def main():
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
     parser.add_argument("--row", help="measure one, as SIZE,STORE,WORDS, and print it")
     parser.add_argument("--build", action="store_true", help="with --row: only bring its stores up to date")
-    parser.add_argument("--steps", type=int, default=1000, help="stop after so many of them; run again to go on")
+    parser.add_argument(
+        "--steps", type=int, default=1000, help="stop after so many of them; run again to go on"
+    )
     args = parser.parse_args()
     WORK.mkdir(parents=True, exist_ok=True)
     texts_file = WORK / "texts.json"
@@ -300,8 +309,10 @@ def main():
         rows[key]["built_s"] = made["built_s"]
         kept.write_text(json.dumps(rows))
         print(key, json.dumps(rows[key]), flush=True)
-    found = [rows[key] for row in ROWS if (key := ",".join(map(str, row))) in rows]
-    RESULTS.with_suffix(".json").write_text(json.dumps({"machine": machine.machine(), "rows": found}, indent=1))
+    found = [rows[key] for row in sorted(ROWS) if (key := ",".join(map(str, row))) in rows]
+    RESULTS.with_suffix(".json").write_text(
+        json.dumps({"machine": machine.machine(), "rows": found}, indent=1)
+    )
     RESULTS.with_suffix(".md").write_text(report(found))
 
 

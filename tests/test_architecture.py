@@ -104,6 +104,10 @@ SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
     "index", "database", "passage_rows", "sync",  # the one index that every connector fills
+    "scopes",  # who may read what
+    "vector_store", "exact_scan", "vector_rows", "snapshot", "sidecars", "word_index", "word_rows",  # searching it
+    "fingerprint",
+    "stores",  # chooses a vector store for the index above it
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
@@ -113,9 +117,16 @@ CONNECTING = {
     "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
     "huggingface_hub", "imaplib", "poplib", "requests", "select", "selectors", "smtplib", "socket", "socketserver",
     "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
+    "lancedb", "psycopg", "qdrant_client",
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
+STORES = {
+    "tailorbird.sources.lancedb_store": "lancedb",
+    "tailorbird.sources.qdrant_store": "qdrant_client",
+    "tailorbird.sources.pgvector_store": "psycopg",
+}
+"""Vector stores reach the one server that the owner names; nothing that documents or readers say leads there."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
 
@@ -264,7 +275,7 @@ def test_siblings_of_a_family_do_not_know_one_another(family, shared):
         if i.module.startswith(folder)
         and i.module not in concrete
         and i.target in concrete
-        and not i.module.endswith(".relevance")
+        and not i.module.endswith((".relevance", ".stores"))
     ]
     assert wrong == []
     assert below == [], "what siblings share must not depend on one of them"
@@ -295,7 +306,8 @@ def test_only_the_fetcher_opens_connections(family):
         if part(i.module) == family and i.target.split(".")[0] in CONNECTING and i.target != "urllib.parse"
     }
     if family == "sources":
-        assert set(found) == {CONNECTS}
+        assert set(found) == {CONNECTS, *STORES}
+        assert {module: found[module].split(".")[0] for module in STORES} == STORES
     else:
         assert found == STARTS
 

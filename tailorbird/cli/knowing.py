@@ -153,7 +153,9 @@ def store(
     name: Name,
     kind: Annotated[
         str | None,
-        typer.Argument(metavar="[STORE]", help="auto, numpy, faiss, lancedb, qdrant, pgvector, or a plug-in's."),
+        typer.Argument(
+            metavar="[STORE]", help="auto, numpy, faiss, lancedb, qdrant, pgvector, or a plug-in's."
+        ),
     ] = None,
     *,
     place: Annotated[

@@ -29,9 +29,7 @@ AskedTenant = Annotated[
 ]
 AskedGroups = Annotated[
     list[str] | None,
-    typer.Option(
-        "--group", metavar="NAME", help="The reader's groups; may be given several times."
-    ),
+    typer.Option("--group", metavar="NAME", help="The reader's groups; may be given several times."),
 ]
 AskedFacts = Annotated[
     list[str] | None,

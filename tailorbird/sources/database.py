@@ -16,6 +16,8 @@ SCHEMA_VERSION = 2
 WITHOUT_RULES = 1
 """The version whose documents had no rules and whose changes were not counted: brought up to date when opened."""
 
+WRITER_KIB, READER_KIB = 131_072, 2_000
+"""Memory for pages of the file: what a large transaction changes would else be written out over and over."""
 WAIT_S = 30.0
 """How long one writer waits for another."""
 
@@ -53,12 +55,14 @@ END;
 """
 
 # `own` are a document's rules as its connector gives them, `rules` those in force, '' before they are put in force:
-# then the document has no terms, and nobody but the owner finds it. The tables of changes have one row for every passage
-# that ever was: one that comes, goes or gets other rules, and in the second one that gets its vector, is moved to the
-# end, so that what is kept beside the file catches up. Not by INSERT OR REPLACE: in a trigger the OR of the statement
-# that fires it would take its place.
+# then the document has no terms, and nobody but the owner finds it. The tables of changes have one row for every
+# passage that ever was: one that comes, goes or gets other rules, and in the second one that gets its vector, is moved
+# to the end, so that what is kept beside the file catches up. Not by INSERT OR REPLACE: in a trigger the OR of the
+# statement that fires it would take its place.
 _RULES_AND_CHANGES = """
-CREATE TABLE document_terms (term TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (term, document)) WITHOUT ROWID;
+CREATE TABLE document_terms (
+    term TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (term, document)
+) WITHOUT ROWID;
 CREATE INDEX terms_by_document ON document_terms (document);
 CREATE TABLE word_changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
 CREATE TABLE vector_changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
@@ -84,19 +88,17 @@ END;
 INSERT INTO counters VALUES ('identity', abs(random() % 1000000000000000));
 """
 
-_FROM_1 = (
-    """
+_COLUMNS_OF_RULES = """
 ALTER TABLE documents ADD COLUMN own TEXT NOT NULL DEFAULT '["",[],[]]';
 ALTER TABLE documents ADD COLUMN rules TEXT NOT NULL DEFAULT '';
 """
-    + _RULES_AND_CHANGES
-    + """
+_EVERYONE_MAY = """
 UPDATE documents SET rules = own;
 INSERT INTO document_terms SELECT '["read","",""]', id FROM documents;
 INSERT INTO word_changes (number) SELECT number FROM passages;
 INSERT INTO vector_changes (number) SELECT number FROM passages;
 """
-)
+_FROM_1 = _COLUMNS_OF_RULES + _RULES_AND_CHANGES + _EVERYONE_MAY
 _SEEN_AS_2 = """
 CREATE TEMP VIEW document_terms AS SELECT '["read","",""]' AS term, id AS document FROM main.documents;
 CREATE TEMP VIEW word_changes AS SELECT number AS sequence, number FROM main.passages;
@@ -143,6 +145,7 @@ class Database:
                 f"The knowledge index {self.path} is open read-only. Pass read_only=False to change it."
             )
         with self._borrowed() as connection:
+            connection.execute(f"PRAGMA cache_size = -{WRITER_KIB}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -150,6 +153,9 @@ class Database:
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
+            finally:
+                connection.execute(f"PRAGMA cache_size = -{READER_KIB}")
+                connection.execute("PRAGMA shrink_memory")
 
     def copy(self, path: Path) -> None:
         """Write a compact copy of the index to `path`, replacing what is there."""

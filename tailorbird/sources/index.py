@@ -1,21 +1,18 @@
 """The knowledge index: documents copied in, cut into passages, found by words and by meaning.
 
-One SQLite file is the whole truth. A question is answered by two rankings, BM25 over the words and the cosine similarity
-of embeddings, fused by reciprocal rank. A small index does that with SQLite's FTS5 and vectors in memory; a large one has
-a keyword index and a vector store beside the file, which only nominate (see `sidecars`). Who may read a passage is decided
-by the file, before anything is ranked. While vectors are still being made, the passages that share most words with a
-question get theirs when it is asked.
+One SQLite file is the whole truth. A question is answered by two rankings, BM25 over the words and the cosine
+similarity of embeddings, fused by reciprocal rank. A small index does that with SQLite's FTS5 and vectors in memory; a
+large one has a keyword index and a vector store beside the file, which only nominate (see `sidecars`). Who may read a
+passage is decided by the file, before anything is ranked. While vectors are still being made, the passages that share
+most words with a question get theirs when it is asked.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -28,6 +25,7 @@ from tailorbird.errors import InputError, IntegrityError
 from tailorbird.records import Passage, Scope
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.fingerprint import fingerprint_of
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import (
@@ -37,7 +35,14 @@ from tailorbird.sources.passage_rows import (
     fetch_passages,
     single_number,
 )
-from tailorbird.sources.scopes import NO_RULES, OPEN, Rules, allowed_documents, clauses, put_in_force, stale_rules
+from tailorbird.sources.scopes import (
+    NO_RULES,
+    Rules,
+    allowed_documents,
+    clauses,
+    put_in_force,
+    stale_rules,
+)
 from tailorbird.sources.sidecars import VECTOR_CHANGES, WORD_CHANGES, Choice, Mark, Sidecar, last, log
 from tailorbird.sources.snapshot import Snapshot, in_memory, read_tail
 from tailorbird.sources.source import Connector
@@ -61,8 +66,9 @@ from tailorbird.sources.vector_rows import (
     vector_changes,
     word_changes,
 )
-from tailorbird.sources.vector_store import Allowed, VectorStore, Vectors
+from tailorbird.sources.vector_store import Allowed, Vectors, VectorStore
 from tailorbird.sources.word_index import WordIndex
+from tailorbird.sources.word_rows import score_words
 
 __all__ = ["KnowledgeIndex", "SyncProgress", "SyncReport"]
 
@@ -113,15 +119,17 @@ class KnowledgeIndex:
         self._scopes_of = -1
         self._snapshot_lock = threading.Lock()
         self._sync_lock = threading.Lock()
-        open_vectors = partial(
-            open_store, dimensions=embedder.dimensions, key_env=self.settings.key_env
-        )
+        open_vectors = partial(open_store, dimensions=embedder.dimensions, key_env=self.settings.key_env)
         read_vectors = partial(vector_changes, embedder=embedder.name)
         self._stored: Sidecar[VectorStore] = Sidecar(
             path.with_suffix(".vectors"), embedder.name, VECTOR_CHANGES, open_vectors, read_vectors
         )
         self._worded: Sidecar[WordIndex] = Sidecar(
-            path.with_suffix(".words"), WORDS_CUT_AS, WORD_CHANGES, lambda _, folder, __: WordIndex(folder), word_changes
+            path.with_suffix(".words"),
+            WORDS_CUT_AS,
+            WORD_CHANGES,
+            lambda _, folder, __: WordIndex(folder),
+            word_changes,
         )
 
     def sync(
@@ -250,24 +258,8 @@ class KnowledgeIndex:
 
     def fingerprint(self) -> str:
         """A hash of all passages, of who may read them, and of the embedder: equal fingerprints find equal passages."""
-        digest = hashlib.blake2b(digest_size=32)
         with self._database.reading() as connection:
-            # Piece by piece what `content_hash` makes of it all, without the row numbers, which tell only in what
-            # order documents came.
-            digest.update(f"[{_plain(self.embedder.name)},[".encode())
-            rows = connection.execute("SELECT * FROM passages ORDER BY id")
-            for number, row in enumerate(rows):
-                digest.update(f"{',' if number else ''}{_plain(row[1:])}".encode())
-            digest.update(b"]")
-            terms = connection.execute(
-                "SELECT document, term FROM document_terms WHERE term != ? UNION ALL "
-                "SELECT id, NULL FROM documents WHERE id NOT IN (SELECT document FROM document_terms) ORDER BY 1, 2",
-                (OPEN,),
-            )
-            for row in terms:
-                digest.update(f",{_plain(row)}".encode())
-            digest.update(b"]")
-        return digest.hexdigest()[:32]
+            return fingerprint_of(connection, self.embedder.name)
 
     def __len__(self) -> int:
         """The number of passages."""
@@ -346,14 +338,7 @@ class KnowledgeIndex:
         if (words := self._word_index(connection)) is not None:
             found = words.search(query, limit + CANDIDATES, allowed)
             return {n: s for n, s in found.items() if allowed is None or allowed.holds(np.array([n]))[0]}
-        with _flagged(connection, allowed) as condition:
-            # A word counts twice in the title and half as much again in a heading.
-            rows = connection.execute(
-                "SELECT rowid, -bm25(passages_fts, 2.0, 1.5, 1.0) AS score FROM passages_fts "
-                f"WHERE passages_fts MATCH ? {condition} ORDER BY score DESC, rowid LIMIT ?",  # noqa: S608
-                (match_any(query), limit + CANDIDATES),
-            )
-            return {number: round(score, 12) for number, score in rows}
+        return score_words(connection, query, limit + CANDIDATES, allowed)
 
     def _allowed(self, connection: sqlite3.Connection, only: Scope | None) -> Allowed | None:
         """What a scope allows in the state that `connection` sees; None: everything."""
@@ -391,14 +376,20 @@ class KnowledgeIndex:
         self, connection: sqlite3.Connection, generation: int, before: Snapshot | None
     ) -> Snapshot:
         name, dimensions = self.embedder.name, self.embedder.dimensions
-        query = "SELECT EXISTS (SELECT 1 FROM embeddings), EXISTS (SELECT 1 FROM embeddings WHERE embedder = ?)"
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM embeddings), EXISTS (SELECT 1 FROM embeddings WHERE embedder = ?)"
+        )
         if connection.execute(query, (name,)).fetchone() == (1, 0):
             raise InputError(
                 f"The knowledge index {self.path} holds passages without vectors of {name!r}: "
                 "it was filled with another embedder. Sync the documents again."
             )
         mark = self._stored_mark()
-        if mark is None or not self._stored.fits(connection, mark) or not self.settings.searches(mark.name, mark.place):
+        if (
+            mark is None
+            or not self._stored.fits(connection, mark)
+            or not self.settings.searches(mark.name, mark.place)
+        ):
             return replace(in_memory(connection, name, dimensions, generation, before), mark=mark)
         if before is not None and before.mark == mark:
             store = before.store
@@ -415,7 +406,11 @@ class KnowledgeIndex:
     def _word_index(self, connection: sqlite3.Connection) -> WordIndex | None:
         """The keyword index, if there is one that goes up to the last change."""
         mark = None if self._database.read_only or self.settings.words == FTS5 else self._worded.mark()
-        if mark is None or not self._worded.fits(connection, mark) or mark.sequence != last(connection, WORD_CHANGES):
+        if (
+            mark is None
+            or not self._worded.fits(connection, mark)
+            or mark.sequence != last(connection, WORD_CHANGES)
+        ):
             return None
         with self._snapshot_lock:
             if self._words is None or self._words[0] != mark:
@@ -433,20 +428,3 @@ class KnowledgeIndex:
 
     def _words_wanted(self, connection: sqlite3.Connection) -> Choice | None:
         return self.settings.words_in(single_number(connection, "SELECT count(*) FROM passages"))
-
-
-@contextmanager
-def _flagged(connection: sqlite3.Connection, allowed: Allowed | None) -> Iterator[str]:
-    """A condition that a row is allowed, for as long as the block."""
-    if allowed is None:
-        yield ""
-        return
-    connection.create_function("allowed", 1, allowed.flags.tobytes().__getitem__)
-    try:
-        yield "AND allowed(rowid)"
-    finally:
-        connection.create_function("allowed", 1, None)
-
-
-def _plain(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))

@@ -50,7 +50,7 @@ class KnowledgeBase:
     origins: tuple[Origin, ...] = ()
     max_chars: int = 600
     synced: int = 0
-    search: SearchSettings = SearchSettings()
+    search: SearchSettings = field(default_factory=SearchSettings)
 
     @property
     def name(self) -> str:
@@ -58,7 +58,9 @@ class KnowledgeBase:
 
     def index(self) -> KnowledgeIndex:
         """Its index; made if there was none."""
-        return KnowledgeIndex(self.folder / INDEX, default_embedder(), max_chars=self.max_chars, settings=self.search)
+        return KnowledgeIndex(
+            self.folder / INDEX, default_embedder(), max_chars=self.max_chars, settings=self.search
+        )
 
     def save(self) -> None:
         """Writes the record."""
@@ -94,9 +96,7 @@ def read_knowledge_base(folder: Path) -> KnowledgeBase:
         facts = json.loads(path.read_text("utf-8"))
         _check_format(facts["format"])
         origins = tuple(_origin(origin) for origin in facts["origins"])
-        search = facts.get("search", {})
-        weights = tuple(search.get("weights", (1.0, 1.0)))
-        settings = SearchSettings(**{**search, "weights": weights})
+        settings = _search(facts.get("search", {}))
         return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"], settings)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
@@ -105,11 +105,15 @@ def read_knowledge_base(folder: Path) -> KnowledgeBase:
 
 
 def _origin(row: dict[str, Any]) -> Origin:
-    found = row.get("rules", {})
-    access = found.get("access", ())
+    found: dict[str, Any] = row.pop("rules", {})
     facts = tuple((name, value) for name, value in found.get("facts", ()))
-    rules = Rules(found.get("tenant", ""), None if access is None else tuple(access), facts)
-    return Origin(**{**row, "rules": rules})
+    rules = Rules(found.get("tenant", ""), tuple(found.get("access", ())), facts)
+    return Origin(**row, rules=rules)
+
+
+def _search(row: dict[str, Any]) -> SearchSettings:
+    words, meaning = row.pop("weights", (1.0, 1.0))
+    return SearchSettings(**row, weights=(words, meaning))
 
 
 def _check_format(found: object) -> None:

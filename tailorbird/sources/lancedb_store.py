@@ -48,6 +48,7 @@ class LanceDBStore:
         return int(self._opened().count_rows())
 
     def fill(self, batches: Iterator[Batch], count: int) -> None:
+        del count
         import pyarrow as pa
         from lancedb.index import BTree, LabelList
 

@@ -141,8 +141,9 @@ class PgvectorStore:
                     yield cursor
             except self._psycopg.Error as error:
                 raise EndpointError(
-                    f"{self._shown}: PostgreSQL can't be asked: {' '.join(str(error).split())[:200]}. Start it, see that "
-                    "pgvector is installed there, or choose another vector store: tailor knowledge store NAME auto"
+                    f"{self._shown}: PostgreSQL can't be asked: {' '.join(str(error).split())[:200]}. "
+                    "Start it, see that pgvector is installed there, "
+                    "or choose another vector store: tailor knowledge store NAME auto"
                 ) from None
 
 

@@ -34,7 +34,8 @@ class Rules:
     facts: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
-        pairs = [part for pair in self.facts for part in pair]
+        # What connectors of others give need not be of the types that it should be.
+        pairs: list[object] = [part for pair in self.facts for part in pair]
         for text in (self.tenant, *(self.access or ()), *pairs):
             if not isinstance(text, str) or _CONTROL.search(text):
                 raise InputError(
@@ -116,7 +117,7 @@ def allowed_documents(scope: Scope) -> tuple[str, list[Any]]:
     conditions, values = ["1"], []
     for terms in clauses(scope):
         marks = ", ".join("?" * len(terms))
-        conditions.append(f"document IN (SELECT document FROM document_terms WHERE term IN ({marks}))")
+        conditions.append(f"document IN (SELECT document FROM document_terms WHERE term IN ({marks}))")  # noqa: S608
         values += terms
     if scope.documents:
         conditions.append("document GLOB ?")

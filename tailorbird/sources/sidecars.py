@@ -4,9 +4,9 @@
     index.vectors/     a vector store of it, or the mark of one that is elsewhere
     index.words/       a keyword index of it
 
-A sidecar can be deleted at any time and is made again. Its mark, `mark.json`, says up to which change of the file it
-goes (by the tables of changes, in which every passage stands where it last changed), of which file and embedder it is. What
-changed later is read from the file, so a search sees one state of the index, however far its sidecars are.
+A sidecar can be deleted at any time and is made again. Its mark, `mark.json`, says of which file and embedder it is and
+up to which change it goes (by the tables of changes, in which every passage stands where it last changed). What changed
+later is read from the file, so a search sees one state of the index, however far its sidecars are.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from secrets import token_hex
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 
@@ -40,24 +40,22 @@ WAIT_S = 3600.0
 
 log = logging.getLogger("tailorbird.knowledge")
 
-_BatchT = TypeVar("_BatchT")
 
-
-class Kept(Protocol[_BatchT]):
-    """What a sidecar holds: a vector store, a keyword index."""
+class Kept(Protocol):
+    """What a sidecar holds: a vector store or a keyword index, each with batches of its own kind."""
 
     @property
     def grows(self) -> bool: ...
     def count(self) -> int: ...
-    def fill(self, batches: Iterator[_BatchT], count: int) -> None: ...
-    def change(self, gone: Numbers, batches: Iterator[_BatchT]) -> None: ...
+    def fill(self, batches: Iterator[Any], count: int) -> None: ...
+    def change(self, gone: Numbers, batches: Iterator[Any]) -> None: ...
     def remove(self) -> None: ...
     def close(self) -> None: ...
 
 
-_KeptT = TypeVar("_KeptT", bound=Kept[object])
+_KeptT = TypeVar("_KeptT", bound=Kept)
 
-Read = Callable[[sqlite3.Connection, int], tuple[Numbers, Iterator[object]]]
+Read = Callable[[sqlite3.Connection, int], tuple[Numbers, Iterator[Any]]]
 """What changed after a change: the passages that are gone, and batches of those that are there."""
 
 
@@ -117,7 +115,9 @@ class Sidecar(Generic[_KeptT]):
         except FileNotFoundError:
             return None
         except (OSError, ValueError, TypeError) as error:
-            log.warning("%s: the mark is damaged (%s). It is made again by the next sync.", self.folder, error)
+            log.warning(
+                "%s: the mark is damaged (%s). It is made again by the next sync.", self.folder, error
+            )
             return None
         return mark if mark.format == FORMAT else None
 
@@ -146,7 +146,9 @@ class Sidecar(Generic[_KeptT]):
             return ""
         with self._alone(), database.reading() as connection:
             mark = self.mark()
-            if mark is not None and (choice is None or mark.name != choice.name or mark.place != choice.place):
+            if mark is not None and (
+                choice is None or mark.name != choice.name or mark.place != choice.place
+            ):
                 self._remove(mark)
                 mark = None
             if choice is None:
@@ -214,18 +216,18 @@ def identity(connection: sqlite3.Connection) -> int:
 
 def last(connection: sqlite3.Connection, changes: str) -> int:
     """The last change in a table of changes."""
-    return single_number(connection, f"SELECT coalesce(max(sequence), 0) FROM {changes}")
+    return single_number(connection, f"SELECT coalesce(max(sequence), 0) FROM {changes}")  # noqa: S608
 
 
 def num_after(connection: sqlite3.Connection, changes: str, sequence: int) -> int:
     """How many passages changed after a change."""
-    return single_number(connection, f"SELECT count(*) FROM {changes} WHERE sequence > {sequence}")
+    return single_number(connection, f"SELECT count(*) FROM {changes} WHERE sequence > {sequence}")  # noqa: S608
 
 
 def gone_after(connection: sqlite3.Connection, changes: str, sequence: int) -> Numbers:
     """The numbers of passages that went after a change."""
     rows = connection.execute(
-        f"SELECT c.number FROM {changes} c LEFT JOIN passages p ON p.number = c.number "
+        f"SELECT c.number FROM {changes} c LEFT JOIN passages p ON p.number = c.number "  # noqa: S608
         "WHERE c.sequence > ? AND p.number IS NULL",
         (sequence,),
     )

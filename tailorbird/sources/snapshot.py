@@ -69,7 +69,9 @@ def in_memory(
     if before is not None and isinstance(before.store, ExactScan):
         changed = num_after(connection, VECTOR_CHANGES, before.sequence)
         held = len(before.store.numbers)
-        if before.sequence <= last(connection, VECTOR_CHANGES) and changed <= max(RELOAD_LEAST, RELOAD_SHARE * held):
+        if before.sequence <= last(connection, VECTOR_CHANGES) and changed <= max(
+            RELOAD_LEAST, RELOAD_SHARE * held
+        ):
             tail = read_tail(connection, embedder, dimensions, before.sequence)
             return Snapshot(generation, None, before.store, before.sequence, tail)
     total = single_number(connection, "SELECT count(*) FROM passages")

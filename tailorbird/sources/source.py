@@ -9,7 +9,16 @@ from typing import Literal, Protocol, cast, runtime_checkable
 from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.records import Document, Passage, Scope
 
-__all__ = ["Connector", "Removed", "Scoped", "Source", "Unchanged", "Unreadable", "Versioned", "search_within"]
+__all__ = [
+    "Connector",
+    "Removed",
+    "Scoped",
+    "Source",
+    "Unchanged",
+    "Unreadable",
+    "Versioned",
+    "search_within",
+]
 
 
 @runtime_checkable

@@ -54,7 +54,9 @@ class SearchSettings:
     def __post_init__(self) -> None:
         known = (AUTO, *STORES, *(point.name for point in entry_points(group=GROUP)))
         if self.store not in known:
-            raise InputError(f"vector store {self.store!r} is unknown. Known: {', '.join(known)}. Check the spelling.")
+            raise InputError(
+                f"vector store {self.store!r} is unknown. Known: {', '.join(known)}. Check the spelling."
+            )
         if self.store in ELSEWHERE and not self.place:
             raise InputError(f"vector store {self.store!r}: say where its server is, with --place URL.")
         if self.words not in (AUTO, *WORDS):
@@ -129,5 +131,7 @@ def open_store(choice: Choice, folder: Path, identity: int, dimensions: int, key
 
 def _key(variable: str) -> str:
     if variable and variable not in os.environ:
-        raise NotFound(f"the environment variable {variable} is not set; it holds the vector store's key. Set it.")
+        raise NotFound(
+            f"the environment variable {variable} is not set; it holds the vector store's key. Set it."
+        )
     return os.environ.get(variable, "") if variable else ""

@@ -83,8 +83,8 @@ def compared(
     every = iter(numbers)
     while some := list(itertools.islice(every, ASKED_AT_ONCE)):
         rows = connection.execute(
-            "SELECT p.number, p.id, e.vector FROM passages p LEFT JOIN embeddings e "
-            f"ON e.embedder = ? AND e.text_key = p.text_key WHERE p.number IN ({', '.join('?' * len(some))})",  # noqa: S608
+            "SELECT p.number, p.id, e.vector FROM passages p LEFT JOIN embeddings e "  # noqa: S608
+            f"ON e.embedder = ? AND e.text_key = p.text_key WHERE p.number IN ({', '.join('?' * len(some))})",
             (embedder, *some),
         ).fetchall()
         held = [row for row in rows if row[2] is not None]

@@ -1,8 +1,8 @@
 """What a vector store is: it nominates the passages that are closest in meaning, and never is the truth.
 
-It holds a copy of the vectors in the index's SQLite file, under the numbers of the passages there, and can be made again
-from it at any time. What it nominates is scored anew with the file's vectors and checked against the file's access
-rules, so that all stores give the same passages the same scores, and none can show what may not be seen.
+It holds a copy of the vectors in the index's SQLite file, under the numbers of the passages there, and can be made
+again from it at any time. What it nominates is scored anew with the file's vectors and checked against the file's
+access rules, so that all stores give the same passages the same scores, and none can show what may not be seen.
 """
 
 from __future__ import annotations

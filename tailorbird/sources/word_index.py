@@ -1,9 +1,9 @@
 """The keyword index beside a large knowledge index: tantivy, which finds the best passages without scoring all.
 
 SQLite's FTS5 scores every passage that has one of the words, which takes tens of milliseconds at 100,000 passages.
-tantivy skips those that can't be among the best (block-max WAND, Ding & Suel 2011). Words are cut, folded and stemmed as
-FTS5 does it, and BM25 has the same constants. A title counts twice, and of the headings the innermost, by being indexed
-twice in one field: one BM25 a field, added up, ranks worse (nDCG@10 on SciFact .63 instead of .69).
+tantivy skips those that can't be among the best (block-max WAND, Ding & Suel 2011). Words are cut, folded and stemmed
+nearly as FTS5 does it, and BM25 has the same constants. A title counts twice, and of the headings the innermost, by
+being indexed twice in one field: one BM25 a field, added up, ranks worse (nDCG@10 on SciFact .63 instead of .69).
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ class WordIndex:
         if not stems or limit <= 0:
             return {}
         words = [
-            (should, query_class.term_query(index.schema, "words", stem, index_option="freq")) for stem in stems
+            (should, query_class.term_query(index.schema, "words", stem, index_option="freq"))
+            for stem in stems
         ]
         wanted = self._within(index.schema, query_class.boolean_query(words), allowed)
         searcher = index.searcher()
@@ -190,6 +191,7 @@ def _tantivy() -> Any:
         import tantivy
     except ImportError:
         raise NotFound(
-            "The keyword index needs tantivy, which is not installed. Install it with: pip install 'tailorbird[tantivy]'"
+            "The keyword index needs tantivy, which is not installed. "
+            "Install it with: pip install 'tailorbird[tantivy]'"
         ) from None
     return tantivy

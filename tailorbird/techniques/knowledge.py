@@ -32,8 +32,8 @@ MOST_PASSAGES = 50
 class Lookup:
     """Puts the best passages of a source into a request's evidence.
 
-    Of what the request's `only` allows. If even the best is less similar than `threshold`, the request is left one choice: to say that the
-    documents don't tell. A closed set of the caller's is never narrowed.
+    Of what the request's `only` allows. If even the best is less similar than `threshold`, the request is left one
+    choice: to say that the documents don't tell. A closed set of the caller's is never narrowed.
     """
 
     kind: ClassVar[str] = "knowledge"

@@ -33,7 +33,9 @@ def check_vector_store(
     Raises:
         AssertionError: with what was asked and what is wrong with the answer.
     """
-    assert isinstance(store, VectorStore), f"{store!r} lacks grows, count, fill, change, search, remove or close"
+    assert isinstance(store, VectorStore), (
+        f"{store!r} lacks grows, count, fill, change, search, remove or close"
+    )
     _check_damage(store)
     numbers = np.arange(1, 2 * count, 2, dtype=np.int64)
     vectors = unit_vectors(len(numbers), 0)
@@ -43,7 +45,9 @@ def check_vector_store(
     _check_allowed(store, numbers, vectors, recall)
     store.close()
     again = reopen()
-    assert again.count() == len(numbers), f"opened again it counts {again.count()}, filled with {len(numbers)}"
+    assert again.count() == len(numbers), (
+        f"opened again it counts {again.count()}, filled with {len(numbers)}"
+    )
     _check_nearest(again, numbers, vectors, recall)
     if again.grows:
         _check_changes(again, numbers, vectors, recall)
@@ -106,16 +110,24 @@ def _check_nearest(store: VectorStore, numbers: Numbers, vectors: Vectors, recal
 
 
 def _check_allowed(store: VectorStore, numbers: Numbers, vectors: Vectors, recall: float) -> None:
-    for clauses, every in ((((TERMS[1],),), 3), (((TERMS[2], "no such"),), 7), (((TERMS[1],), (TERMS[2],)), 21)):
+    for clauses, every in (
+        (((TERMS[1],),), 3),
+        (((TERMS[2], "no such"),), 7),
+        (((TERMS[1],), (TERMS[2],)), 21),
+    ):
         allowed = allowing(numbers[numbers % every == 0], numbers, clauses)
         _compare(store, numbers, vectors, allowed, recall)
     nobody = allowing(numbers[:0], numbers, (("no such",),))
     assert len(store.search(vectors[0], 10, nobody)) == 0, "it finds what nobody may see"
     one = allowing(numbers[5:6], numbers, (), "a/pattern*")
-    assert store.search(vectors[0], 10, one).tolist() == [numbers[5]], "of one that is allowed it finds others"
+    assert store.search(vectors[0], 10, one).tolist() == [numbers[5]], (
+        "of one that is allowed it finds others"
+    )
 
 
-def allowing(some: Numbers, numbers: Numbers, clauses: tuple[tuple[str, ...], ...], pattern: str = "") -> Allowed:
+def allowing(
+    some: Numbers, numbers: Numbers, clauses: tuple[tuple[str, ...], ...], pattern: str = ""
+) -> Allowed:
     """What allows some of these numbers."""
     flags = np.zeros(int(numbers.max()) + 1, dtype=np.bool_)
     flags[some] = True

@@ -44,7 +44,9 @@ def test_qdrant_keeps_the_contract(qdrant_place):
 def test_a_qdrant_server_that_is_not_there_is_named():
     pytest.importorskip("qdrant_client")
     store = QdrantStore("http://127.0.0.1:1", "passages", DIMENSIONS)
-    with pytest.raises(EndpointError, match=r"127\.0\.0\.1:1: Qdrant can't be asked: .*tailor knowledge store"):
+    with pytest.raises(
+        EndpointError, match=r"127\.0\.0\.1:1: Qdrant can't be asked: .*tailor knowledge store"
+    ):
         store.count()
     store.close()
 

@@ -20,7 +20,7 @@ from tailorbird.sources.wikipedia import Wikipedia
 from tailorbird.techniques.knowledge import Lookup
 from tailorbird.testing.sources import ODD_QUERIES, WordHash
 
-TENANTS, GROUPS, KINDS = ("", "acme", "globex"), ("staff", "boss", "o'neil \"x\""), ("faq", "memo", "Straße")
+TENANTS, GROUPS, KINDS = ("", "acme", "globex"), ("staff", "boss", 'o\'neil "x"'), ("faq", "memo", "Straße")
 WORDS = ("card", "freeze", "lost", "rate", "euro", "passport", "account", "number", "week", "branch")
 
 
@@ -82,14 +82,19 @@ def may_see(only, document):
 
 
 readers = st.builds(
-    Reader, st.sampled_from((*TENANTS, "nobody")), st.lists(st.sampled_from((*GROUPS, "x")), max_size=3).map(tuple)
+    Reader,
+    st.sampled_from((*TENANTS, "nobody")),
+    st.lists(st.sampled_from((*GROUPS, "x")), max_size=3).map(tuple),
 )
 facts = st.lists(
-    st.tuples(st.sampled_from(("kind", "year", "none")), st.sampled_from((*KINDS, "2020", "2021"))), max_size=3
+    st.tuples(st.sampled_from(("kind", "year", "none")), st.sampled_from((*KINDS, "2020", "2021"))),
+    max_size=3,
 ).map(tuple)
 patterns = st.sampled_from(("", "faq/*", "*/1?.md", "a[[]1]*", "nothing*"))
 scopes = st.builds(Scope, st.none() | readers, facts, patterns)
-queries = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join) | st.sampled_from(ODD_QUERIES)
+queries = st.lists(st.sampled_from(WORDS), min_size=1, max_size=4).map(" ".join) | st.sampled_from(
+    ODD_QUERIES
+)
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -247,14 +252,17 @@ def test_rules_that_cannot_be_kept_are_refused_and_change_nothing(small, documen
 
 
 VERSION_1 = """
-DROP TABLE document_terms; DROP TABLE word_changes; DROP TABLE vector_changes; DROP TRIGGER passage_came; DROP TRIGGER passage_went;
+DROP TABLE document_terms; DROP TABLE word_changes; DROP TABLE vector_changes;
+DROP TRIGGER passage_came; DROP TRIGGER passage_went;
 DROP TRIGGER vector_came; DROP TRIGGER document_went; DELETE FROM counters WHERE name = 'identity';
 ALTER TABLE documents DROP COLUMN own; ALTER TABLE documents DROP COLUMN rules; PRAGMA user_version = 1;
 """
 
 
 @pytest.mark.parametrize("read_only", [False, True])
-def test_an_index_without_rules_is_one_that_everyone_of_the_tenant_without_a_name_may_read(tmp_path, read_only):
+def test_an_index_without_rules_is_one_that_everyone_of_the_tenant_without_a_name_may_read(
+    tmp_path, read_only
+):
     path = tmp_path / "index.db"
     with KnowledgeIndex(path, WordHash()) as index:
         index.sync(Listing([PLAIN]))

@@ -242,7 +242,10 @@ def test_tantivy_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypa
 def test_the_key_of_a_server_is_named_by_its_variable(tmp_path, monkeypatch):
     monkeypatch.delenv("NO_SUCH_KEY", raising=False)
     settings = SearchSettings(store="qdrant", place="http://localhost:1", key_env="NO_SUCH_KEY")
-    with opened(tmp_path, settings) as index, pytest.raises(NotFound, match="variable NO_SUCH_KEY is not set"):
+    with (
+        opened(tmp_path, settings) as index,
+        pytest.raises(NotFound, match="variable NO_SUCH_KEY is not set"),
+    ):
         index.sync(Listing([CARD]))
 
 
