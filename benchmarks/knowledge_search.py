@@ -11,7 +11,6 @@ where it was.
 import argparse
 import json
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -68,49 +67,61 @@ def chunks(size, vectors, texts):
 
 
 def build(size, vectors, texts, asked):
-    """The index file, filled past the connectors since the vectors are made up, and the true nearest of all readers."""
+    """The index file, filled past the connectors since the vectors are made up, and the true nearest of all readers.
+
+    A chunk is a transaction, and what was done before an interruption is kept.
+    """
     path = WORK / str(size) / "index.db"
     if (path.parent / "truth.npz").is_file():
         return path
-    shutil.rmtree(path.parent, ignore_errors=True)
-    embedder, began = Known({}), time.monotonic()
-    groups = groups_of(size // PER_DOCUMENT + 1)
-    rules = {group: Rules("", (str(group),)) for group in np.unique(groups)}
+    began = time.monotonic()
     best = {name: (np.empty((len(asked), 0), np.float32), np.empty((len(asked), 0), int)) for name in READERS}
-    with KnowledgeIndex(path, embedder) as index, index._database.writing() as connection:  # noqa: SLF001
+    with KnowledgeIndex(path, Known({})) as index:
         for begin, made, words in chunks(size, vectors, texts):
             numbers = np.arange(begin, begin + len(made))
-            for document in sorted(set((numbers // PER_DOCUMENT).tolist())):
-                rule = rules[groups[document]]
-                connection.execute(
-                    "INSERT OR IGNORE INTO documents VALUES (?, 'bench', '', '', ?, ?)",
-                    (f"{document}.md", rule.to_json(), rule.to_json()),
-                )
-                terms = [(term, f"{document}.md") for term in rule.terms()]
-                connection.executemany("INSERT OR IGNORE INTO document_terms VALUES (?, ?)", terms)
-            connection.executemany(
-                "INSERT INTO passages VALUES (?, ?, ?, ?, '', '[]', 0, ?, NULL, '', ?)",
-                (
-                    (n + 1, f"{n:x}", f"{n // PER_DOCUMENT}.md", text, len(text), f"{n:x}")
-                    for n, text in zip(numbers.tolist(), words, strict=True)
-                ),
-            )
-            connection.executemany(
-                "INSERT INTO embeddings VALUES (?, ?, ?)",
-                (
-                    (embedder.name, f"{n:x}", vector.astype(np.float16).tobytes())
-                    for n, vector in zip(numbers.tolist(), made, strict=True)
-                ),
-            )
-            group = groups[numbers // PER_DOCUMENT]
+            if len(index) < numbers[-1] + 1:
+                with index._database.writing() as connection:  # noqa: SLF001
+                    insert(connection, numbers, made, words)
+            group = groups_of(size // PER_DOCUMENT + 1)[numbers // PER_DOCUMENT]
             for name, scope in READERS.items():
                 seen = np.ones(len(numbers), bool) if scope is None else group == scope.reader.groups[0]
                 best[name] = nearer(best[name], asked @ made[seen].T, numbers[seen] + 1)
-        connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'generation'")
     facts = {name.replace(" ", ""): rows for name, (_, rows) in best.items()}
     np.savez(path.parent / "truth.npz", **facts)
     print(f"{size:,} passages written in {time.monotonic() - began:.0f} s", flush=True)
     return path
+
+
+def insert(connection, numbers, made, words):
+    """Passages with their documents, rules and vectors, as a sync would leave them."""
+    documents = sorted(set((numbers // PER_DOCUMENT).tolist()))
+    group = groups_of(documents[-1] + 1)
+    rules = {name: Rules("", (name,)) for name in ("five", "half", "rest")}
+    made_rules = {name: (rule.to_json(), rule.terms()[0]) for name, rule in rules.items()}
+    of = {document: made_rules[str(group[document])] for document in documents}
+    connection.executemany(
+        "INSERT OR IGNORE INTO documents VALUES (?, 'bench', '', '', ?, ?)",
+        ((f"{document}.md", rule, rule) for document, (rule, _) in of.items()),
+    )
+    connection.executemany(
+        "INSERT OR IGNORE INTO document_terms VALUES (?, ?)",
+        ((term, f"{document}.md") for document, (_, term) in of.items()),
+    )
+    connection.executemany(
+        "INSERT INTO passages VALUES (?, ?, ?, ?, '', '[]', 0, ?, NULL, '', ?)",
+        (
+            (n + 1, f"{n:x}", f"{n // PER_DOCUMENT}.md", text, len(text), f"{n:x}")
+            for n, text in zip(numbers.tolist(), words, strict=True)
+        ),
+    )
+    connection.executemany(
+        "INSERT INTO embeddings VALUES (?, ?, ?)",
+        (
+            (Known.name, f"{n:x}", vector.astype(np.float16).tobytes())
+            for n, vector in zip(numbers.tolist(), made, strict=True)
+        ),
+    )
+    connection.execute("UPDATE counters SET value = value + 1 WHERE name = 'generation'")
 
 
 def nearer(best, similarity, numbers):

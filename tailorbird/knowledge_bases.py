@@ -233,6 +233,8 @@ class KnowledgeBases:
         """
         base = self.read(name)
         if place is None:
+            if base.search.place:
+                self.set_search(name, store="numpy", place="", words="fts5")
             shutil.rmtree(base.folder)
             return None
         wanted = {place, str(Path(place).resolve())}

@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from tailorbird.data.storage import write_atomic
-from tailorbird.errors import IntegrityError
+from tailorbird.errors import IntegrityError, TailorbirdError
 from tailorbird.sources.database import Database
 from tailorbird.sources.passage_rows import single_number
 from tailorbird.sources.vector_store import Numbers
@@ -191,10 +191,13 @@ class Sidecar(Generic[_KeptT]):
 
     def _remove(self, mark: Mark) -> None:
         # A server that is gone must not keep one from choosing another store.
-        with contextlib.suppress(Exception):
+        try:
             kept = self.opened(mark)
             kept.remove()
             kept.close()
+        except TailorbirdError as error:
+            where = mark.place or self.folder
+            log.warning("%s: what %s holds of this index could not be removed: %s", where, mark.name, error)
         (self.folder / MARK).unlink(missing_ok=True)
 
     @contextlib.contextmanager

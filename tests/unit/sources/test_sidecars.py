@@ -183,6 +183,19 @@ def test_another_choice_takes_the_place_of_what_was_there(tmp_path, filled):
         assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
 
 
+def test_a_server_that_is_gone_is_said_and_keeps_nobody_from_another_choice(tmp_path, filled, caplog):
+    filled.close()
+    mark = tmp_path / "index.vectors" / "mark.json"
+    facts = json.loads(mark.read_text())
+    mark.write_text(json.dumps({**facts, "name": "pgvector", "place": "postgresql://127.0.0.1:1/x"}))
+    with opened(tmp_path, SearchSettings(store="numpy")) as index:
+        with caplog.at_level(logging.WARNING, "tailorbird.knowledge"):
+            index.catch_up()
+        assert "127.0.0.1:1/x: what pgvector holds of this index could not be removed" in caplog.text
+        assert not mark.exists()
+        assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
+
+
 def test_what_is_chosen_goes_by_size_and_by_what_is_installed(monkeypatch):
     there = {"faiss", "lancedb", "tantivy"}
     monkeypatch.setattr(stores, "installed", lambda name: name in there)
