@@ -19,10 +19,11 @@ from tailorbird.sources.knowledge_base import (
     is_knowledge_base,
     read_knowledge_base,
 )
+from tailorbird.sources.scopes import NO_RULES, Rules
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.retrieval import RetrievalReport
-    from tailorbird.records import Passage
+    from tailorbird.records import Passage, Scope
     from tailorbird.sources.merged import Found
     from tailorbird.sources.source import Connector
     from tailorbird.sources.sync import SyncProgress, SyncReport
@@ -88,8 +89,11 @@ class KnowledgeBases:
         kind: str | None = None,
         settings: Mapping[str, Any] | None = None,
         max_chars: int | None = None,
+        tenant: str | None = None,
+        access: Sequence[str] | None = None,
+        facts: Sequence[tuple[str, str]] | None = None,
     ) -> KnowledgeBase:
-        """A knowledge base with one more origin; nothing is read before it is synced.
+        """A knowledge base with one more origin, or an origin with other rules; nothing is read before it is synced.
 
         Args:
             name: of the knowledge base, which is made if there is none.
@@ -97,6 +101,9 @@ class KnowledgeBases:
             kind: of the connector; None tells it by the place.
             settings: of the connector.
             max_chars: length of a passage in characters, of a new knowledge base; None takes 600.
+            tenant: whose its documents are. Of this and the next two, None leaves what an origin that is there has.
+            access: the groups that may read them; empty is everyone of the tenant.
+            facts: names and values to choose them by.
 
         Raises:
             InputError: the name can't be used, or the passages already have another length.
@@ -117,7 +124,13 @@ class KnowledgeBases:
         found = kind or _kind_of(place)
         where = str(Path(place).resolve()) if found == "folder" else place
         connector = connector_of(found, where, settings or {})
-        base = base.with_origin(Origin(found, where, connector.name, dict(settings or {})))
+        rules = next((o.rules for o in base.origins if o.name == connector.name), NO_RULES)
+        rules = Rules(
+            rules.tenant if tenant is None else tenant,
+            rules.access if access is None else tuple(access),
+            rules.facts if facts is None else tuple(facts),
+        )
+        base = base.with_origin(Origin(found, where, connector.name, dict(settings or {}), rules))
         base.save()
         return base
 
@@ -150,7 +163,7 @@ class KnowledgeBases:
                 tell = None if on_progress is None else _about(on_progress, origin.name)
                 try:
                     connector = connector_of(origin.kind, origin.place, origin.settings)
-                    report = index.sync(connector, dry_run=dry_run, on_progress=tell)
+                    report = index.sync(connector, rules=origin.rules, dry_run=dry_run, on_progress=tell)
                     reports.append(OriginReport(origin.name, report))
                 except TailorbirdError as error:
                     reports.append(OriginReport(origin.name, failed=str(error)))
@@ -158,17 +171,48 @@ class KnowledgeBases:
             replace(base, synced=int(time.time())).save()
         return reports
 
-    def search(self, name: str, question: str, k: int = 5) -> list[Passage]:
+    def search(self, name: str, question: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """The passages that a model would be given, best first.
+
+        Args:
+            name: of the knowledge base.
+            question: a question, or words.
+            k: how many, at most.
+            only: who asks, and of what; None is the owner, who may read everything.
 
         Raises:
             NotFound: there is none of that name.
         """
         with self.read(name).index() as index:
-            return index.search(question, k)
+            return index.search(question, k, only=only)
+
+    def set_search(self, name: str, **settings: Any) -> list[str]:
+        """Has a knowledge base searched otherwise from now on; says what was done to what stands beside its index.
+
+        Args:
+            name: of the knowledge base.
+            settings: those of `SearchSettings` that change.
+
+        Raises:
+            NotFound: there is none of that name, or what was chosen isn't installed.
+            InputError: a setting can't be used.
+            EndpointError: the vector store's server can't be reached; it is searched as before.
+        """
+        base = self.read(name)
+        changed = replace(base, search=replace(base.search, **settings))
+        with changed.index() as index:
+            done = index.catch_up()
+        changed.save()
+        return done
 
     def search_live(
-        self, question: str, sources: Sequence[str], name: str | None = None, k: int = 5
+        self,
+        question: str,
+        sources: Sequence[str],
+        name: str | None = None,
+        k: int = 5,
+        *,
+        only: Scope | None = None,
     ) -> Found:
         """The passages that live sources give, fused with those of a knowledge base where one is named.
 
@@ -177,6 +221,7 @@ class KnowledgeBases:
             sources: their names: tables of tailor.toml, or kinds that need no settings.
             name: of a knowledge base.
             k: passages, at most.
+            only: who asks and of what; None sees everything.
 
         Raises:
             RecipeError: a source is unknown, or its settings can't be taken.
@@ -187,9 +232,9 @@ class KnowledgeBases:
         tables = self.with_tables(RecipeFile(), sources)
         live = tuple(tables.live_source(word) for word in dict.fromkeys(sources))
         if name is None:
-            return Merged(live).ask(question, k)
+            return Merged(live).ask(question, k, only=only)
         with self.read(name).index() as index:
-            return Merged(live, index).ask(question, k)
+            return Merged(live, index).ask(question, k, only=only)
 
     def with_tables(self, file: RecipeFile, sources: Sequence[str] | None) -> RecipeFile:
         """A recipe that knows the project's live sources too, where one is named that it doesn't know itself."""
@@ -229,6 +274,8 @@ class KnowledgeBases:
         """
         base = self.read(name)
         if place is None:
+            if base.search.place:
+                self.set_search(name, store="numpy", place="", words="fts5")
             shutil.rmtree(base.folder)
             return None
         wanted = {place, str(Path(place).resolve())}

@@ -76,6 +76,34 @@ class Document:
     version: str = ""
     page_starts: tuple[int, ...] = ()
     """Character offset at which each page begins; empty where the format has no pages."""
+    tenant: str = ""
+    """Whose it is; another tenant's readers never see it."""
+    access: tuple[str, ...] = ()
+    """The groups that may read it; empty: everyone of its tenant."""
+    facts: tuple[tuple[str, str], ...] = ()
+    """Names and values to choose documents by; a name may have several values."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who asks: one of a tenant's, and in these groups."""
+
+    tenant: str = ""
+    groups: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What part of the knowledge a question may be answered from.
+
+    `reader` is who asks, None the owner, who may read everything. `facts` are names and values: a document must have
+    one of the values given of each name. `documents` is a pattern that a document's id must match, with `*`, `?` and
+    `[…]`; empty for any.
+    """
+
+    reader: Reader | None = None
+    facts: tuple[tuple[str, str], ...] = ()
+    documents: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +134,7 @@ class Request:
     leaving it to the model's context. `lacking` says which sources of evidence could not be asked, and why.
     `example_id` names the training or test example that the request was made from, so that a
     wrapper never shows an example to itself.
+    `only` is what part of the knowledge may answer it; None is all.
     """
 
     messages: tuple[Message, ...]
@@ -121,6 +150,7 @@ class Request:
     schema: str | None = None
     channel: float = 0.0
     lacking: tuple[str, ...] = ()
+    only: Scope | None = None
 
     @property
     def question(self) -> str:

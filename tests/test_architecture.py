@@ -104,6 +104,10 @@ SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
     "index", "database", "passage_rows", "sync",  # the one index that every connector fills
+    "scopes",  # who may read what
+    "vector_store", "exact_scan", "vector_rows", "snapshot", "sidecars", "word_index", "word_rows",  # searching it
+    "fingerprint",
+    "stores",  # chooses a vector store for the index above it
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
@@ -115,9 +119,9 @@ SHARED_BY_SOURCES = {
 }  # fmt: skip
 CONNECTING = {
     "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
-    "huggingface_hub", "imaplib", "mcp", "multiprocessing", "poplib", "requests", "select", "selectors", "smtplib",
-    "socket", "socketserver", "sqlalchemy", "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets",
-    "xmlrpc",
+    "huggingface_hub", "imaplib", "lancedb", "mcp", "multiprocessing", "poplib", "psycopg", "qdrant_client", "requests",
+    "select", "selectors", "smtplib", "socket", "socketserver", "sqlalchemy", "ssl", "subprocess", "telnetlib",
+    "urllib", "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
@@ -125,9 +129,12 @@ SPEAKS = {
     "tailorbird.sources.mcp_session": {"anyio", "mcp"},
     "tailorbird.sources.mcp_transports": {"anyio", "httpx2", "mcp"},
     "tailorbird.sources.sql_reading": {"sqlalchemy"},
+    "tailorbird.sources.lancedb_store": {"lancedb"},
+    "tailorbird.sources.qdrant_store": {"qdrant_client"},
+    "tailorbird.sources.pgvector_store": {"psycopg"},
 }
 """Who else reaches out, to nothing but what the user's own settings name: an MCP server, whose process is started, or
-which is spoken to by a client whose every request goes through the fetcher; and a database."""
+which is spoken to by a client whose every request goes through the fetcher; a database; a vector store's server."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
 
@@ -276,7 +283,7 @@ def test_siblings_of_a_family_do_not_know_one_another(family, shared):
         if i.module.startswith(folder)
         and i.module not in concrete
         and i.target in concrete
-        and not i.module.endswith(".relevance")
+        and not i.module.endswith((".relevance", ".stores"))
     ]
     assert wrong == []
     assert below == [], "what siblings share must not depend on one of them"

@@ -12,9 +12,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
-from tailorbird.cli.options import AsJson, Sources, read_setting
+from tailorbird.cli.options import AsJson, KeyEnv, Sources, read_setting
 from tailorbird.cli.output import is_terminal, kept_for_json, print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
+from tailorbird.cli.scoping import (
+    Access,
+    AskedDocuments,
+    AskedFacts,
+    AskedGroups,
+    AskedTenant,
+    Facts,
+    Tenant,
+    read_access,
+    read_facts,
+    read_scope,
+)
 from tailorbird.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,6 +66,9 @@ def add(
     max_chars: Annotated[
         int | None, typer.Option(metavar="N", help="Length of a passage in characters.", show_default="600")
     ] = None,
+    tenant: Tenant = None,
+    access: Access = None,
+    facts: Facts = None,
     sync: Annotated[bool, typer.Option("--sync/--no-sync", help="Sync it at once.")] = True,
     as_json: AsJson = False,
 ) -> None:
@@ -65,6 +80,9 @@ def add(
         kind=kind,
         settings=dict(read_setting(text, EXAMPLE) for text in settings or ()),
         max_chars=max_chars,
+        tenant=tenant,
+        access=read_access(access),
+        facts=read_facts(facts) if facts else None,
     )
     if sync:
         _sync(workbench, [name], dry_run=False, as_json=as_json)
@@ -112,22 +130,27 @@ def search(
     *,
     source: Sources = None,
     count: Annotated[int, typer.Option("-k", metavar="N", min=1, help="How many passages.")] = 5,
+    tenant: AskedTenant = None,
+    groups: AskedGroups = None,
+    facts: AskedFacts = None,
+    documents: AskedDocuments = "",
     as_json: AsJson = False,
 ) -> None:
     """Find the passages that a model would be given."""
     known = project_of(context).workbench().knowledge
+    only = read_scope(tenant, groups, facts, documents)
     if question is None and not source:
         raise InputError(
             "Give a name and a question: tailor knowledge search NAME TEXT. `list` tells the names."
         )
     if source:
         base, text = (None, name) if question is None else (name, question)
-        answer = known.search_live(text, source, base, count)
+        answer = known.search_live(text, source, base, count, only=only)
         found: Sequence[Passage] = answer.passages
         for lacking in answer.lacking:
             remark(f"Left out: {lacking}")
     else:
-        found = known.search(name, question or "", count)
+        found = known.search(name, question or "", count, only=only)
     if as_json:
         print_json([_passage_json(passage) for passage in found])
         return
@@ -137,6 +160,42 @@ def search(
         say(f"[{number}] {_where(passage)}  ({passage.score:.2f})", bold=True)
         say(passage.text)
         say()
+
+
+@knowledge.command()
+def store(
+    context: typer.Context,
+    name: Name,
+    kind: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[STORE]", help="auto, numpy, faiss, lancedb, qdrant, pgvector, or a plug-in's."
+        ),
+    ] = None,
+    *,
+    place: Annotated[
+        str | None, typer.Option(metavar="URL", help="Of the store's server, or object storage.")
+    ] = None,
+    key_env: KeyEnv = None,
+    words: Annotated[
+        str | None, typer.Option(metavar="KIND", help="The keyword index: auto, fts5 or tantivy.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what vectors and words of a knowledge base are kept in, and fill it; auto goes by its size."""
+    given = {"store": kind, "place": place, "key_env": key_env, "words": words}
+    changed = {key: value for key, value in given.items() if value is not None}
+    if kind is not None:
+        changed = {"place": "", "key_env": "", **changed}
+    workbench = project_of(context).workbench()
+    done = workbench.knowledge.set_search(name, **changed)
+    now = workbench.knowledge.read(name).search
+    if as_json:
+        print_json({"knowledge": name, "store": now.store, "words": now.words, "done": done})
+        return
+    for line in done:
+        say(f"{name}: {line}")
+    say(f"{name}: vectors {now.store}, words {now.words}.")
 
 
 @knowledge.command()
@@ -290,7 +349,7 @@ def _changed(found: OriginReport) -> bool:
     report = found.report
     if report is None:
         return not found.failed
-    return bool(report.added or report.changed or report.removed or report.embedded)
+    return bool(report.added or report.changed or report.removed or report.embedded or report.ruled)
 
 
 def _report_lines(name: str, found: OriginReport) -> list[str]:
@@ -304,8 +363,11 @@ def _report_lines(name: str, found: OriginReport) -> list[str]:
     would = "would be " if report.dry_run else ""
     counts = f"{report.added} added, {report.changed} changed, {report.removed} removed, {report.unchanged} unchanged"
     lines = [f"{name}: {found.origin}", f"  documents  {would}{counts}"]
+    if report.ruled:
+        lines.append(f"  access     {report.ruled:,} documents {would}given other rules")
     embedded = f"{report.embedded:,} {would}embedded"
     lines.append(f"  index      {report.documents:,} documents, {report.passages:,} passages; {embedded}")
+    lines += [f"  store      {done}" for done in report.stores]
     if not report.dry_run:
         lines.append(
             f"  time       searchable after {report.searchable_s:.1f} s, all done after {report.seconds:.1f} s"
@@ -369,6 +431,9 @@ def _info_json(info: KnowledgeInfo) -> dict[str, Any]:
                 "kind": o.kind,
                 "place": o.place,
                 "settings": o.settings,
+                "tenant": o.rules.tenant,
+                "access": o.rules.access,
+                "facts": [list(fact) for fact in o.rules.facts],
                 "documents": info.documents.get(o.name, 0),
             }
             for o in info.base.origins

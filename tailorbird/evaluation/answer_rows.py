@@ -13,8 +13,10 @@ from tailorbird.records import (
     Message,
     Passage,
     Prior,
+    Reader,
     Request,
     Sampling,
+    Scope,
     Usage,
 )
 
@@ -70,6 +72,7 @@ def request_to_json(request: Request) -> dict[str, Any]:
         "schema": request.schema,
         "channel": request.channel,
         "lacking": list(request.lacking),
+        "only": None if request.only is None else asdict(request.only),
     }
 
 
@@ -90,6 +93,7 @@ def request_from_json(row: Mapping[str, Any]) -> Request:
         schema=row.get("schema"),
         channel=row.get("channel", 0.0),
         lacking=tuple(row.get("lacking", ())),
+        only=_scope_from_json(row.get("only")),
     )
 
 
@@ -99,6 +103,13 @@ def _example_to_json(example: Example) -> dict[str, Any]:
 
 def _example_from_json(row: Mapping[str, Any]) -> Example:
     return Example(tuple(Message(*turn) for turn in row["messages"]), row["completion"], id=row["id"])
+
+
+def _scope_from_json(row: Mapping[str, Any] | None) -> Scope | None:
+    if row is None:
+        return None
+    reader = row["reader"] and Reader(row["reader"]["tenant"], tuple(row["reader"]["groups"]))
+    return Scope(reader, tuple((name, value) for name, value in row["facts"]), row["documents"])
 
 
 def _prior_from_json(row: Mapping[str, Any] | None) -> Prior | None:

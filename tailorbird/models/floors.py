@@ -174,7 +174,7 @@ class NearestSentence:
         return in_one_piece(self.answer([request])[0])
 
     def _one(self, request: Request) -> Completion:
-        found = self.index.search(request.question, 3)
+        found = self.index.search(request.question, 3, only=request.only)
         if not found or max(p.score for p in found) < self.threshold:
             return _chosen(NOT_IN_DOCUMENTS, request)
         sentences = [s.strip() for p in found for s in _SENTENCE_END.split(p.text) if len(s.split()) > 2]

@@ -11,9 +11,13 @@ from pathlib import Path
 
 from tailorbird.errors import InputError, IntegrityError, NotFound, Unsupported
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Raised whenever the tables, or how documents are cut into passages, change."""
+WITHOUT_RULES = 1
+"""The version whose documents had no rules and whose changes were not counted: brought up to date when opened."""
 
+WRITER_KIB, READER_KIB = 131_072, 2_000
+"""Memory for pages of the file: what a large transaction changes would else be written out over and over."""
 WAIT_S = 30.0
 """How long one writer waits for another."""
 
@@ -21,7 +25,8 @@ _SCHEMA = """
 CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
 INSERT INTO counters VALUES ('generation', 0);
 CREATE TABLE documents (
-    id TEXT PRIMARY KEY, connector TEXT NOT NULL, hash TEXT NOT NULL, title TEXT NOT NULL
+    id TEXT PRIMARY KEY, connector TEXT NOT NULL, hash TEXT NOT NULL, title TEXT NOT NULL,
+    own TEXT NOT NULL DEFAULT '["",[],[]]', rules TEXT NOT NULL DEFAULT ''
 ) WITHOUT ROWID;
 CREATE INDEX documents_by_connector ON documents (connector);
 CREATE TABLE passages (
@@ -48,6 +53,58 @@ CREATE TRIGGER passage_removed AFTER DELETE ON passages BEGIN
     VALUES ('delete', old.number, old.title, old.headings, old.text);
 END;
 """
+
+# `own` are a document's rules as its connector gives them, `rules` those in force, '' before they are put in force:
+# then the document has no terms, and nobody but the owner finds it. The tables of changes have one row for every
+# passage that ever was: one that comes, goes or gets other rules, and in the second one that gets its vector, is moved
+# to the end, so that what is kept beside the file catches up. Not by INSERT OR REPLACE: in a trigger the OR of the
+# statement that fires it would take its place.
+_RULES_AND_CHANGES = """
+CREATE TABLE document_terms (
+    term TEXT NOT NULL, document TEXT NOT NULL, PRIMARY KEY (term, document)
+) WITHOUT ROWID;
+CREATE INDEX terms_by_document ON document_terms (document);
+CREATE TABLE word_changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
+CREATE TABLE vector_changes (sequence INTEGER PRIMARY KEY AUTOINCREMENT, number INTEGER NOT NULL UNIQUE);
+CREATE TRIGGER passage_came AFTER INSERT ON passages BEGIN
+    DELETE FROM word_changes WHERE number = new.number;
+    DELETE FROM vector_changes WHERE number = new.number;
+    INSERT INTO word_changes (number) VALUES (new.number);
+    INSERT INTO vector_changes (number) VALUES (new.number);
+END;
+CREATE TRIGGER passage_went AFTER DELETE ON passages BEGIN
+    DELETE FROM word_changes WHERE number = old.number;
+    DELETE FROM vector_changes WHERE number = old.number;
+    INSERT INTO word_changes (number) VALUES (old.number);
+    INSERT INTO vector_changes (number) VALUES (old.number);
+END;
+CREATE TRIGGER vector_came AFTER INSERT ON embeddings BEGIN
+    DELETE FROM vector_changes WHERE number IN (SELECT number FROM passages WHERE text_key = new.text_key);
+    INSERT INTO vector_changes (number) SELECT number FROM passages WHERE text_key = new.text_key;
+END;
+CREATE TRIGGER document_went AFTER DELETE ON documents BEGIN
+    DELETE FROM document_terms WHERE document = old.id;
+END;
+INSERT INTO counters VALUES ('identity', abs(random() % 1000000000000000));
+"""
+
+_COLUMNS_OF_RULES = """
+ALTER TABLE documents ADD COLUMN own TEXT NOT NULL DEFAULT '["",[],[]]';
+ALTER TABLE documents ADD COLUMN rules TEXT NOT NULL DEFAULT '';
+"""
+_EVERYONE_MAY = """
+UPDATE documents SET rules = own;
+INSERT INTO document_terms SELECT '["read","",""]', id FROM documents;
+INSERT INTO word_changes (number) SELECT number FROM passages;
+INSERT INTO vector_changes (number) SELECT number FROM passages;
+"""
+_FROM_1 = _COLUMNS_OF_RULES + _RULES_AND_CHANGES + _EVERYONE_MAY
+_SEEN_AS_2 = """
+CREATE TEMP VIEW document_terms AS SELECT '["read","",""]' AS term, id AS document FROM main.documents;
+CREATE TEMP VIEW word_changes AS SELECT number AS sequence, number FROM main.passages;
+CREATE TEMP VIEW vector_changes AS SELECT number AS sequence, number FROM main.passages;
+"""
+"""An older file that must not be written to: its documents have no rules."""
 
 
 class Database:
@@ -88,6 +145,7 @@ class Database:
                 f"The knowledge index {self.path} is open read-only. Pass read_only=False to change it."
             )
         with self._borrowed() as connection:
+            connection.execute(f"PRAGMA cache_size = -{WRITER_KIB}")
             connection.execute("BEGIN IMMEDIATE")
             try:
                 yield connection
@@ -95,6 +153,9 @@ class Database:
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
+            finally:
+                connection.execute(f"PRAGMA cache_size = -{READER_KIB}")
+                connection.execute("PRAGMA shrink_memory")
 
     def copy(self, path: Path) -> None:
         """Write a compact copy of the index to `path`, replacing what is there."""
@@ -147,6 +208,8 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            if self.read_only and self._version(connection) == WITHOUT_RULES:
+                connection.executescript(_SEEN_AS_2)
         except sqlite3.DatabaseError as error:
             connection.close()
             raise IntegrityError(
@@ -160,10 +223,10 @@ class Database:
         if not self.read_only:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         with self._borrowed() as connection:
-            if self._version(connection) == 0 and not self.read_only:
-                self._create(connection)
+            if not self.read_only:
+                self._bring_up_to_date(connection)
             found = self._version(connection)
-        if found != SCHEMA_VERSION:
+        if found != SCHEMA_VERSION and not (self.read_only and found == WITHOUT_RULES):
             self.close()
             raise IntegrityError(
                 f"{self.path} is a knowledge index of version {found}; this program reads version "
@@ -178,18 +241,23 @@ class Database:
                 f"{self.path} is not a knowledge index: {error}. Choose another path, or delete it."
             ) from error
 
-    def _create(self, connection: sqlite3.Connection) -> None:
-        """Make the tables, once, even if two processes open a new file at the same time."""
+    def _bring_up_to_date(self, connection: sqlite3.Connection) -> None:
+        """Make the tables that are lacking, once, even if two processes open a file at the same time."""
+        if self._version(connection) not in _SCRIPTS:
+            return
         connection.execute("BEGIN IMMEDIATE")
         try:
-            if self._version(connection) == 0:
-                for statement in _statements(_SCHEMA):
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            for statement in _statements(_SCRIPTS.get(self._version(connection), "")):
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
         except BaseException:
             connection.execute("ROLLBACK")
             raise
+
+
+_SCRIPTS = {0: _SCHEMA + _RULES_AND_CHANGES, WITHOUT_RULES: _FROM_1}
+"""What makes a file of each version, 0 being a new one, one of this version."""
 
 
 def _statements(script: str) -> Iterator[str]:

@@ -1,9 +1,10 @@
 """The knowledge index: documents copied in, cut into passages, found by words and by meaning.
 
-One SQLite file is the whole truth; vectors are loaded from it into memory and scanned exactly. A question
-is answered by two rankings, BM25 over the words (SQLite's FTS5) and the cosine similarity of embeddings,
-fused by reciprocal rank. While vectors are still being made, the passages that share most words with a
-question get theirs when it is asked.
+One SQLite file is the whole truth. A question is answered by two rankings, BM25 over the words and the cosine
+similarity of embeddings, fused by reciprocal rank. A small index does that with SQLite's FTS5 and vectors in memory; a
+large one has a keyword index and a vector store beside the file, which only nominate (see `sidecars`). Who may read a
+passage is decided by the file, before anything is ranked. While vectors are still being made, the passages that share
+most words with a question get theirs when it is asked.
 """
 
 from __future__ import annotations
@@ -11,19 +12,20 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import ClassVar, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
-from tailorbird.errors import InputError
-from tailorbird.records import Passage, content_hash
+from tailorbird.errors import InputError, IntegrityError
+from tailorbird.records import Passage, Scope
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.fingerprint import fingerprint_of
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import (
@@ -33,7 +35,18 @@ from tailorbird.sources.passage_rows import (
     fetch_passages,
     single_number,
 )
+from tailorbird.sources.scopes import (
+    NO_RULES,
+    Rules,
+    allowed_documents,
+    clauses,
+    put_in_force,
+    stale_rules,
+)
+from tailorbird.sources.sidecars import VECTOR_CHANGES, WORD_CHANGES, Choice, Mark, Sidecar, last, log
+from tailorbird.sources.snapshot import Snapshot, in_memory, read_tail
 from tailorbird.sources.source import Connector
+from tailorbird.sources.stores import FTS5, SearchSettings, open_store
 from tailorbird.sources.sync import (
     SyncProgress,
     SyncReport,
@@ -45,29 +58,28 @@ from tailorbird.sources.sync import (
     remove_documents,
     stage,
 )
+from tailorbird.sources.vector_rows import (
+    Found,
+    allowed_flags,
+    compared,
+    similarities,
+    vector_changes,
+    word_changes,
+)
+from tailorbird.sources.vector_store import Allowed, Vectors, VectorStore
+from tailorbird.sources.word_index import WordIndex
+from tailorbird.sources.word_rows import score_words
 
 __all__ = ["KnowledgeIndex", "SyncProgress", "SyncReport"]
-
-Vectors = npt.NDArray[np.float32]
 
 CANDIDATES = 50
 """How many passages each of the two rankings brings to the fusion, at least."""
 MADE_WHEN_ASKED = 10
 """Vectors that are made for one question, of passages that lack them."""
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """All vectors [P, D] of one state of the index, its rows in the order of the passages' ids.
-
-    `made` holds vectors of passages that lack them in the file, by the passage's number.
-    """
-
-    generation: int
-    numbers: list[int]
-    rows: dict[int, int]
-    vectors: Vectors
-    made: dict[int, Vectors]
+SCOPES_KEPT = 32
+"""So many readers' flags, a byte a passage each, are kept until the index changes."""
+WORDS_CUT_AS = "words 1"
+"""Changed whenever the keyword index would hold other words."""
 
 
 class KnowledgeIndex:
@@ -78,25 +90,55 @@ class KnowledgeIndex:
         embedder: Makes the vectors of passages and questions.
         max_chars: Length of a passage in characters, at most.
         read_only: Open without ever touching the file, as part of a saved model is opened.
+        settings: How it is searched.
 
     Raises:
         NotFound: It is opened read-only and is not there.
         IntegrityError: The file is not an index of this version.
     """
 
+    scoped: ClassVar[Literal[True]] = True
+
     def __init__(
-        self, path: Path, embedder: Embedder, *, max_chars: int = 800, read_only: bool = False
+        self,
+        path: Path,
+        embedder: Embedder,
+        *,
+        max_chars: int = 800,
+        read_only: bool = False,
+        settings: SearchSettings | None = None,
     ) -> None:
         self.path = path
         self.embedder = embedder
         self.max_chars = max_chars
+        self.settings = settings or SearchSettings()
         self._database = Database(path, read_only=read_only)
-        self._snapshot: _Snapshot | None = None
+        self._snapshot: Snapshot | None = None
+        self._words: tuple[Mark, WordIndex | None] | None = None
+        self._scopes: dict[Scope, Allowed] = {}
+        self._scopes_of = -1
         self._snapshot_lock = threading.Lock()
         self._sync_lock = threading.Lock()
+        open_vectors = partial(open_store, dimensions=embedder.dimensions, key_env=self.settings.key_env)
+        read_vectors = partial(vector_changes, embedder=embedder.name)
+        self._stored: Sidecar[VectorStore] = Sidecar(
+            path.with_suffix(".vectors"), embedder.name, VECTOR_CHANGES, open_vectors, read_vectors
+        )
+        self._worded: Sidecar[WordIndex] = Sidecar(
+            path.with_suffix(".words"),
+            WORDS_CUT_AS,
+            WORD_CHANGES,
+            lambda _, folder, __: WordIndex(folder),
+            word_changes,
+        )
 
     def sync(
-        self, connector: Connector, *, dry_run: bool = False, on_progress: Tell | None = None
+        self,
+        connector: Connector,
+        *,
+        rules: Rules = NO_RULES,
+        dry_run: bool = False,
+        on_progress: Tell | None = None,
     ) -> SyncReport:
         """Make the index hold what the connector holds: new, changed and gone documents.
 
@@ -107,6 +149,7 @@ class KnowledgeIndex:
 
         Args:
             connector: gives the documents.
+            rules: of who may read them and what they are chosen by; those that a document brings are narrowed by them.
             dry_run: changes nothing and reports what would be done.
             on_progress: told how far it is.
 
@@ -119,13 +162,35 @@ class KnowledgeIndex:
             staged = stage(self._database, connector, self.max_chars, on_progress)
             if dry_run:
                 with self._database.reading() as connection:
-                    return foretold(connection, self.embedder.name, staged)
+                    others = {name for name, _ in stale_rules(connection, connector.name, rules)}
+                    ruled = len(others - staged.gone - staged.changed)
+                    return replace(foretold(connection, self.embedder.name, staged), ruled=ruled)
             with self._database.writing() as connection:
                 report = apply(connection, staged, connector, self.max_chars)
+                ruled = put_in_force(connection, stale_rules(connection, connector.name, rules))
+            done = [self._worded.catch_up(self._database, self._words_wanted)]
             searchable_s = time.monotonic() - began
             embedded = embed_missing(self._database, self.embedder, on_progress)
-            seconds = time.monotonic() - began
-            return replace(report, embedded=embedded, searchable_s=searchable_s, seconds=seconds)
+            done += self.catch_up()
+            return replace(
+                report,
+                embedded=embedded,
+                ruled=ruled,
+                stores=tuple(filter(None, done)),
+                searchable_s=searchable_s,
+                seconds=time.monotonic() - began,
+            )
+
+    def catch_up(self) -> list[str]:
+        """Bring what stands beside the file up to date with it, as every sync does; says what was done.
+
+        Raises:
+            NotFound: What was chosen isn't installed.
+            EndpointError: A store's server can't be reached; the file holds everything all the same.
+        """
+        words = self._worded.catch_up(self._database, self._words_wanted)
+        vectors = self._stored.catch_up(self._database, self._vectors_wanted)
+        return [done for done in (words, vectors) if done]
 
     def connectors(self) -> dict[str, int]:
         """The names of the connectors whose documents the index holds, and how many of each."""
@@ -140,51 +205,61 @@ class KnowledgeIndex:
             remove_documents(connection, gone)
             remaining = single_number(connection, "SELECT count(*) FROM passages")
             finish(connection, remaining)
-            return len(gone)
+        self.catch_up()
+        return len(gone)
 
     def copy(self, path: Path) -> None:
         """Write a compact copy to `path`, whose bytes stay the same however often it is searched."""
         self._database.copy(path)
 
-    def search(self, query: str, k: int = 5) -> list[Passage]:
+    def search(self, query: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """At most `k` passages for any text, best first: both rankings, fused.
 
         A passage's `score` is its cosine similarity to the query, in [-1, 1]. Equal ranks are ordered by
         the passages' ids. A blank query finds nothing.
 
+        Args:
+            query: A question, or words.
+            k: How many, at most.
+            only: Who asks and of what; both rankings see nothing else. None is the owner, who sees everything.
+
         Raises:
             InputError: The index was filled with another embedder.
+            EndpointError: The vector store's server can't be reached.
         """
-        return self.search_batch([query], k)[0]
+        return self.search_batch([query], k, only=only)[0]
 
-    def search_batch(self, queries: Sequence[str], k: int = 5) -> list[list[Passage]]:
+    def search_batch(
+        self, queries: Sequence[str], k: int = 5, *, only: Scope | None = None
+    ) -> list[list[Passage]]:
         """`search` for many queries; each finds what it finds alone."""
         asked = [query for query in queries if k > 0 and query.strip()]
         vectors = iter(self.embedder.embed(asked) if asked else ())
-        return [self._search(q, next(vectors), k) if k > 0 and q.strip() else [] for q in queries]
+        return [self._search(q, next(vectors), k, only) if k > 0 and q.strip() else [] for q in queries]
 
-    def keyword_search(self, query: str, k: int = 5) -> list[Passage]:
+    def keyword_search(self, query: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """At most `k` passages that share words with the query; `score` is BM25, higher is better."""
         with self._database.reading() as connection:
-            passages = fetch_passages(connection, _keyword_scores(connection, query, k))
+            scores = self._keyword_scores(connection, query, k, self._allowed(connection, only))
+            passages = fetch_passages(connection, scores)
         return sorted(passages, key=lambda p: (-p.score, p.id))[: max(0, k)]
 
-    def vector_search(self, query: str, k: int = 5) -> list[Passage]:
+    def vector_search(self, query: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """At most `k` passages closest to the query in meaning; `score` is the cosine similarity."""
         if k <= 0 or not query.strip():
             return []
         vector = self.embedder.embed([query])[0]
         with self._database.reading() as connection:
-            snapshot = self._load(connection)
-            similarity = _similarity(snapshot.vectors, vector)
-            return _passages_at(connection, snapshot, _top(similarity, k), similarity)
+            snapshot, allowed = self._load(connection), self._allowed(connection, only)
+            found = snapshot.nominate(connection, self.embedder.name, vector, k, allowed)
+            cosines = {number: one.cosine for number, one in found.items() if one.cosine is not None}
+            best = sorted(cosines, key=lambda number: (-cosines[number], found[number].id))[:k]
+            return fetch_passages(connection, {number: cosines[number] for number in best})
 
     def fingerprint(self) -> str:
-        """A hash of all passages and of the embedder: equal fingerprints find equal passages."""
+        """A hash of all passages, of who may read them, and of the embedder: equal fingerprints find equal passages."""
         with self._database.reading() as connection:
-            rows = connection.execute("SELECT * FROM passages ORDER BY id").fetchall()
-        # Without the row numbers, which tell only in what order documents came.
-        return content_hash([self.embedder.name, [row[1:] for row in rows]], 32)
+            return fingerprint_of(connection, self.embedder.name)
 
     def __len__(self) -> int:
         """The number of passages."""
@@ -202,8 +277,12 @@ class KnowledgeIndex:
             return sum(1 for _ in connection.execute(UNEMBEDDED, (self.embedder.name,)))
 
     def close(self) -> None:
-        """Close the file; searching afterwards is an error."""
+        """Close the file, and the store beside it; searching afterwards is an error."""
         self._database.close()
+        with self._snapshot_lock:
+            if self._snapshot is not None and isinstance(self._snapshot.store, VectorStore):
+                self._snapshot.store.close()
+            self._snapshot = None
 
     def __enter__(self) -> Self:
         return self
@@ -213,112 +292,139 @@ class KnowledgeIndex:
     ) -> None:
         self.close()
 
-    def _search(self, query: str, vector: Vectors, k: int) -> list[Passage]:
+    def _search(self, query: str, vector: Vectors, k: int, only: Scope | None) -> list[Passage]:
         candidates = max(CANDIDATES, k)
         with self._database.reading() as connection:
-            snapshot = self._load(connection)
-            similarity = _similarity(snapshot.vectors, vector)
-            scores = _keyword_scores(connection, query, candidates)
-            cosines = self._made_when_asked(connection, snapshot, scores, vector)
-            top = _top(similarity, candidates)
-            cosines |= {snapshot.numbers[row]: float(similarity[row]) for row in top}
-            by_words = [number for number in scores if number in snapshot.rows or number in cosines]
-            for number in by_words:
-                if number in snapshot.rows:
-                    cosines[number] = float(similarity[snapshot.rows[number]])
-            order = _order(connection, snapshot, cosines)
-            by_words.sort(key=lambda number: (-scores[number], order[number]))
-            by_meaning = sorted(
-                {*(snapshot.numbers[row] for row in top), *(n for n in cosines if n not in snapshot.rows)},
-                key=lambda number: (-cosines[number], order[number]),
+            snapshot, allowed = self._load(connection), self._allowed(connection, only)
+            scores = self._keyword_scores(connection, query, candidates, allowed)
+            found = snapshot.nominate(connection, self.embedder.name, vector, candidates, allowed)
+            others = [number for number in scores if number not in found]
+            worded = compared(connection, self.embedder.name, others, vector)
+            lacking = [n for n in scores if n in worded and worded[n].cosine is None][:MADE_WHEN_ASKED]
+            made = self._made_when_asked(connection, snapshot, lacking, vector)
+            found |= {number: Found(worded[number].id, cosine) for number, cosine in made.items()}
+            nominated = set(found)
+            found |= {number: one for number, one in worded.items() if number not in nominated}
+            cosines = {number: one.cosine for number, one in found.items() if one.cosine is not None}
+            by_words = sorted(
+                (number for number in scores if number in cosines),
+                key=lambda number: (-scores[number], found[number].id),
             )
-            fused = reciprocal_rank_fusion([by_words[:candidates], by_meaning[:candidates]])
+            by_meaning = sorted(
+                (number for number in nominated if number in cosines),
+                key=lambda number: (-cosines[number], found[number].id),
+            )
+            rankings = [by_words[:candidates], by_meaning[:candidates]]
+            fused = reciprocal_rank_fusion(rankings, self.settings.rank_constant, self.settings.weights)
             return fetch_passages(connection, {number: cosines[number] for number, _ in fused[:k]})
 
     def _made_when_asked(
-        self, connection: sqlite3.Connection, snapshot: _Snapshot, scores: dict[int, float], vector: Vectors
+        self, connection: sqlite3.Connection, snapshot: Snapshot, lacking: Sequence[int], vector: Vectors
     ) -> dict[int, float]:
-        """Similarities of the passages that share most words with the question and lack a vector, by number."""
-        lacking = [number for number in scores if number not in snapshot.rows][:MADE_WHEN_ASKED]
+        """Similarities of passages that share words with the question and lack a vector, by number."""
         new = [number for number in lacking if number not in snapshot.made]
         if new:
             passages = fetch_passages(connection, dict.fromkeys(new, 0.0))
             made = self.embedder.embed([embedded_text(passage) for passage in passages])
             snapshot.made.update(zip(new, made, strict=True))
-        if not lacking:
-            return {}
-        found = _similarity(np.stack([snapshot.made[number] for number in lacking]), vector)
-        return dict(zip(lacking, map(float, found), strict=True))
+        return {number: similarities(snapshot.made[number][None], vector)[0] for number in lacking}
 
-    def _load(self, connection: sqlite3.Connection) -> _Snapshot:
-        """The vectors as `connection` sees them, read from the file only after a change."""
+    def _keyword_scores(
+        self, connection: sqlite3.Connection, query: str, limit: int, allowed: Allowed | None
+    ) -> dict[int, float]:
+        """Row numbers of passages and their BM25; somewhat more than `limit`, to order ties by id."""
+        if limit <= 0 or not match_any(query) or (allowed is not None and not allowed.count):
+            return {}
+        if (words := self._word_index(connection)) is not None:
+            found = words.search(query, limit + CANDIDATES, allowed)
+            return {n: s for n, s in found.items() if allowed is None or allowed.holds(np.array([n]))[0]}
+        return score_words(connection, query, limit + CANDIDATES, allowed)
+
+    def _allowed(self, connection: sqlite3.Connection, only: Scope | None) -> Allowed | None:
+        """What a scope allows in the state that `connection` sees; None: everything."""
+        if only is None or only == Scope():
+            return None
+        state = last(connection, WORD_CHANGES)
+        with self._snapshot_lock:
+            if self._scopes_of != state:
+                self._scopes, self._scopes_of = {}, state
+            kept = self._scopes.get(only)
+        if kept is not None:
+            return kept
+        flags = allowed_flags(connection, *allowed_documents(only))
+        made = Allowed(flags, int(flags.sum()), clauses(only), only.documents)
+        with self._snapshot_lock:
+            if self._scopes_of == state:
+                while len(self._scopes) >= SCOPES_KEPT:
+                    self._scopes.pop(next(iter(self._scopes)))
+                self._scopes[only] = made
+        return made
+
+    def _load(self, connection: sqlite3.Connection) -> Snapshot:
+        """The vectors as `connection` sees them; what is in memory is read from the file only after a change."""
         generation = single_number(connection, "SELECT value FROM counters WHERE name = 'generation'")
         with self._snapshot_lock:
-            if self._snapshot is None or self._snapshot.generation != generation:
-                self._snapshot = self._read_vectors(connection, generation)
-            return self._snapshot
+            before = self._snapshot
+            if before is None or before.generation != generation or before.mark != self._stored_mark():
+                before = self._snapshot = self._read_vectors(connection, generation, before)
+            return before
 
-    def _read_vectors(self, connection: sqlite3.Connection, generation: int) -> _Snapshot:
-        rows = connection.execute(
-            "SELECT p.number, e.vector FROM passages p JOIN embeddings e "
-            "ON e.embedder = ? AND e.text_key = p.text_key ORDER BY p.id",
-            (self.embedder.name,),
-        ).fetchall()
-        if not rows and single_number(connection, "SELECT EXISTS (SELECT 1 FROM embeddings)"):
+    def _stored_mark(self) -> Mark | None:
+        return None if self._database.read_only else self._stored.mark()
+
+    def _read_vectors(
+        self, connection: sqlite3.Connection, generation: int, before: Snapshot | None
+    ) -> Snapshot:
+        name, dimensions = self.embedder.name, self.embedder.dimensions
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM embeddings), EXISTS (SELECT 1 FROM embeddings WHERE embedder = ?)"
+        )
+        if connection.execute(query, (name,)).fetchone() == (1, 0):
             raise InputError(
-                f"The knowledge index {self.path} holds passages without vectors of {self.embedder.name!r}: "
+                f"The knowledge index {self.path} holds passages without vectors of {name!r}: "
                 "it was filled with another embedder. Sync the documents again."
             )
-        numbers = [number for number, _ in rows]
-        stored = np.frombuffer(b"".join(vector for _, vector in rows), dtype=np.float16)
-        vectors = stored.astype(np.float32).reshape(len(rows), self.embedder.dimensions)
-        rows_by_number = {number: row for row, number in enumerate(numbers)}
-        return _Snapshot(generation, numbers, rows_by_number, vectors, {})
-
-
-def _keyword_scores(connection: sqlite3.Connection, query: str, limit: int) -> dict[int, float]:
-    """Row numbers of passages and their BM25; somewhat more than `limit`, to order ties by id."""
-    expression = match_any(query)
-    if not expression or limit <= 0:
-        return {}
-    # A word counts twice in the title and half as much again in a heading.
-    rows = connection.execute(
-        "SELECT rowid, -bm25(passages_fts, 2.0, 1.5, 1.0) AS score FROM passages_fts "
-        "WHERE passages_fts MATCH ? ORDER BY score DESC, rowid LIMIT ?",
-        (expression, limit + CANDIDATES),
-    )
-    return {number: round(score, 12) for number, score in rows}
-
-
-def _order(
-    connection: sqlite3.Connection, snapshot: _Snapshot, numbers: Iterable[int]
-) -> dict[int, tuple[int, str]]:
-    """What orders equal scores: the passages' ids, which is the order of the rows."""
-    found: dict[int, tuple[int, str]] = {}
-    for number in numbers:
-        if number in snapshot.rows:
-            found[number] = snapshot.rows[number], ""
+        mark = self._stored_mark()
+        if (
+            mark is None
+            or not self._stored.fits(connection, mark)
+            or not self.settings.searches(mark.name, mark.place)
+        ):
+            return replace(in_memory(connection, name, dimensions, generation, before), mark=mark)
+        if before is not None and before.mark == mark:
+            store = before.store
         else:
-            query = "SELECT id FROM passages WHERE number = ?"
-            found[number] = len(snapshot.rows), connection.execute(query, (number,)).fetchone()[0]
-    return found
+            store = self._stored.opened(mark)
+            try:
+                store.count()
+            except IntegrityError as error:
+                log.warning("%s Until then vectors are compared in memory.", error)
+                return replace(in_memory(connection, name, dimensions, generation, before), mark=mark)
+        tail = read_tail(connection, name, dimensions, mark.sequence)
+        return Snapshot(generation, mark, store, mark.sequence, tail)
 
+    def _word_index(self, connection: sqlite3.Connection) -> WordIndex | None:
+        """The keyword index, if there is one that goes up to the last change."""
+        mark = None if self._database.read_only or self.settings.words == FTS5 else self._worded.mark()
+        if (
+            mark is None
+            or not self._worded.fits(connection, mark)
+            or mark.sequence != last(connection, WORD_CHANGES)
+        ):
+            return None
+        with self._snapshot_lock:
+            if self._words is None or self._words[0] != mark:
+                words: WordIndex | None = self._worded.opened(mark)
+                try:
+                    words.count()
+                except IntegrityError as error:
+                    log.warning("%s Until then words are looked up in the file.", error)
+                    words = None
+                self._words = mark, words
+            return self._words[1]
 
-def _similarity(vectors: Vectors, vector: Vectors) -> Vectors:
-    """Cosine of the question and every passage [P]; rounded, so that equal texts tie whatever their row."""
-    return np.clip(np.round(vectors @ vector, 5), -1, 1)
+    def _vectors_wanted(self, connection: sqlite3.Connection) -> Choice | None:
+        return self.settings.vectors_in(single_number(connection, "SELECT count(*) FROM passages"))
 
-
-def _top(similarity: Vectors, limit: int) -> list[int]:
-    """The rows of the highest values, best first; equal ones by row, which is the order of the ids."""
-    rows = np.arange(len(similarity))
-    if limit < len(similarity):
-        least = np.partition(similarity, -limit)[-limit]
-        rows = np.flatnonzero(similarity >= least)
-    return rows[np.argsort(-similarity[rows], kind="stable")][:limit].tolist()
-
-
-def _passages_at(
-    connection: sqlite3.Connection, snapshot: _Snapshot, rows: Sequence[int], similarity: Vectors
-) -> list[Passage]:
-    return fetch_passages(connection, {snapshot.numbers[row]: float(similarity[row]) for row in rows})
+    def _words_wanted(self, connection: sqlite3.Connection) -> Choice | None:
+        return self.settings.words_in(single_number(connection, "SELECT count(*) FROM passages"))

@@ -17,6 +17,16 @@ STOP_WORDS = frozenset(_STOP_WORDS.split())
 """English words that stand in every text and tell nothing; leaving them out halves the time of a search."""
 
 
+def telling_words(query: str) -> list[str]:
+    """The distinct words of a text in small letters, without stop words unless there is nothing else.
+
+    >>> telling_words('Is the "card" lost? OR (NEAR')
+    ['card', 'lost', 'near']
+    """
+    terms = dict.fromkeys(re.findall(r"[^\W_]+", query.lower()))
+    return ([term for term in terms if term not in STOP_WORDS] or list(terms))[:MAX_TERMS]
+
+
 def match_any(query: str) -> str:
     """A text as an FTS5 expression that finds any of its words; whatever the text, it is well-formed.
 
@@ -25,6 +35,4 @@ def match_any(query: str) -> str:
     >>> match_any('Is the "card" lost? OR (NEAR')
     '"card" OR "lost" OR "near"'
     """
-    terms = dict.fromkeys(re.findall(r"[^\W_]+", query.lower()))
-    telling = [term for term in terms if term not in STOP_WORDS] or list(terms)
-    return " OR ".join(f'"{term}"' for term in telling[:MAX_TERMS])
+    return " OR ".join(f'"{term}"' for term in telling_words(query))

@@ -17,6 +17,8 @@ from tailorbird.data.storage import write_atomic
 from tailorbird.errors import IntegrityError
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.scopes import NO_RULES, Rules
+from tailorbird.sources.stores import SearchSettings
 
 RECORD, INDEX = "knowledge.json", "index.db"
 FORMAT = 1
@@ -26,23 +28,29 @@ FORMAT = 1
 class Origin:
     """From where documents come: a kind of connector, a place it reads, and its settings.
 
-    `name` is the connector's own, by which the index remembers its documents.
+    `name` is the connector's own, by which the index remembers its documents. `rules` are of who may read them and
+    what they are chosen by.
     """
 
     kind: str
     place: str
     name: str
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    rules: Rules = NO_RULES
 
 
 @dataclass(frozen=True)
 class KnowledgeBase:
-    """What is recorded of a knowledge base. `synced` is the time of the last sync, in seconds since 1970, or 0."""
+    """What is recorded of a knowledge base.
+
+    `synced` is the time of the last sync, in seconds since 1970, or 0; `search` is how its index is searched.
+    """
 
     folder: Path
     origins: tuple[Origin, ...] = ()
     max_chars: int = 600
     synced: int = 0
+    search: SearchSettings = field(default_factory=SearchSettings)
 
     @property
     def name(self) -> str:
@@ -50,7 +58,9 @@ class KnowledgeBase:
 
     def index(self) -> KnowledgeIndex:
         """Its index; made if there was none."""
-        return KnowledgeIndex(self.folder / INDEX, default_embedder(), max_chars=self.max_chars)
+        return KnowledgeIndex(
+            self.folder / INDEX, default_embedder(), max_chars=self.max_chars, settings=self.search
+        )
 
     def save(self) -> None:
         """Writes the record."""
@@ -59,6 +69,7 @@ class KnowledgeBase:
             "max_chars": self.max_chars,
             "synced": self.synced,
             "origins": [asdict(origin) for origin in self.origins],
+            "search": asdict(self.search),
         }
         self.folder.mkdir(parents=True, exist_ok=True)
         write_atomic(self.folder / RECORD, json.dumps(facts, ensure_ascii=False, indent=1).encode())
@@ -84,12 +95,25 @@ def read_knowledge_base(folder: Path) -> KnowledgeBase:
     try:
         facts = json.loads(path.read_text("utf-8"))
         _check_format(facts["format"])
-        origins = tuple(Origin(**origin) for origin in facts["origins"])
-        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"])
+        origins = tuple(_origin(origin) for origin in facts["origins"])
+        settings = _search(facts.get("search", {}))
+        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"], settings)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"{path}: no record of a knowledge base ({error}). Remove the folder and add its documents again."
         ) from None
+
+
+def _origin(row: dict[str, Any]) -> Origin:
+    found: dict[str, Any] = row.pop("rules", {})
+    facts = tuple((name, value) for name, value in found.get("facts", ()))
+    rules = Rules(found.get("tenant", ""), tuple(found.get("access", ())), facts)
+    return Origin(**row, rules=rules)
+
+
+def _search(row: dict[str, Any]) -> SearchSettings:
+    words, meaning = row.pop("weights", (1.0, 1.0))
+    return SearchSettings(**row, weights=(words, meaning))
 
 
 def _check_format(found: object) -> None:

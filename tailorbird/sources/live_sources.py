@@ -83,6 +83,11 @@ class LiveSource:
         """What is asked; it opens no connection before the first question."""
         return _made(self.name, self.kind, self.settings, self.timeout_s)
 
+    @property
+    def public(self) -> bool:
+        """Whether everyone may read what it finds, as it says itself."""
+        return getattr(self.source, "public", False) is True
+
     def prepare(self) -> None:
         """Before the first question: what takes longer than a question may, such as starting a server.
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from tailorbird.errors import EndpointError
-from tailorbird.records import Passage
+from tailorbird.records import Passage, Scope
 from tailorbird.sources.fusion import reciprocal_rank_fusion
-from tailorbird.sources.source import Source
+from tailorbird.sources.source import Source, may_be_asked, search_within
 
 log = logging.getLogger(__name__)
 
@@ -75,20 +75,21 @@ class Merged:
         """
         return list(self.ask(query, k).passages)
 
-    def ask(self, query: str, k: int) -> Found:
-        """The passages, and what failed.
+    def ask(self, query: str, k: int, *, only: Scope | None = None) -> Found:
+        """The passages of what `only` allows, and what failed or could not be asked for that: see `may_be_asked`.
 
         Raises:
             EndpointError: there is no index, and no live source could be asked.
         """
         if k <= 0 or not query.strip():
             return Found(())
-        for source in self.live:
+        open_to_all = [source for source in self.live if may_be_asked(source, only)]
+        for source in open_to_all:
             with suppress(Exception):  # the question says it
                 source.prepare()
-        asked = [_Asked(source, query, k, self._working[source.name]) for source in self.live]
-        rankings = [self.index.search(query, k)] if self.index is not None else []
-        lacking: list[str] = []
+        asked = [_Asked(source, query, k, self._working[source.name]) for source in open_to_all]
+        rankings = [search_within(self.index, query, k, only)] if self.index is not None else []
+        lacking = [_unasked(source) for source in self.live if source not in open_to_all]
         for one in asked:
             found = one.answer()
             if isinstance(found, str):
@@ -96,7 +97,7 @@ class Merged:
             else:
                 self._silent.discard(one.source.name)
                 rankings.append(found)
-        if not rankings:
+        if not rankings and asked:
             raise EndpointError(
                 f"knowledge: none of the sources could be asked. {' '.join(lacking)} Try again later, or add documents."
             )
@@ -110,9 +111,15 @@ class Merged:
         return f"source {name}: {reason}"
 
 
-def look_up(source: Source, query: str, k: int) -> Found:
-    """What a source finds, and what could not be asked where it is made of several."""
-    return source.ask(query, k) if isinstance(source, Merged) else Found(tuple(source.search(query, k)))
+def look_up(source: Source, query: str, k: int, only: Scope | None = None) -> Found:
+    """What a source finds of what `only` allows, and what could not be asked where it is made of several."""
+    if isinstance(source, Merged):
+        return source.ask(query, k, only=only)
+    return Found(tuple(search_within(source, query, k, only)))
+
+
+def _unasked(source: Named) -> str:
+    return f"source {source.name}: not asked, as it can't tell who may read what, or what is asked of."
 
 
 def fused(rankings: Sequence[Sequence[Passage]], k: int) -> list[Passage]:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from tailorbird.records import Document, Passage, content_hash
+from tailorbird.sources.scopes import Rules
 
 UNEMBEDDED = (
     "SELECT * FROM passages WHERE NOT EXISTS "
@@ -38,9 +39,9 @@ def insert_document(
     digest: str,
     passages: Sequence[Passage],
 ) -> None:
-    """Add a document and its passages."""
-    row = (document.id, connector, digest, document.title)
-    connection.execute("INSERT INTO documents VALUES (?, ?, ?, ?)", row)
+    """Add a document and its passages; nobody but the owner finds them before its rules are put in force."""
+    row = (document.id, connector, digest, document.title, Rules.of(document).to_json())
+    connection.execute("INSERT INTO documents (id, connector, hash, title, own) VALUES (?, ?, ?, ?, ?)", row)
     connection.executemany(
         "INSERT INTO passages VALUES (NULL, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         [
@@ -60,10 +61,10 @@ def passage_of(row: Sequence[Any]) -> Passage:
 
 
 def fetch_passages(connection: sqlite3.Connection, scores: Mapping[int, float]) -> list[Passage]:
-    """The passages with these row numbers, in this order, with these scores."""
+    """The passages with these row numbers, in this order, with these scores; those that are gone are left out."""
     query = "SELECT * FROM passages WHERE number = ?"
-    rows = [connection.execute(query, (number,)).fetchone() for number in scores]
-    return [replace(passage_of(row), score=score) for row, score in zip(rows, scores.values(), strict=True)]
+    rows = ((connection.execute(query, (number,)).fetchone(), score) for number, score in scores.items())
+    return [replace(passage_of(row), score=score) for row, score in rows if row is not None]
 
 
 def document_hashes(connection: sqlite3.Connection, connector: str) -> dict[str, str]:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 from tailorbird.data.documents import Unchanged, Unreadable
-from tailorbird.records import Document, Passage
+from tailorbird.records import Document, Passage, Scope
 
-__all__ = ["Connector", "Prepared", "Removed", "Source", "Unchanged", "Unreadable", "Versioned"]
+__all__ = [
+    "Connector",
+    "Prepared",
+    "Removed",
+    "Scoped",
+    "Source",
+    "Unchanged",
+    "Unreadable",
+    "Versioned",
+    "may_be_asked",
+    "search_within",
+]
 
 
 @runtime_checkable
@@ -28,6 +39,38 @@ class Prepared(Source, Protocol):
     def prepare(self) -> None:
         """Makes it ready, within limits of its own; it is asked without, too."""
         ...
+
+
+@runtime_checkable
+class Scoped(Source, Protocol):
+    """A source that keeps to who may read and of what is asked, before it ranks anything."""
+
+    @property
+    def scoped(self) -> Literal[True]: ...
+
+    def search(self, query: str, k: int, *, only: Scope | None = None) -> list[Passage]:
+        """At most `k` passages of what `only` allows, best first."""
+        ...
+
+
+def search_within(source: Source, query: str, k: int, only: Scope | None) -> list[Passage]:
+    """What a source finds of what `only` allows; one that can't tell is not asked."""
+    if only is None or only == Scope():
+        return source.search(query, k)
+    if getattr(source, "scoped", False) is True:
+        return cast("Scoped", source).search(query, k, only=only)
+    return source.search(query, k) if may_be_asked(source, only) else []
+
+
+def may_be_asked(source: object, only: Scope | None) -> bool:
+    """Whether a source that is not `Scoped` may be asked for what `only` allows.
+
+    Where that restricts who may read, only if the source says that everyone may, by an attribute `public` that is True.
+    Its passages have no facts, so it isn't asked for those that are chosen by facts or by their document's id.
+    """
+    if only is None or only == Scope():
+        return True
+    return not (only.facts or only.documents) and getattr(source, "public", False) is True
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ from tailorbird.sources.passage_rows import (
     single_number,
     text_key,
 )
+from tailorbird.sources.scopes import NO_RULES, Rules
 from tailorbird.sources.source import Connector, Removed, Versioned
 
 EMBED_BATCH = 64
@@ -43,7 +44,8 @@ SHOWN_EVERY_S = 5.0
 class SyncReport:
     """What a sync did. The first four count documents; `passages` is the index's total afterwards.
 
-    `embedded` counts the texts whose vectors had to be computed. `unreadable` holds the id and the reason
+    `embedded` counts the texts whose vectors had to be computed, `ruled` the documents that were there and got other
+    rules of who may read them. `unreadable` holds the id and the reason
     of documents that could not be read; what the index knew of them before is kept. Of a dry run it is what
     would be done. `searchable_s` is after how many seconds all was found by its words, `seconds` the whole.
     """
@@ -59,6 +61,9 @@ class SyncReport:
     searchable_s: float = 0.0
     seconds: float = 0.0
     dry_run: bool = False
+    ruled: int = 0
+    stores: tuple[str, ...] = ()
+    """What was done to the vector store and the keyword index beside the file, in sentences."""
 
 
 @dataclass(frozen=True)
@@ -167,6 +172,8 @@ def _stage_document(staged: Staged, document: Document, known_hash: str | None, 
         return
     document = replace(document, text=_as_utf8(document.text), title=_as_utf8(document.title))
     parts = [document.title, document.text, document.version, list(document.page_starts), max_chars]
+    if (rules := Rules.of(document)) != NO_RULES:
+        parts.append(rules.to_json())
     digest = content_hash(parts, 32)
     if digest == known_hash:
         staged.unchanged += 1

@@ -48,6 +48,11 @@ class Wikipedia:
     timeout_s: float = 10.0
 
     @property
+    def public(self) -> bool:
+        """Whether everyone may read it: Wikipedia yes, a wiki of one's own not without saying who."""
+        return self.endpoint is None
+
+    @property
     def url(self) -> str:
         """The address of the API."""
         return self.endpoint or f"https://{self.language}.wikipedia.org/w/api.php"

@@ -50,7 +50,7 @@ class Lookup:
     A free answer passes two gates. Before it: where what was found has too little to do with the question, the request
     is left one choice, to say that the documents don't tell. `relevance` decides it, or without one the similarity
     `threshold` of the best passage. After it: where the evidence holds too little of the answer, by the gate `ground`,
-    it is withheld. A closed set of the caller's is never narrowed.
+    it is withheld. A closed set of the caller's is never narrowed. Only what the request's `only` allows is looked up.
 
     `missing` is the share of the examples that training sees a second time, without what holds their answer.
     """
@@ -78,7 +78,7 @@ class Lookup:
         return list(self._ask(request, k).passages)
 
     def _ask(self, request: Request, k: int) -> Found:
-        asked = [look_up(self.source, query, k) for query in search_queries(request.messages)]
+        asked = [look_up(self.source, query, k, request.only) for query in search_queries(request.messages)]
         if len(asked) == 1:
             return asked[0]
         by_id = {p.id: p for found in reversed(asked) for p in found.passages}

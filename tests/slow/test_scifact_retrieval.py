@@ -11,6 +11,7 @@ import pytest
 from tailorbird.records import Document
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.stores import SearchSettings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -82,3 +83,14 @@ def test_meaning_alone_reaches_the_published_minilm(index, mean_ndcg):
 
 def test_both_together_beat_either(index, mean_ndcg):
     assert mean_ndcg(index.search) >= 0.705
+
+
+@pytest.mark.parametrize("search", ["keyword_search", "vector_search", "search"])
+def test_what_stands_beside_the_file_ranks_as_well_as_the_file(index, mean_ndcg, search):
+    pytest.importorskip("faiss")
+    pytest.importorskip("tantivy")
+    alone = mean_ndcg(getattr(index, search))
+    settings = SearchSettings(store="faiss", words="tantivy")
+    with KnowledgeIndex(index.path, default_embedder(), max_chars=100_000, settings=settings) as beside:
+        beside.catch_up()
+        assert mean_ndcg(getattr(beside, search)) == pytest.approx(alone, abs=0.005)

@@ -3,9 +3,16 @@
 import json
 from dataclasses import replace
 
-from tailorbird.evaluation.answer_rows import completion_from_json, completion_to_json
+import pytest
+
+from tailorbird.evaluation.answer_rows import (
+    completion_from_json,
+    completion_to_json,
+    request_from_json,
+    request_to_json,
+)
 from tailorbird.evaluation.report_answers import _seen
-from tailorbird.records import Completion, Message, Passage, Request
+from tailorbird.records import Completion, Message, Passage, Reader, Request, Scope
 
 WIKI = Passage("w", "https://wiki.example/Card", "A card.", "Card", source="wiki")
 ASKED = Request(
@@ -33,3 +40,19 @@ def test_a_report_shows_both():
     assert "sources that failed" in shown
     assert "source shop: it took longer than 5 s." in shown
     assert "left out to fit the context" in shown
+
+
+@pytest.mark.parametrize(
+    "only",
+    [None, Scope(), Scope(Reader("acme", ("staff", "boss")), (("kind", "faq"),), "faq/*")],
+    ids=["nothing", "empty", "reader"],
+)
+def test_a_request_comes_back_as_it_was(only):
+    request = Request((Message("user", "When?"),), only=only)
+    assert request_from_json(json.loads(json.dumps(request_to_json(request)))) == request
+
+
+def test_a_request_written_before_there_were_scopes_is_read():
+    row = request_to_json(Request((Message("user", "When?"),)))
+    del row["only"]
+    assert request_from_json(row).only is None

@@ -39,3 +39,15 @@ def test_every_item_comes_once_and_the_order_of_rankings_does_not_matter(ranking
 @given(st.lists(st.integers(), unique=True))
 def test_a_single_ranking_keeps_its_order(ranking):
     assert [item for item, _ in reciprocal_rank_fusion([ranking])] == ranking
+
+
+def test_a_ranking_counts_by_its_weight():
+    words, meaning = ["a", "b", "c"], ["c", "b"]
+    assert reciprocal_rank_fusion([words, meaning], weights=(1, 1)) == reciprocal_rank_fusion(
+        [words, meaning]
+    )
+    assert [item for item, _ in reciprocal_rank_fusion([["a"], ["b"]], weights=(1, 2))] == ["b", "a"]
+    assert [item for item, _ in reciprocal_rank_fusion([words, meaning], weights=(1, 0))] == words
+    assert [item for item, _ in reciprocal_rank_fusion([words, meaning], weights=(0, 1))] == ["c", "b", "a"]
+    score = dict(reciprocal_rank_fusion([["a"], ["b", "a"]], k=9, weights=(0.5, 2)))["a"]
+    assert score == 0.5 / 10 + 2 / 11

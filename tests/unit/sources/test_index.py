@@ -542,7 +542,7 @@ def test_an_index_of_another_version_is_refused(filled, tmp_path, embedder):
     with sqlite3.connect(tmp_path / "old.db") as connection:
         connection.execute("PRAGMA user_version = 99")
     connection.close()
-    with pytest.raises(IntegrityError, match="of version 99; this program reads version 1"):
+    with pytest.raises(IntegrityError, match="of version 99; this program reads version 2"):
         KnowledgeIndex(tmp_path / "old.db", embedder)
 
 

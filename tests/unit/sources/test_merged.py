@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tailorbird.errors import EndpointError, RecipeError, Unsupported
-from tailorbird.records import Document, Passage
+from tailorbird.records import Document, Passage, Reader, Scope
 from tailorbird.sources import live_sources
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.live_sources import LiveSource, forget_answers, live_source, saved_source
@@ -326,3 +326,27 @@ def test_settings_that_make_no_sense_are_refused_before_anything_is_asked(table,
 def test_settings_that_could_not_be_kept_are_refused():
     with pytest.raises(RecipeError, match="source 'a': its settings hold what JSON can't"):
         LiveSource("a", "counted", {"place": Path("x")})
+
+
+def test_a_source_that_can_not_tell_who_may_read_is_not_asked_for_a_reader(index):
+    secret, open_to_all = gives("shop", "s0"), gives("wiki", "w0")
+    open_to_all.public = True
+    merged = Merged((secret, open_to_all), index)
+    found = merged.ask("lost card", 4, only=Scope(Reader("acme", ("staff",))))
+    assert [p.source for p in found.passages] == ["wiki"]
+    [lacking] = found.lacking
+    assert lacking.startswith("source shop: not asked, as it can't tell who may read what")
+    assert secret.prepared == []
+    chosen = merged.ask("lost card", 4, only=Scope(facts=(("kind", "faq"),)))
+    assert (chosen.passages, len(chosen.lacking)) == ((), 2)
+    assert [p.source for p in merged.ask("lost card", 4, only=Scope()).passages][:3] == ["", "shop", "wiki"]
+
+
+def test_where_nobody_may_be_asked_nothing_is_found():
+    found = Merged((gives("shop", "s0"),)).ask("lost card", 4, only=Scope(Reader("acme", ())))
+    assert found.passages == ()
+
+
+def test_wikipedia_is_public_and_a_wiki_of_ones_own_is_not():
+    assert LiveSource("wikipedia", "wikipedia").public
+    assert not LiveSource("ours", "wikipedia", {"endpoint": "http://wiki.local/api.php"}).public

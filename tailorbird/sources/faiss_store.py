@@ -1,0 +1,226 @@
+"""Vectors in faiss: in eight bits, sorted into cells of which a search reads the nearest.
+
+An inverted file (Jégou, Douze & Schmid 2011) with a scalar quantiser: a quarter of the memory, and candidates enough
+for the index to compare in full. How many cells a search reads is measured when it is filled: so many that on a sample
+.993 of the true ten best are found. The cells skip what is not allowed; where that leaves a small part, all cells are
+read, so that nothing is missed for the sake of what may not be seen.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tailorbird.data.storage import atomic_folder
+from tailorbird.errors import IntegrityError, NotFound, Unsupported
+from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors
+
+CELLS, FACTS, HALVES = "cells.faiss", "facts.json", "halves.tmp"
+CELLS_OF_ROOT, LEAST_PER_CELL = 2, 10
+"""Twice the root of the number of vectors makes so many cells: fewer of them are read for the same recall than of half
+as many, and placing them takes half a minute at a million."""
+TRAINED_PER_CELL = 50
+ROUNDS = 8
+"""Rounds of k-means that place the cells."""
+WANTED_RECALL = 0.993
+"""On a sample of questions made from its own vectors, so that real ones find .99."""
+SAMPLE = 200
+NEAREST = 10
+NOMINATED = 50
+"""Among so many candidates the ten best are looked for, when it is measured."""
+SMALL_SHARE = 0.1
+"""Up to this share of allowed passages, all cells are read."""
+CHUNK = 8_192
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was measured when it was filled. `probed` is how many cells a search reads, `recall` what that finds."""
+
+    count: int
+    dimensions: int
+    cells: int
+    probed: int
+    recall: float
+    size_bytes: int
+
+
+class FaissStore:
+    """Vectors in a file of a folder; see the module.
+
+    Args:
+        folder: where it is, or will be once it is filled.
+        dimensions: of the vectors.
+
+    Raises:
+        NotFound: faiss isn't installed.
+    """
+
+    grows = False
+
+    def __init__(self, folder: Path, dimensions: int) -> None:
+        self.folder = folder
+        self.dimensions = dimensions
+        self._faiss = _faiss()
+        self._loaded: tuple[Any, Facts] | None = None
+        self._lock = threading.Lock()
+
+    def count(self) -> int:
+        return self._opened()[1].count
+
+    def fill(self, batches: Iterator[Batch], count: int) -> None:
+        numbers = np.empty(count, dtype=np.int64)
+        with atomic_folder(self.folder, replace=True) as folder:
+            held = 0
+            with (folder / HALVES).open("wb") as file:
+                for batch in batches:
+                    file.write(batch.vectors.astype(np.float16).tobytes())
+                    numbers[held : held + len(batch.numbers)] = batch.numbers
+                    held += len(batch.numbers)
+            index, facts = self._filled(folder, numbers[:held])
+            (folder / HALVES).unlink()
+            self._faiss.write_index(index, str(folder / CELLS))
+            facts = Facts(**{**asdict(facts), "size_bytes": (folder / CELLS).stat().st_size})
+            (folder / FACTS).write_text(json.dumps(asdict(facts)))
+        self._loaded = None
+
+    def change(self, gone: Numbers, batches: Iterator[Batch]) -> None:  # noqa: ARG002
+        raise Unsupported(
+            f"{self.folder}: faiss's cells don't grow. Fill them anew, as `grows` says; an index does so by itself."
+        )
+
+    def search(self, vector: Vectors, k: int, allowed: Allowed | None = None) -> Numbers:
+        index, facts = self._opened()
+        if k <= 0 or not facts.count or (allowed is not None and not allowed.count):
+            return np.empty(0, dtype=np.int64)
+        # With more asked for than the cells hold on average, more of them are read.
+        needed = math.ceil(k * facts.cells / facts.count)
+        if allowed is None:
+            return self._nearest(index, vector, k, min(facts.cells, facts.probed + needed), None)
+        share = allowed.count / facts.count
+        # The nearest of a part lie further out than those of all.
+        probed = (
+            facts.cells
+            if share <= SMALL_SHARE
+            else math.ceil((facts.probed + needed / share) / math.sqrt(share))
+        )
+        bits = np.packbits(allowed.flags, bitorder="little")
+        selector = self._faiss.IDSelectorBitmap(bits)
+        return self._nearest(index, vector, k, min(facts.cells, probed), selector)
+
+    def remove(self) -> None:
+        self._loaded = None
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def close(self) -> None:
+        self._loaded = None
+
+    def _nearest(self, index: Any, vector: Vectors, k: int, probed: int, selector: Any) -> Numbers:
+        parameters = self._faiss.IVFSearchParameters(nprobe=probed, sel=selector)
+        _, found = index.search(vector[None], k, params=parameters)
+        return found[0][found[0] >= 0]
+
+    def _filled(self, folder: Path, numbers: Numbers) -> tuple[Any, Facts]:
+        """The cells with all vectors, and how they are best searched."""
+        held = len(numbers)
+        if not held:
+            return self._faiss.IndexFlatIP(self.dimensions), Facts(0, self.dimensions, 1, 1, 1.0, 0)
+        halves = np.memmap(folder / HALVES, np.float16, "r", shape=(held, self.dimensions))
+        cells = max(1, min(round(CELLS_OF_ROOT * math.sqrt(held)), held // LEAST_PER_CELL))
+        index = self._faiss.index_factory(
+            self.dimensions, f"IVF{cells},SQ8", self._faiss.METRIC_INNER_PRODUCT
+        )
+        index.cp.niter = ROUNDS
+        # It says on stdout what it would rather have; these are enough to place cells whose number is measured after.
+        index.cp.min_points_per_centroid = 1
+        index.train(halves[_spread(held, max(cells * TRAINED_PER_CELL, 10_000))].astype(np.float32))
+        index.parallel_mode = 1  # One question's cells are shared out between the processors.
+        for begin in range(0, held, CHUNK):
+            index.add_with_ids(
+                halves[begin : begin + CHUNK].astype(np.float32), numbers[begin : begin + CHUNK]
+            )
+        asked = _questions(halves)
+        true = [set(numbers[rows].tolist()) for rows in _true_nearest(halves, asked)]
+        probed = min(4, cells)
+        while True:
+            found = [set(self._nearest(index, one, NOMINATED, probed, None).tolist()) for one in asked]
+            hits = sum(len(some & best) for some, best in zip(found, true, strict=True))
+            recall = hits / sum(map(len, true))
+            if recall >= WANTED_RECALL or probed == cells:
+                return index, Facts(held, self.dimensions, cells, probed, recall, 0)
+            probed = min(cells, math.ceil(probed * 1.3))
+
+    def _opened(self) -> tuple[Any, Facts]:
+        with self._lock:
+            if self._loaded is None:
+                self._loaded = self._read()
+            return self._loaded
+
+    def _read(self) -> tuple[Any, Facts]:
+        try:
+            facts = Facts(**json.loads((self.folder / FACTS).read_text()))
+            size = (self.folder / CELLS).stat().st_size
+            if (size, facts.dimensions) != (facts.size_bytes, self.dimensions):
+                raise ValueError(f"{size} bytes of {facts.dimensions} dimensions")  # noqa: TRY301
+            index = self._faiss.read_index(str(self.folder / CELLS))
+            if index.ntotal != facts.count:
+                raise ValueError(f"{index.ntotal} vectors, expected {facts.count}")  # noqa: TRY301
+        except (OSError, ValueError, TypeError, RuntimeError) as error:
+            raise IntegrityError(
+                f"{self.folder}: faiss's vectors can't be opened: {' '.join(str(error).split())[:200]}. "
+                "They are written again by the next `tailor knowledge sync`."
+            ) from None
+        if facts.count:
+            index.parallel_mode = 1
+        return index, facts
+
+
+def _spread(count: int, most: int) -> Numbers:
+    """At most so many rows, spread over all."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
+
+
+def _questions(halves: npt.NDArray[np.float16]) -> Vectors:
+    """Vectors that lie between passages, as real questions do: sums of two that have nothing to do with one another.
+
+    On 60,000 passages of documentation, articles and abstracts they need as many cells as real questions, to .005 of
+    recall; passages with random noise added need a third of that.
+    """
+    rows = _spread(len(halves), 2 * SAMPLE)
+    half = max(1, len(rows) // 2)
+    made = halves[rows[:half]].astype(np.float32) + halves[rows[-half:]].astype(np.float32)
+    return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-6)
+
+
+def _true_nearest(halves: npt.NDArray[np.float16], asked: Vectors) -> Numbers:
+    """The rows of the ten nearest of every question, [Q, 10]."""
+    best = np.empty((len(asked), 0), np.float32)
+    rows = np.empty((len(asked), 0), np.int64)
+    for begin in range(0, len(halves), CHUNK):
+        similarity = asked @ halves[begin : begin + CHUNK].astype(np.float32).T
+        places = np.broadcast_to(np.arange(begin, begin + similarity.shape[1]), similarity.shape)
+        best, rows = np.concatenate([best, similarity], 1), np.concatenate([rows, places], 1)
+        if best.shape[1] > NEAREST:
+            keep = np.argpartition(-best, NEAREST, axis=1)[:, :NEAREST]
+            best, rows = np.take_along_axis(best, keep, 1), np.take_along_axis(rows, keep, 1)
+    return rows
+
+
+def _faiss() -> Any:
+    try:
+        import faiss
+    except ImportError:
+        raise NotFound(
+            "The vector store faiss is not installed. Install it with: pip install 'tailorbird[faiss]', "
+            "or choose another: tailor knowledge store NAME auto"
+        ) from None
+    return faiss

@@ -1,0 +1,100 @@
+"""What a vector store is: it nominates the passages that are closest in meaning, and never is the truth.
+
+It holds a copy of the vectors in the index's SQLite file, under the numbers of the passages there, and can be made
+again from it at any time. What it nominates is scored anew with the file's vectors and checked against the file's
+access rules, so that all stores give the same passages the same scores, and none can show what may not be seen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from tailorbird.sources.scopes import Clauses
+
+Numbers = npt.NDArray[np.int64]
+Vectors = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+FILL_BATCH = 10_000
+"""Vectors that are read from the file at a time."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Vectors, float32 [N, D], of the passages with these numbers [N], and each one's terms (see `scopes`)."""
+
+    numbers: Numbers
+    vectors: Vectors
+    terms: Sequence[tuple[str, ...]]
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """The passages that may be found, as flags [max number + 1] by their numbers, and how many they are.
+
+    A store beside the index uses these; one on another machine may ask for `clauses` instead, where `pattern`, which
+    a document's id must match too, is empty. What it nominates is checked against the flags anyway.
+    """
+
+    flags: Flags
+    count: int
+    clauses: Clauses = ()
+    pattern: str = ""
+
+    def numbers(self) -> Numbers:
+        """Their numbers, in order."""
+        return np.flatnonzero(self.flags)
+
+    def holds(self, numbers: Numbers) -> Flags:
+        """Which of these numbers may be found."""
+        within = numbers < len(self.flags)
+        found = np.zeros(len(numbers), dtype=np.bool_)
+        found[within] = self.flags[numbers[within]]
+        return found
+
+
+@runtime_checkable
+class VectorStore(Protocol):
+    """A copy of an index's vectors that is searched faster than they are read. Threads may share it."""
+
+    @property
+    def grows(self) -> bool:
+        """Whether it takes changes one by one; if not, it is filled anew once much has changed."""
+        ...
+
+    def count(self) -> int:
+        """How many vectors it holds.
+
+        Raises:
+            IntegrityError: It is not there, or damaged.
+            EndpointError: Its server can't be reached.
+        """
+        ...
+
+    def fill(self, batches: Iterator[Batch], count: int) -> None:
+        """Hold these vectors, about `count`, and nothing else; searches under way go on with what was there."""
+        ...
+
+    def change(self, gone: Numbers, batches: Iterator[Batch]) -> None:
+        """Forget some vectors and hold others; a number that it holds already has its vector and terms replaced."""
+        ...
+
+    def search(self, vector: Vectors, k: int, allowed: Allowed | None = None) -> Numbers:
+        """The numbers of at most `k` passages that are close to a unit vector [D], best first.
+
+        Of the allowed ones, if that is given: never fewer than `k` because others were closer.
+        """
+        ...
+
+    def remove(self) -> None:
+        """Delete all that it holds."""
+        ...
+
+    def close(self) -> None:
+        """Give back what it has open."""
+        ...
