@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 Item = TypeVar("Item", bound=Hashable)
 
 
-def reciprocal_rank_fusion(rankings: Sequence[Sequence[Item]], k: int = 60) -> list[tuple[Item, float]]:
-    """Fuse rankings: score(d) = Σ over rankings of 1 / (k + rank of d), ranks from 1.
+def reciprocal_rank_fusion(
+    rankings: Sequence[Sequence[Item]], k: int = 60, weights: Sequence[float] | None = None
+) -> list[tuple[Item, float]]:
+    """Fuse rankings: score(d) = Σ over rankings of weight / (k + rank of d), ranks from 1.
 
     Cormack, Clarke & Büttcher 2009, "Reciprocal rank fusion outperforms Condorcet and individual rank
     learning methods", https://doi.org/10.1145/1571941.1572114.
@@ -17,6 +19,7 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Item]], k: int = 60) -> l
     Args:
         rankings: Each best first and without repeats; an item may be absent from some.
         k: How little the first ranks stand out; 60 in the paper.
+        weights: One a ranking, at least 0; all 1 in the paper.
 
     Returns:
         Every item once with its score, best first; equal scores stand in the items' own order.
@@ -24,10 +27,10 @@ def reciprocal_rank_fusion(rankings: Sequence[Sequence[Item]], k: int = 60) -> l
     >>> [item for item, _ in reciprocal_rank_fusion([["a", "b", "c"], ["c", "a"]])]
     ['a', 'c', 'b']
     """
-    ranks: dict[Any, list[int]] = {}
-    for ranking in rankings:
+    parts: dict[Any, list[float]] = {}
+    for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
         for rank, item in enumerate(ranking, start=1):
-            ranks.setdefault(item, []).append(rank)
-    # Summed in rank order, so that items with the same ranks in different rankings tie exactly.
-    scores = {item: sum(1 / (k + rank) for rank in sorted(found)) for item, found in ranks.items()}
+            parts.setdefault(item, []).append(weight / (k + rank))
+    # Summed from the largest on, so that items with the same parts from different rankings tie exactly.
+    scores = {item: sum(sorted(found, reverse=True)) for item, found in parts.items()}
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))

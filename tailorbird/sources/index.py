@@ -2,7 +2,7 @@
 
 One SQLite file is the whole truth; vectors are loaded from it into memory and scanned exactly. A question
 is answered by two rankings, BM25 over the words (SQLite's FTS5) and the cosine similarity of embeddings,
-fused by reciprocal rank. While vectors are still being made, the passages that share most words with a
+fused as a `Ranking` says. While vectors are still being made, the passages that share most words with a
 question get theirs when it is asked.
 """
 
@@ -24,7 +24,6 @@ from tailorbird.errors import InputError
 from tailorbird.records import Passage, content_hash
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
-from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import (
     UNEMBEDDED,
@@ -33,6 +32,8 @@ from tailorbird.sources.passage_rows import (
     fetch_passages,
     single_number,
 )
+from tailorbird.sources.ranking import Ranking
+from tailorbird.sources.reranking import Reranker, reranked
 from tailorbird.sources.source import Connector
 from tailorbird.sources.sync import (
     SyncProgress,
@@ -78,6 +79,8 @@ class KnowledgeIndex:
         embedder: Makes the vectors of passages and questions.
         max_chars: Length of a passage in characters, at most.
         read_only: Open without ever touching the file, as part of a saved model is opened.
+        ranking: How both rankings become one.
+        reranker: Reads the first `ranking.rerank` passages once more.
 
     Raises:
         NotFound: It is opened read-only and is not there.
@@ -85,9 +88,18 @@ class KnowledgeIndex:
     """
 
     def __init__(
-        self, path: Path, embedder: Embedder, *, max_chars: int = 800, read_only: bool = False
+        self,
+        path: Path,
+        embedder: Embedder,
+        *,
+        max_chars: int = 800,
+        read_only: bool = False,
+        ranking: Ranking | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self.path = path
+        self.ranking = ranking or Ranking()
+        self.reranker = reranker
         self.embedder = embedder
         self.max_chars = max_chars
         self._database = Database(path, read_only=read_only)
@@ -232,8 +244,20 @@ class KnowledgeIndex:
                 {*(snapshot.numbers[row] for row in top), *(n for n in cosines if n not in snapshot.rows)},
                 key=lambda number: (-cosines[number], order[number]),
             )
-            fused = reciprocal_rank_fusion([by_words[:candidates], by_meaning[:candidates]])
-            return fetch_passages(connection, {number: cosines[number] for number, _ in fused[:k]})
+            fused = self.ranking.fuse(by_words[:candidates], by_meaning[:candidates], scores, cosines)
+            found = fused[: max(k, self.ranking.rerank)]
+            passages = fetch_passages(connection, {number: cosines[number] for number, _ in found})
+        return self._read_again(query, passages, found)[:k]
+
+    def _read_again(
+        self, query: str, passages: list[Passage], found: Sequence[tuple[int, float]]
+    ) -> list[Passage]:
+        """The passages, the first of them in the reranker's order."""
+        first = self.ranking.rerank if self.reranker else 0
+        if not first or self.reranker is None:
+            return passages
+        read = reranked(self.reranker, query, passages[:first], [score for _, score in found[:first]])
+        return [*read, *passages[first:]]
 
     def _made_when_asked(
         self, connection: sqlite3.Connection, snapshot: _Snapshot, scores: dict[int, float], vector: Vectors
