@@ -114,7 +114,7 @@ class MiniLM:
         if self._tokens_session is None:
             self._tokens_session = self._open(f"{self._name}-tokens.onnx", by_token=True)
         ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
-        found = self._tokens_session.run(["tokens"], {"ids": np.array([ids], dtype=np.int64)})
+        found = self._tokens_session.run(["token_vectors"], {"ids": np.array([ids], dtype=np.int64)})
         return found[0][0][1:-1]
 
 

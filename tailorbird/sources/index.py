@@ -30,6 +30,7 @@ from tailorbird.sources.passage_rows import (
     document_hashes,
     embedded_text,
     fetch_passages,
+    passage_of,
     single_number,
 )
 from tailorbird.sources.ranking import Ranking
@@ -207,6 +208,12 @@ class KnowledgeIndex:
         """The ids of all documents."""
         with self._database.reading() as connection:
             return {name for (name,) in connection.execute("SELECT id FROM documents")}
+
+    def passages_of(self, document: str) -> list[Passage]:
+        """The passages of one document, in their order; none of a document that is not there."""
+        with self._database.reading() as connection:
+            query = "SELECT * FROM passages WHERE document = ? ORDER BY start, id"
+            return [passage_of(row) for row in connection.execute(query, (document,))]
 
     def num_without_vector(self) -> int:
         """Passages that are found by their words only, until a sync that was interrupted is done again."""

@@ -1,6 +1,6 @@
 """A knowledge base on disk: an index, and from where it is filled.
 
-    NAME/knowledge.json    its connectors, in order, and the length of its passages
+    NAME/knowledge.json    its connectors, in order, the length of its passages, how they are ranked
     NAME/index.db          the index
 
 It stands wherever a folder of documents may stand, and then is what it was at its last sync.
@@ -15,8 +15,12 @@ from typing import Any
 
 from tailorbird.data.storage import write_atomic
 from tailorbird.errors import IntegrityError
+from tailorbird.sources.cross_encoder import CrossEncoder
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.late_interaction import LateInteraction
+from tailorbird.sources.ranking import Ranking
+from tailorbird.sources.reranking import Reranker
 
 RECORD, INDEX = "knowledge.json", "index.db"
 FORMAT = 1
@@ -43,6 +47,7 @@ class KnowledgeBase:
     origins: tuple[Origin, ...] = ()
     max_chars: int = 600
     synced: int = 0
+    ranking: Ranking = field(default_factory=Ranking)
 
     @property
     def name(self) -> str:
@@ -50,7 +55,13 @@ class KnowledgeBase:
 
     def index(self) -> KnowledgeIndex:
         """Its index; made if there was none."""
-        return KnowledgeIndex(self.folder / INDEX, default_embedder(), max_chars=self.max_chars)
+        return KnowledgeIndex(
+            self.folder / INDEX,
+            default_embedder(),
+            max_chars=self.max_chars,
+            ranking=self.ranking,
+            reranker=reranker_of(self.ranking),
+        )
 
     def save(self) -> None:
         """Writes the record."""
@@ -58,6 +69,7 @@ class KnowledgeBase:
             "format": FORMAT,
             "max_chars": self.max_chars,
             "synced": self.synced,
+            "ranking": self.ranking.to_json(),
             "origins": [asdict(origin) for origin in self.origins],
         }
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -85,11 +97,24 @@ def read_knowledge_base(folder: Path) -> KnowledgeBase:
         facts = json.loads(path.read_text("utf-8"))
         _check_format(facts["format"])
         origins = tuple(Origin(**origin) for origin in facts["origins"])
-        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"])
+        ranking = Ranking(**facts.get("ranking", {}))
+        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"], ranking)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"{path}: no record of a knowledge base ({error}). Remove the folder and add its documents again."
         ) from None
+
+
+def reranker_of(ranking: Ranking) -> Reranker | None:
+    """What reads the first passages again; None where nothing does.
+
+    Raises:
+        NotFound: the cross-encoder is not there.
+        IntegrityError: it can't be loaded.
+    """
+    if not ranking.rerank:
+        return None
+    return CrossEncoder(ranking.reranker) if ranking.reranker else LateInteraction(default_embedder())
 
 
 def _check_format(found: object) -> None:

@@ -114,7 +114,7 @@ def encoder_graph(
         weights: BERT's tensors under their PyTorch names.
         shape: The encoder's sizes.
         int8: Multiply by the weights in 8-bit integers (twice as fast), else in float32 throughout.
-        by_token: The output is `tokens` float32 [1, T, D] instead, every token's vector L2-normalised.
+        by_token: The output is `token_vectors` float32 [1, T, D] instead, every token's vector L2-normalised.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -125,7 +125,7 @@ def encoder_graph(
     if not by_token:
         hidden = graph.node("ReduceMean", hidden, graph.weight("time", np.array([1])), keepdims=0)
     unit = graph.node("LpNormalization", hidden, axis=-1, p=2)
-    name, sizes = ("tokens", [1, "T", shape.width]) if by_token else ("embedding", [1, shape.width])
+    name, sizes = ("token_vectors", [1, "T", shape.width]) if by_token else ("embedding", [1, shape.width])
     graph.nodes.append(helper.make_node("Identity", [unit], [name]))
     body = helper.make_graph(
         graph.nodes,

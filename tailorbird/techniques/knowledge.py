@@ -18,6 +18,8 @@ from tailorbird.models.model import Model, Wrapped
 from tailorbird.records import NOT_IN_DOCUMENTS, Message, Request
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.knowledge_base import reranker_of
+from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.relevance import fit_threshold, synced_index
 from tailorbird.sources.source import Source
 
@@ -61,7 +63,7 @@ class Lookup:
             settings["live"] = source_settings(self.source)
             return settings
         self.source.copy(folder / "index.db")
-        return settings
+        return {**settings, "ranking": self.source.ranking.to_json()}
 
 
 def source_settings(source: Source) -> dict[str, Any]:
@@ -78,11 +80,20 @@ def source_settings(source: Source) -> dict[str, Any]:
 
 def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
     """The lookup that was saved in a folder."""
-    rest = {key: value for key, value in settings.items() if key != "live"}
+    rest = {key: value for key, value in settings.items() if key not in {"live", "ranking"}}
     if live := settings.get("live"):
         fields = {key: value for key, value in live.items() if key != "source"}
         return Lookup(_live_source(live["source"])(**fields), **rest)
-    return Lookup(KnowledgeIndex(folder / "index.db", default_embedder(), read_only=True), **rest)
+    # Models that say nothing of it were measured when ranks were fused.
+    ranking = Ranking(**settings.get("ranking", {"fusion": "ranks"}))
+    index = KnowledgeIndex(
+        folder / "index.db",
+        default_embedder(),
+        read_only=True,
+        ranking=ranking,
+        reranker=reranker_of(ranking),
+    )
+    return Lookup(index, **rest)
 
 
 def _live_source(name: str) -> Callable[..., Source]:
@@ -111,6 +122,10 @@ class Knowledge:
         source: a live source instead of a folder.
         instruction: replaces the task's for free answers; None keeps the task's.
         max_chars: length of a passage in characters.
+        rerank: how many of the first passages are read again; None leaves it to the knowledge base, which
+            does not unless told to.
+        reranker: what reads them: empty for the embedder's own tokens, else a cross-encoder's folder or
+            `hf:org/name`.
 
     Raises:
         RecipeError: k out of range.
@@ -123,6 +138,8 @@ class Knowledge:
     source: Source | None = field(default=None, compare=False)
     instruction: str | None = INSTRUCTION
     max_chars: int = 600
+    rerank: int | None = None
+    reranker: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST_PASSAGES:
@@ -139,6 +156,9 @@ class Knowledge:
                     "in tailor.toml, or leave the knowledge arms out."
                 )
             source = synced_index(folder, self.max_chars)
+            if self.rerank is not None:
+                source.ranking = replace(source.ranking, rerank=self.rerank, reranker=self.reranker)
+                source.reranker = reranker_of(source.ranking)
         threshold = self.threshold
         if threshold is None:
             threshold = fit_threshold(source, data.train, self.k) if self.source is None else -1.0
