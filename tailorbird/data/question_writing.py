@@ -32,7 +32,9 @@ _ASKED = (
     (re.compile(rf"[£$€]\s?{_NUMBER}(?:\s(?:million|billion))?"), "how much"),
     (re.compile(rf"{_NUMBER}\s?(?:%|per ?cent)"), "what percentage"),
     (
-        re.compile(rf"\d{{1,2}} {_MONTH}(?: \d{{4}})?|{_MONTH} \d{{4}}|{_MONTH} \d{{1,2}}(?:, \d{{4}})?(?!\d)"),
+        re.compile(
+            rf"\d{{1,2}} {_MONTH}(?: \d{{4}})?|{_MONTH} \d{{4}}|{_MONTH} \d{{1,2}}(?:, \d{{4}})?(?!\d)"
+        ),
         "what date",
     ),
     (re.compile(r"\d{1,2}[:.]\d{2}(?:\s?[ap]\.?m\.?)?|\d{1,2}\s?[ap]m\b"), "what time"),
