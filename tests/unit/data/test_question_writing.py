@@ -64,8 +64,17 @@ def test_what_a_reader_could_not_understand_is_not_asked(written):
 
 
 def test_a_document_gives_no_more_than_asked_spread_over_its_passages():
-    things = ("bridge over water", "garden bench", "painted window", "kitchen table", "wooden ladder", "music lesson")
-    text = "\n\n".join(f"# The {t}\n\nEvery {t} here costs £{n}00 to visitors." for n, t in enumerate(things, 1))
+    things = (
+        "bridge over water",
+        "garden bench",
+        "painted window",
+        "kitchen table",
+        "wooden ladder",
+        "music lesson",
+    )
+    text = "\n\n".join(
+        f"# The {t}\n\nEvery {t} here costs £{n}00 to visitors." for n, t in enumerate(things, 1)
+    )
     found = written_questions([split_document(Document("a.md", text), max_chars=80)], 4)
     assert len(found) == 4
     assert len({e.span for e in found}) == 4
@@ -77,7 +86,10 @@ def test_what_two_documents_answer_or_nearly_repeats_is_left_out():
     found = written_questions([passages(sentence, "a.md"), passages(again, "b.md")], 5)
     assert found == []
     near = [
-        passages(f"Return postage from the {town} warehouse to the main shop in town is £{n} for a parcel.", f"{n}.md")
+        passages(
+            f"Return postage from the {town} warehouse to the main shop in town is £{n} for a parcel.",
+            f"{n}.md",
+        )
         for n, town in enumerate(("north", "north "), 3)
     ]
     assert near_groups([e.prompt for e in written_questions(near, 5)]) == []
@@ -87,7 +99,9 @@ def test_the_same_documents_give_the_same_questions(written):
     assert written_questions([passages(HANDBOOK)], 50) == written
 
 
-@pytest.mark.parametrize("text", ["", "|", "||||\n|-|\n| a |", "**:** £", "£3 " * 400, "a" * 5000, "? 12 days ?"])
+@pytest.mark.parametrize(
+    "text", ["", "|", "||||\n|-|\n| a |", "**:** £", "£3 " * 400, "a" * 5000, "? 12 days ?"]
+)
 def test_odd_texts_give_no_nonsense(text):
     for example in written_questions([[Passage("1", "odd.md", text, start=5)]], 20):
         start, end = example.span

@@ -5,7 +5,9 @@ from hypothesis import strategies as st
 from tailorbird.evaluation.passage_overlap import overlap
 
 SPANS = st.lists(
-    st.tuples(st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 10)).map(lambda s: (s[0], s[1], s[1] + s[2])),
+    st.tuples(st.sampled_from("ab"), st.integers(0, 30), st.integers(1, 10)).map(
+        lambda s: (s[0], s[1], s[1] + s[2])
+    ),
     max_size=5,
 )
 

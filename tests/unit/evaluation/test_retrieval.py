@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from tailorbird.errors import DataError
-from tailorbird.evaluation.retrieval import DEPTH, answer_place, evaluate_retrieval, rank_scores, refusal_scores
+from tailorbird.evaluation.retrieval import (
+    DEPTH,
+    answer_place,
+    evaluate_retrieval,
+    rank_scores,
+    refusal_scores,
+)
 from tailorbird.records import NOT_IN_DOCUMENTS, Document, Example
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.testing.sources import WordHash

@@ -93,7 +93,12 @@ def test_the_present_ranking_is_tried_first_and_no_ranking_twice():
     tried = rankings_to_try(Ranking())
     assert tried[0] == Ranking()
     assert [r.rerank for r in tried] == [0] * 7 + [10]
-    assert len([r for r in tried if r.fusion == "scores" and r.words_weight == r.meaning_weight and not r.rerank]) == 1
+    assert (
+        len(
+            [r for r in tried if r.fusion == "scores" and r.words_weight == r.meaning_weight and not r.rerank]
+        )
+        == 1
+    )
     assert all(not r.rerank for r in rankings_to_try(Ranking(), rerank=False))
     mine = Ranking(rerank=5, reranker="hf:org/name")
     assert rankings_to_try(mine)[0] == mine

@@ -15,8 +15,24 @@ from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.reranking import Reranker, reranked
 from tailorbird.testing.sources import ODD_QUERIES, WordHash, check_source
 
-WORDS = ("how", "long", "is", "the", "code", "valid", "days", "twelve", "bikes", "must", "not", "be", "posted")
-PASSAGES = [Passage(str(n), "d.md", text) for n, text in enumerate(("bikes must not be posted", "the code", "days"))]
+WORDS = (
+    "how",
+    "long",
+    "is",
+    "the",
+    "code",
+    "valid",
+    "days",
+    "twelve",
+    "bikes",
+    "must",
+    "not",
+    "be",
+    "posted",
+)
+PASSAGES = [
+    Passage(str(n), "d.md", text) for n, text in enumerate(("bikes must not be posted", "the code", "days"))
+]
 
 
 @dataclass(frozen=True)
@@ -30,7 +46,9 @@ class Longest:
         return [float(len(passage.text)) for passage in passages]
 
 
-def cross_encoder_folder(folder, *, outputs=1, inputs=("input_ids", "attention_mask", "token_type_ids"), seed=0):
+def cross_encoder_folder(
+    folder, *, outputs=1, inputs=("input_ids", "attention_mask", "token_type_ids"), seed=0
+):
     """A tiny cross-encoder with random weights: its score is a linear function of the mean token vector."""
     from onnx import TensorProto, helper, numpy_helper
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -39,7 +57,9 @@ def cross_encoder_folder(folder, *, outputs=1, inputs=("input_ids", "attention_m
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
     )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -95,7 +115,9 @@ def test_a_passages_score_does_not_depend_on_the_others(tiny):
 def test_a_cross_encoder_may_need_fewer_inputs_and_give_two_outputs(tmp_path):
     folder, weights, tokenizer = cross_encoder_folder(tmp_path / "two", outputs=2, inputs=("input_ids",))
     both = weights["vectors"][tokenizer.encode("days", "the code").ids].mean(0) @ weights["out"]
-    assert CrossEncoder(str(folder)).scores("days", PASSAGES[1:2])[0] == pytest.approx(both[1] - both[0], abs=1e-5)
+    assert CrossEncoder(str(folder)).scores("days", PASSAGES[1:2])[0] == pytest.approx(
+        both[1] - both[0], abs=1e-5
+    )
 
 
 def test_any_question_is_read(tiny, late):
@@ -116,9 +138,11 @@ def test_a_cross_encoder_of_the_hub_is_found_in_its_cache(tmp_path, monkeypatch)
 
 
 def test_what_is_no_cross_encoder_is_refused(tmp_path):
-    with pytest.raises(NotFound, match="there is no such folder. Name a folder, or hf:org/name"):
+    with pytest.raises(NotFound, match=r"there is no such folder. Name a folder, or hf:org/name"):
         CrossEncoder(str(tmp_path / "absent"))
-    with pytest.raises(NotFound, match=r"expected a cross-encoder's tokenizer.json and model.onnx.*optimum-cli"):
+    with pytest.raises(
+        NotFound, match=r"expected a cross-encoder's tokenizer.json and model.onnx.*optimum-cli"
+    ):
         CrossEncoder(str(tmp_path))
     folder, _, _ = cross_encoder_folder(tmp_path / "three", outputs=3)
     with pytest.raises(IntegrityError, match="gives 3 numbers for a pair; expected one, or two"):
@@ -133,7 +157,10 @@ def test_what_is_no_cross_encoder_is_refused(tmp_path):
 
 def test_late_interaction_matches_every_token_of_the_question(late):
     assert isinstance(late.embedder, TokenEmbedder)
-    query, text = late.embedder.token_vectors("How long is a code valid?"), "The code is valid for twelve days."
+    query, text = (
+        late.embedder.token_vectors("How long is a code valid?"),
+        "The code is valid for twelve days.",
+    )
     similar = query @ late.embedder.token_vectors(text).T
     assert late.scores("How long is a code valid?", [Passage("1", "d", text)])[0] == pytest.approx(
         float(similar.max(axis=1).mean()), abs=1e-5
