@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,7 +43,7 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill bench-fine-tune bench-preference bench-few-shot
+bench: bench-main bench-kill bench-fine-tune bench-preference bench-few-shot bench-knowledge
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
@@ -65,6 +65,11 @@ bench-few-shot: install
 bench-gpu: install
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu --write-rows ../shared/data
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu
+
+bench-knowledge: install
+	$(BIN)/python benchmarks/knowledge_quality.py --write
+	$(BIN)/python benchmarks/knowledge_passages.py --write
+	$(BIN)/python benchmarks/knowledge_questions.py --write
 
 bench-preference: install
 	$(BIN)/python benchmarks/preference.py

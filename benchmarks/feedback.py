@@ -56,7 +56,9 @@ class _Fixed:
 
 
 @dataclass
-class _Found:
+class Found:
+    """A document that was found."""
+
     document: str
     score: float = field(default=0.0)
 
@@ -93,6 +95,6 @@ def rm3_search(index, search, collection):
         # A document that only the words found has a similarity below the fiftieth's.
         meaning = {**dict.fromkeys(by_words, least), **cosines}
         fused = index.ranking.fuse(list(by_words), list(cosines), by_words, meaning)
-        return [_Found(name) for name, _ in fused[:k]]
+        return [Found(name) for name, _ in fused[:k]]
 
     return again

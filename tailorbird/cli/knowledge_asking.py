@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -12,11 +12,6 @@ from tailorbird.cli.options import AsJson
 from tailorbird.cli.output import print_json, print_table, remark, say
 from tailorbird.cli.project import project_of
 from tailorbird.errors import InputError
-
-if TYPE_CHECKING:
-    from tailorbird.evaluation.retrieval import RetrievalReport
-    from tailorbird.evaluation.statistics import Interval
-    from tailorbird.evaluation.sweeping import Sweep
 
 
 @knowledge.command()
@@ -167,7 +162,7 @@ def _lengths(text: str | None) -> list[int]:
         raise InputError(f"--max-chars {text!r}: expected numbers of characters, such as 300,900.") from None
 
 
-def _show_report(name: str, report: RetrievalReport) -> None:
+def _show_report(name: str, report: Any) -> None:
     metrics = list(report.rankings[0].scores)
     rows = [
         [ranking.name, *map(_percent, ranking.scores.values()), f"{1000 * ranking.median_s:.1f} ms"]
@@ -204,7 +199,7 @@ def _show_report(name: str, report: RetrievalReport) -> None:
         )
 
 
-def _show_sweep(found: Sweep) -> None:
+def _show_sweep(found: Any) -> None:
     rows: list[list[str]] = []
     for row in sorted(found.rows, key=lambda row: -row.score.mean):
         mark = "best" if row.difference.mean == row.difference.low == 0 else "" if row.tied else "worse"
@@ -235,9 +230,9 @@ def _show_sweep(found: Sweep) -> None:
     say(f"Chosen on {found.questions} questions{also}: {found.sentence}")
 
 
-def _percent(found: Interval) -> str:
+def _percent(found: Any) -> str:
     return f"{100 * found.mean:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
 
 
-def _signed(found: Interval) -> str:
+def _signed(found: Any) -> str:
     return f"{100 * found.mean:+.1f} ({100 * found.low:+.1f} to {100 * found.high:+.1f})"
