@@ -13,6 +13,7 @@ import datetime as dt
 import hashlib
 import json
 import math
+import os
 import random
 import re
 import sqlite3
@@ -27,9 +28,11 @@ from feedback import Found, rm3_search, rocchio_search
 from machine import machine, sentence
 from peers import WORK
 from remembered import Remembered, RememberedTokens
+from stand_in import stand_in_cross_encoder
 
 from tailorbird.evaluation.statistics import paired_interval, score_interval
 from tailorbird.records import Document
+from tailorbird.sources.cross_encoder import CrossEncoder
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.keywords import match_any
@@ -44,6 +47,7 @@ DEFAULT = "both, scores added (default)"
 RERANKED = 300
 """Questions of the choosing sets that are asked with reranking, which takes a tenth of a second each."""
 TIMED = 50
+THREADS = int(os.environ.get("OMP_NUM_THREADS") or os.cpu_count() or 1)
 SHARES = [round(0.1 * n, 1) for n in range(11)]
 PLAIN = "words, titles count once"
 PUBLISHED = {"scifact": {PLAIN: "67.9, Anserini's BM25", "meaning": "64.5, MTEB's MiniLM"}}
@@ -204,6 +208,8 @@ def measure(collection, memory, folder):
         for depth in (10, 20):
             reading = ranked_as(index, Ranking(rerank=depth), LateInteraction(default_embedder()))
             times[f"first {depth} read again, by token"] = seconds_a_question(reading, questions)
+        encoder = CrossEncoder(str(stand_in_cross_encoder(folder / "cross-encoder")), threads=THREADS)
+        crossed = seconds_a_question(ranked_as(index, Ranking(rerank=10), encoder), questions[:10])
     if collection.name == "scifact":
         with KnowledgeIndex(folder / "passages.db", memory, max_chars=600) as index:
             index.sync(collection)
@@ -211,11 +217,12 @@ def measure(collection, memory, folder):
             arms["by its best passage of 600 characters"] = scores_of(index.search, questions)
             reading = ranked_as(index, Ranking(rerank=20), LateInteraction(tokens))
             arms["the same, first 20 read again"] = scores_of(reading, questions)
-    return (
-        rows_of(collection, arms, times),
-        fitted,
-        {str(s): round(100 * by_share[s].mean(), 2) for s in SHARES},
-    )
+    return {
+        "rows": rows_of(collection, arms, times),
+        "fitted": fitted,
+        "by_share": {str(s): round(100 * by_share[s].mean(), 2) for s in SHARES},
+        "cross_encoder_ms": round(1000 * crossed, 1),
+    }
 
 
 def rows_of(collection, arms, times):
@@ -255,12 +262,16 @@ def report(found, facts, command):
             lines.append(f"| {row['arm']}{fewer} | " + " | ".join(cells) + " |")
         shares = ", ".join(f"{100 * float(s):.0f} %: {v:.1f}" for s, v in result["by_share"].items())
         folds = ", ".join(f"{100 * s:.0f} %" for s in result["fitted"])
+        counted = f"{result['questions']:,} questions, {result['documents']:,} documents."
+        took = result.get("cross_encoder_ms")
+        crossed = (
+            f" A cross-encoder of MiniLM's size, in float32, takes {took:.0f} ms for 10." if took else ""
+        )
         lines += [
             "",
-            f"{result['questions']:,} questions, {result['documents']:,} documents. By meaning's share of the ",
+            f"{counted} By meaning's share of the weight: {shares}. The folds chose {folds}.{crossed}",
+            "",
         ]
-        lines[-1] += f"weight: {shares}. The folds chose {folds}."
-        lines.append("")
     return "\n".join(lines)
 
 
@@ -278,9 +289,9 @@ def main():
     for name in given.only.split(","):
         collection = COLLECTIONS[name]()
         with tempfile.TemporaryDirectory(dir=WORK) as folder:
-            rows, fitted, by_share = measure(collection, memory, Path(folder))
+            result = measure(collection, memory, Path(folder))
         sizes = {"questions": len(collection.questions), "documents": len(collection.documents_given)}
-        found[name] = {**sizes, "rows": rows, "fitted": fitted, "by_share": by_share}
+        found[name] = {**sizes, **result}
     facts = machine()
     merged = {name: {**kept, **found}[name] for name in COLLECTIONS if name in {**kept, **found}}
     text = report(merged, facts, "python benchmarks/knowledge_quality.py --write")

@@ -69,6 +69,11 @@ def evaluate(
         return
     _show_sweep(found)
     if tune:
+        length = found.chosen.max_chars
+        if length != found.present.max_chars:
+            say(
+                f"Passages of {length} characters need a place of their own: tailor knowledge add --max-chars {length}."
+            )
         is_new = found.chosen != found.present and recorded == found.chosen.ranking.to_json()
         say(f"{name}: {'ranked so from now on' if is_new else 'ranked as before'}.")
 

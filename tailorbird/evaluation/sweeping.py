@@ -102,7 +102,8 @@ class Sweep:
     def sentence(self) -> str:
         """The finding in words."""
         tied = sum(row.tied for row in self.rows) - 1
-        others = f"; {tied} others can't be told from the best" if tied else "; it is told from all others"
+        noun = "other" if tied == 1 else "others"
+        others = f"; {tied} {noun} can't be told from the best" if tied else "; it is told from all others"
         if self.chosen == self.present:
             best = "nothing beats what is set now" + (others if tied else "")
         else:

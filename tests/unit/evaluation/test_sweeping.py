@@ -73,7 +73,7 @@ def test_the_present_setting_is_kept_where_nothing_can_be_told_from_it(index):
     found = sweep(questions(), opened(index), settings)
     assert found.chosen == settings[0]
     assert not found.confirmed_better
-    assert found.sentence.startswith("nothing beats what is set now; 1 others can't be told from the best.")
+    assert found.sentence.startswith("nothing beats what is set now; 1 other can't be told from the best.")
 
 
 def test_synthetic_questions_help_to_choose_and_never_confirm(index):

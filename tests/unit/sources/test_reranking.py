@@ -6,6 +6,7 @@ import pytest
 
 from tailorbird.errors import IntegrityError, NotFound
 from tailorbird.records import Document, Passage
+from tailorbird.sources.bm25 import words
 from tailorbird.sources.cross_encoder import CrossEncoder
 from tailorbird.sources.embedder import MiniLM
 from tailorbird.sources.index import KnowledgeIndex
@@ -13,7 +14,7 @@ from tailorbird.sources.knowledge_base import reranker_of
 from tailorbird.sources.late_interaction import LateInteraction, TokenEmbedder
 from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.reranking import Reranker, reranked
-from tailorbird.testing.sources import ODD_QUERIES, WordHash, check_source
+from tailorbird.testing.sources import ODD_QUERIES, WordHash, check_reranker, check_source
 
 WORDS = (
     "how",
@@ -44,6 +45,16 @@ class Longest:
 
     def scores(self, query, passages):
         return [float(len(passage.text)) for passage in passages]
+
+
+class HashedTokens:
+    """A vector of every word, in no time."""
+
+    name = "hashed"
+
+    def token_vectors(self, text):
+        found = words(text)
+        return WordHash().embed(found) if found else np.zeros((0, 64), dtype=np.float32)
 
 
 def cross_encoder_folder(
@@ -107,11 +118,6 @@ def test_a_cross_encoder_scores_question_and_passage_together(tiny):
         assert score == pytest.approx(float((weights["vectors"][ids].mean(0) @ weights["out"])[0]), abs=1e-5)
 
 
-def test_a_passages_score_does_not_depend_on_the_others(tiny):
-    encoder = CrossEncoder(str(tiny[0]))
-    assert [encoder.scores("the code", [p])[0] for p in PASSAGES] == encoder.scores("the code", PASSAGES)
-
-
 def test_a_cross_encoder_may_need_fewer_inputs_and_give_two_outputs(tmp_path):
     folder, weights, tokenizer = cross_encoder_folder(tmp_path / "two", outputs=2, inputs=("input_ids",))
     both = weights["vectors"][tokenizer.encode("days", "the code").ids].mean(0) @ weights["out"]
@@ -120,10 +126,15 @@ def test_a_cross_encoder_may_need_fewer_inputs_and_give_two_outputs(tmp_path):
     )
 
 
-def test_any_question_is_read(tiny, late):
-    for reranker in (CrossEncoder(str(tiny[0])), late):
-        for query in ODD_QUERIES:
-            assert np.isfinite(reranker.scores(query, PASSAGES)).all()
+def test_rerankers_keep_to_their_contract(tiny):
+    check_reranker(CrossEncoder(str(tiny[0])))
+    check_reranker(LateInteraction(HashedTokens()))
+    check_reranker(Longest())
+
+
+def test_any_question_is_read_by_token(late):
+    for query in ODD_QUERIES:
+        assert np.isfinite(late.scores(query, PASSAGES)).all()
 
 
 def test_a_cross_encoder_of_the_hub_is_found_in_its_cache(tmp_path, monkeypatch):
