@@ -75,7 +75,7 @@ def agreement(rows):
             found = paired_interval(first["scores"]["real"], second["scores"]["real"])
             if found.low > 0 or found.high < 0:
                 told += 1
-                agreed += (means["synthetic"][i] > means["synthetic"][j]) == (found.mean > 0)
+                agreed += bool((means["synthetic"][i] > means["synthetic"][j]) == (found.mean > 0))
     return float(kendalltau(means["real"], means["synthetic"]).statistic), agreed, told
 
 

@@ -48,7 +48,8 @@ class Splits:
 
     `near_groups` are groups of near-duplicates (ids) that were kept together in one part;
     `conflicts` are groups of examples (ids) with one prompt and different completions, all in train.
-    `not_searched` says which near-duplicates were not looked for, the set being too large.
+    `not_searched` says which near-duplicates were not looked for, the set being too large. `synthetic`
+    counts the examples that a program wrote, all in train.
     """
 
     train: Sequence[Example]
@@ -59,6 +60,7 @@ class Splits:
     conflicts: tuple[tuple[str, ...], ...] = ()
     seed: int = 0
     not_searched: tuple[str, ...] = ()
+    synthetic: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -103,6 +105,8 @@ class Splits:
         if self.conflicts:
             prompts = plural(len(self.conflicts), "prompt")
             notes.append(f"{prompts} with contradicting completions kept in train only.")
+        if self.synthetic:
+            notes.append(f"{plural(self.synthetic, 'synthetic example')} kept in train only.")
         return (*notes, *self.not_searched)
 
     def data(self, task: Task, documents: Path | None = None) -> Data:
@@ -171,6 +175,7 @@ def split(
         _ids(keys.at(kept), conflicts),
         seed,
         not_searched=tuple(_not_searched(examples, test_examples)),
+        synthetic=len(kept) - real,
     )
 
 

@@ -260,7 +260,7 @@ class KnowledgeIndex:
         self, query: str, passages: list[Passage], found: Sequence[tuple[int, float]]
     ) -> list[Passage]:
         """The passages, the first of them in the reranker's order."""
-        first = self.ranking.rerank if self.reranker else 0
+        first = self.ranking.rerank
         if not first or self.reranker is None:
             return passages
         read = reranked(self.reranker, query, passages[:first], [score for _, score in found[:first]])

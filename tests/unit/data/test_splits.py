@@ -306,6 +306,7 @@ def test_synthetic_examples_never_leave_train_and_count_for_no_share():
     splits = split([*real, *made], dev=0.2, test=0.2)
     assert not [e for part in (splits.dev, splits.test) for e in part if e.synthetic]
     assert {e.id for e in made} <= set(ids(splits.train))
+    assert "200 synthetic examples kept in train only." in splits.notes
     alone = split(real, dev=0.2, test=0.2)
     assert len(splits.test) == len(alone.test)
     assert len(splits.dev) == len(alone.dev)
