@@ -112,6 +112,7 @@ def measure(sizes, memory):
             scores = scores_of(memory.embed(pieces), places, asked, question_vectors)
             reference = scores if reference is None else reference
             row = {"size": size, "splitter": name, "passages": len(places)}
+            row["longest"] = max(end - start for _, start, end in places)
             row["characters"] = round(float(np.mean([end - start for _, start, end in places])), 1)
             for i, metric in enumerate(METRICS):
                 found = score_interval(scores[:, i])
@@ -148,14 +149,19 @@ def report(rows, facts, command):
             "the share of a text's passages to embed anew after a sentence at its top, and after a word in its middle."
         ),
         "",
-        "| size | splitter | passages | characters | recall | precision | IoU | again: top | again: middle |",
+        "| size | splitter | passages | characters: mean, longest | recall | precision | IoU | again: top | again: middle |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         again = [
             f"{row[f'again_{k}']:.1f} %" if f"again_{k}" in row else "as ours" for k in ("top", "middle")
         ]
-        cells = [f"{row['size']}", row["splitter"], f"{row['passages']:,}", f"{row['characters']:.0f}"]
+        cells = [
+            f"{row['size']}",
+            row["splitter"],
+            f"{row['passages']:,}",
+            f"{row['characters']:.0f}, {row['longest']:,}",
+        ]
         for metric in METRICS:
             mean, low, high = row[metric]
             difference, least, most = row[f"{metric}_beside"]
