@@ -149,19 +149,15 @@ def report(rows, facts, command):
             "the share of a text's passages to embed anew after a sentence at its top, and after a word in its middle."
         ),
         "",
-        "| size | splitter | passages | characters: mean, longest | recall | precision | IoU | again: top | again: middle |",
+        "| size | splitter | passages | mean, longest | recall | precision | IoU | again: top | again: middle |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for row in rows:
         again = [
             f"{row[f'again_{k}']:.1f} %" if f"again_{k}" in row else "as ours" for k in ("top", "middle")
         ]
-        cells = [
-            f"{row['size']}",
-            row["splitter"],
-            f"{row['passages']:,}",
-            f"{row['characters']:.0f}, {row['longest']:,}",
-        ]
+        lengths = f"{row['characters']:.0f}, {row['longest']:,}"
+        cells = [f"{row['size']}", row["splitter"], f"{row['passages']:,}", lengths]
         for metric in METRICS:
             mean, low, high = row[metric]
             difference, least, most = row[f"{metric}_beside"]

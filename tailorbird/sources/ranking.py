@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
@@ -41,7 +42,8 @@ class Ranking:
     def __post_init__(self) -> None:
         if self.fusion not in FUSIONS:
             raise InputError(f"ranking: fusion is {self.fusion!r}; expected one of {', '.join(FUSIONS)}.")
-        if min(self.words_weight, self.meaning_weight) < 0 or not self.words_weight + self.meaning_weight > 0:
+        weights = self.words_weight, self.meaning_weight
+        if not (all(0 <= weight < math.inf for weight in weights) and any(weights)):
             raise InputError(
                 f"ranking: the weights are {self.words_weight} for words and {self.meaning_weight} for meaning; "
                 "expected both at least 0, and one above it."
@@ -66,8 +68,8 @@ class Ranking:
             words: BM25 of each candidate by words.
             meaning: The cosine similarity of every candidate.
         """
+        weights = self.words_weight, self.meaning_weight
         if self.fusion == "ranks":
-            weights = self.words_weight, self.meaning_weight
             return reciprocal_rank_fusion([by_words, by_meaning], self.fusion_k, weights)
         return score_fusion(
             {item: words[item] for item in by_words},

@@ -67,8 +67,14 @@ def test_questions_are_written_to_a_file_that_is_read_back_as_synthetic(state, t
 def test_an_endpoint_may_write_the_questions(state, tmp_path):
     row = {"question": "Who makes it?", "answer": "the joiner and his helper"}
     server = Endpoint(lambda _: (200, said(json.dumps({"questions": [row]}))))
+    few = tmp_path / "few"
+    few.mkdir()
+    for name in ("00.md", "01.md"):
+        (few / name).write_text((tmp_path / "docs" / name).read_text())
+    KnowledgeBases(state).add("few", str(few))
+    KnowledgeBases(state).sync("few")
     with server.running() as url:
-        written = KnowledgeQuestions(state).write("shop", tmp_path / "w.jsonl", 1, f"{url}#strong", "")
+        written = KnowledgeQuestions(state).write("few", tmp_path / "w.jsonl", 1, f"{url}#strong", "")
     # All that it asked is the same: one is kept.
     assert written.questions == 1
     assert read_examples(tmp_path / "w.jsonl")[0].synthetic

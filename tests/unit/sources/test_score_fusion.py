@@ -66,6 +66,8 @@ def test_a_ranking_fuses_as_it_is_told():
         ({"fusion": "votes"}, "fusion is 'votes'; expected one of scores, ranks"),
         ({"words_weight": -1.0}, "expected both at least 0, and one above it"),
         ({"words_weight": 0.0, "meaning_weight": 0.0}, "expected both at least 0, and one above it"),
+        ({"meaning_weight": float("nan")}, "expected both at least 0, and one above it"),
+        ({"words_weight": float("inf")}, "expected both at least 0, and one above it"),
         ({"words_weight": float("nan")}, "expected both at least 0, and one above it"),
         ({"fusion_k": 0}, "fusion_k is 0; expected 1 or more"),
         ({"rerank": 500}, "rerank is 500; expected 0 to 100 passages"),
