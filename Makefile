@@ -66,10 +66,13 @@ bench-gpu: install
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu --write-rows ../shared/data
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu
 
+bench-knowledge: install bench-knowledge-search
+	$(BIN)/python benchmarks/knowledge_quality.py --write
+	$(BIN)/python benchmarks/knowledge_passages.py --write
+	$(BIN)/python benchmarks/knowledge_questions.py --write
+
 bench-preference: install
 	$(BIN)/python benchmarks/preference.py
-
-bench-knowledge: bench-knowledge-search
 
 # LanceDB is one of the stores that are measured.
 bench-knowledge-search: install

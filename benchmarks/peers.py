@@ -43,7 +43,8 @@ PEERS = {
     ),
 }
 PEERS |= {"lm_eval": ("lm_eval==0.4.13", "accelerate"), "dspy": ("dspy==3.4.1",)}
-WITH_ALL_THEY_NEED = ("lm_eval", "dspy")
+PEERS |= {"splitters": ("semantic-text-splitter==0.33.1", "chonkie==1.7.0")}
+WITH_ALL_THEY_NEED = ("lm_eval", "dspy", "splitters")
 """Peers that may install what they ask for, which is not torch."""
 STAND_INS = {"llamafactory": ("torchaudio",)}
 """Modules that a peer imports and does not use for text, whose libraries need another torch."""

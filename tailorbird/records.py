@@ -265,7 +265,9 @@ class Example:
     `messages` end with a user message. `document` names the document that holds the answer, where
     the data says so. `file` and `line` say where it was read; where a file has rows and not lines
     (a JSON array, Parquet), `line` is the row's number. `weight` ≥ 0 scales its part in the loss.
-    `rejected` is an answer that should not come, where the data prefers `completion` to it.
+    `rejected` is an answer that should not come, where the data prefers `completion` to it. `span` says
+    where in its document the answer stands, as character offsets of its start and end. `synthetic` ones
+    were written by a program and never measure anything: they stay in train.
     """
 
     messages: tuple[Message, ...]
@@ -276,6 +278,8 @@ class Example:
     id: str = field(default="")
     weight: float = 1.0
     rejected: str | None = None
+    span: tuple[int, int] | None = None
+    synthetic: bool = False
 
     def __post_init__(self) -> None:
         if not self.id:

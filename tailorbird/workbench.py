@@ -26,6 +26,7 @@ from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.knowledge_bases import KnowledgeBases, KnowledgeInfo, OriginReport
+from tailorbird.knowledge_questions import KnowledgeQuestions
 from tailorbird.making import arm_of, base_for, make_model
 from tailorbird.metaprompts import KeptMetaprompt, Metaprompts
 from tailorbird.opening import OpenModel, open_reference, set_threads
@@ -395,6 +396,11 @@ class Workbench:
     def knowledge(self) -> KnowledgeBases:
         """What is known here: to add to, sync and search."""
         return KnowledgeBases(self.state, self.folder / CONFIG)
+
+    @property
+    def knowledge_questions(self) -> KnowledgeQuestions:
+        """What is asked of that knowledge: to find its best settings, and to write questions where none are."""
+        return KnowledgeQuestions(self.state)
 
     @property
     def metaprompts(self) -> Metaprompts:

@@ -2,8 +2,8 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench knowledge_bases metaprompts making opening catalogue planning recipe_file plugins references
-       trackers trainings
+    5  workbench knowledge_bases knowledge_questions metaprompts making opening catalogue planning recipe_file
+       plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -53,10 +53,12 @@ MAY_IMPORT = {
     "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
     "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
+    "knowledge_questions": {"knowledge_bases", "techniques", "evaluation", "sources", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "workbench": {
         "making",
         "knowledge_bases",
+        "knowledge_questions",
         "metaprompts",
         "opening",
         "trainings",
@@ -98,11 +100,12 @@ SETS_THREADS = ("tailorbird.opening", "set_threads")
 SHARED_BY_TECHNIQUES = {
     "technique", "through_wrappers", "measured_training", "prompt_noise", "rate_race",
     "selection", "calibration", "metaprompt", "metaprompt_file", "metaprompt_fit", "metaprompt_search", "proposing",
-    "dspy_optimizers", "asking", "chat_queries", "grounding",
+    "dspy_optimizers", "asking", "chat_queries", "grounding", "question_proposing",
 }  # fmt: skip
 SHARED_BY_SOURCES = {
     "source",  # the protocols
-    "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
+    "bm25", "embedder", "minilm_graph", "fusion", "score_fusion", "keywords", "ranking",  # ways of ranking
+    "reranking", "late_interaction", "cross_encoder",  # and of ranking the first once more
     "index", "database", "passage_rows", "sync",  # the one index that every connector fills
     "scopes",  # who may read what
     "vector_store", "exact_scan", "vector_rows", "snapshot", "sidecars", "word_index", "word_rows",  # searching it

@@ -6,7 +6,6 @@ import sys
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -196,47 +195,6 @@ def store(
     for line in done:
         say(f"{name}: {line}")
     say(f"{name}: vectors {now.store}, words {now.words}.")
-
-
-@knowledge.command()
-def evaluate(
-    context: typer.Context,
-    name: Name,
-    examples: Annotated[
-        Path,
-        typer.Option("--examples", metavar="FILE", help="Questions; `document` names what holds the answer."),
-    ],
-    *,
-    count: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Passages a model is given.")] = 3,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how well the documents that hold the answers are found."""
-    report = project_of(context).workbench().knowledge.evaluate(name, examples, count)
-    if as_json:
-        print_json(report.to_json())
-        return
-    metrics = list(report.rankings[0].scores)
-    rows = [
-        [
-            ranking.name,
-            *(
-                f"{100 * i.mean:.1f} ({100 * i.low:.1f} to {100 * i.high:.1f})"
-                for i in ranking.scores.values()
-            ),
-            f"{1000 * ranking.median_s:.1f} ms",
-        ]
-        for ranking in report.rankings
-    ]
-    print_table(["found by", *metrics, "a question"], rows)
-    say(f"{report.questions} questions, 95 % intervals.")
-    if report.unknown:
-        say(f"{report.unknown} of them name a document that is not in {name}; none can be found.")
-    if refusal := report.refusal:
-        say(
-            f"Refusing: of {refusal.answerable} questions with an answer {100 * refusal.kept:.0f} % are answered and "
-            f"of {refusal.unanswerable} without one {100 * refusal.refused:.0f} % refused, at a similarity of "
-            f"{refusal.threshold:.2f} (AUROC {refusal.auroc:.3f})."
-        )
 
 
 @knowledge.command("list")

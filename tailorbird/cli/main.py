@@ -25,7 +25,7 @@ from tailorbird.cli import (
     data,
     doctor,
     exporting,
-    knowing,
+    knowledge_asking,
     metaprompting,
     saved,
     serving,
@@ -53,7 +53,7 @@ app.command()(customizing.customize)
 app.command()(asking.ask)
 app.command()(asking.chat)
 app.add_typer(saved.models, name="models")
-app.add_typer(knowing.knowledge, name="knowledge")
+app.add_typer(knowledge_asking.knowledge, name="knowledge")
 app.add_typer(metaprompting.metaprompt, name="metaprompt")
 app.command()(exporting.export)
 app.command()(serving.serve)

@@ -33,6 +33,7 @@ class Keys:
     `completions` and `answers` whether the same should come, the latter with what was rejected. All
     four are 64-bit hashes of normalised texts. `rows` is 0 or tells the row that an example came
     from. `labels` number the distinct completions, whose `names` are None if they are too many.
+    `synthetic` marks those that a program wrote.
     """
 
     ids: npt.NDArray[np.bytes_]
@@ -42,6 +43,7 @@ class Keys:
     answers: Hashes
     rows: Hashes
     labels: Ints
+    synthetic: npt.NDArray[np.bool_]
     names: tuple[str, ...] | None
     longest: int
 
@@ -58,6 +60,7 @@ class Keys:
             self.answers[places],
             self.rows[places],
             self.labels[places],
+            self.synthetic[places],
             self.names,
             self.longest,
         )
@@ -80,7 +83,7 @@ class KeysBuilder:
 
     def __init__(self, most_names: int | None = None) -> None:
         self._blocks: list[list[npt.NDArray[Any]]] = []
-        self._block: list[tuple[bytes, int, int, int, int, int, int]] = []
+        self._block: list[tuple[bytes, int, int, int, int, int, int, bool]] = []
         self._numbers: dict[str, int] | None = {}
         self._most_names = most_names
         self._longest = 0
@@ -99,6 +102,7 @@ class KeysBuilder:
                 answer if example.rejected is None else hash_of(completion, normalise(example.rejected)),
                 hash_of(example.file, str(example.line)) | 1 if example.line else 0,
                 self._number(example.completion),
+                example.synthetic,
             )
         )
         self._longest = max(self._longest, len(example.completion))
@@ -114,9 +118,10 @@ class KeysBuilder:
         return number
 
     def _close_block(self) -> None:
-        ids, *hashes, labels = zip(*self._block, strict=True)
-        columns = [np.array(column, dtype=np.uint64) for column in hashes]
-        self._blocks.append([np.array(ids, dtype=np.bytes_), *columns, np.array(labels, dtype=np.int32)])
+        ids, *hashes, labels, synthetic = zip(*self._block, strict=True)
+        columns: list[npt.NDArray[Any]] = [np.array(column, dtype=np.uint64) for column in hashes]
+        columns += [np.array(labels, dtype=np.int32), np.array(synthetic, dtype=np.bool_)]
+        self._blocks.append([np.array(ids, dtype=np.bytes_), *columns])
         self._block = []
 
     def keys(self) -> Keys:
@@ -133,6 +138,7 @@ _NOTHING: list[npt.NDArray[Any]] = [
     np.zeros(0, dtype="S16"),
     *(np.zeros(0, dtype=np.uint64) for _ in range(5)),
     np.zeros(0, dtype=np.int32),
+    np.zeros(0, dtype=np.bool_),
 ]
 
 

@@ -48,20 +48,39 @@ def examples_of(row: Mapping[str, Any], file: str, line: int) -> list[Example]:
     Raises:
         RowFault: The row is no example.
     """
-    document = row.get("document")
-    if document is not None and not isinstance(document, str):
-        what = f"'document' is a {json_type(document)} ({quote(document)}); expected a string or null."
-        raise RowFault(what, "Name the file inside your documents folder, such as 'returns.md'.")
+    facts = _facts(row)
     try:
         return [
             Example(
-                a.messages, a.completion, document or None, file, line, weight=a.weight, rejected=rejected
+                a.messages, a.completion, file=file, line=line, weight=a.weight, rejected=rejected, **facts
             )
             for a, rejected in _shape(row).read(row)
         ]
     except UnicodeEncodeError:
         what = "the text holds half of a surrogate pair (such as \\ud83d), which is no character."
         raise RowFault(what, "Write the whole character, or the file with ensure_ascii=False.") from None
+
+
+def _facts(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row of any shape may say of its example: where the answer stands, and whether it was written."""
+    document, span, synthetic = (row.get(key) for key in ("document", "span", "synthetic"))
+    if document is not None and not isinstance(document, str):
+        what = f"'document' is a {json_type(document)} ({quote(document)}); expected a string or null."
+        raise RowFault(what, "Name the file inside your documents folder, such as 'returns.md'.")
+    if span is not None and not _is_span(span):
+        what = (
+            f"'span' is {quote(span)}; expected the answer's start and end in its document's text, or null."
+        )
+        raise RowFault(what, "Write two numbers of characters, such as [120, 131], or leave it out.")
+    if synthetic is not None and not isinstance(synthetic, bool):
+        what = f"'synthetic' is {quote(synthetic)}; expected true or false."
+        raise RowFault(what, "Write true where a program wrote the question, or leave it out.")
+    return {"document": document or None, "span": tuple(span) if span else None, "synthetic": bool(synthetic)}
+
+
+def _is_span(value: Any) -> bool:
+    numbers = cast("list[Any]", value) if isinstance(value, list) else []
+    return len(numbers) == 2 and all(type(n) is int for n in numbers) and 0 <= numbers[0] < numbers[1]
 
 
 def is_known_shape(keys: Sequence[str]) -> bool:
@@ -72,7 +91,7 @@ def is_known_shape(keys: Sequence[str]) -> bool:
 
 def unused_keys(row: Mapping[str, Any]) -> set[str]:
     """The row's keys that its shape does not look at."""
-    return set(row) - _shape(row).keys - {"document"}
+    return set(row) - _shape(row).keys - _FACTS
 
 
 def _shape(row: Mapping[str, Any]) -> _Shape:
@@ -96,7 +115,11 @@ def to_row(example: Example) -> dict[str, Any]:
         row = {"prompt": example.prompt, "completion": example.completion}
     else:
         row = {"messages": [*before, answer]}
-    return row if example.document is None else {**row, "document": example.document}
+    if example.document is not None:
+        row["document"] = example.document
+    if example.span is not None:
+        row["span"] = list(example.span)
+    return {**row, "synthetic": True} if example.synthetic else row
 
 
 # --- one answer
@@ -248,6 +271,7 @@ def _told_by(needs: set[str], read: Callable[..., list[tuple[Answered, str | Non
 
 
 _PAIR = _told_by({"prompt", "completion"}, _read_pair)
+_FACTS = frozenset({"document", "span", "synthetic"})
 _OPENAI_KEYS = ("input", "preferred_output", "non_preferred_output")
 _SHAPES = (
     _told_by({"messages"}, _read_chat),

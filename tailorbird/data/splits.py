@@ -7,6 +7,8 @@
 - *Deduplicated.* Of exact duplicates one is kept. Near-duplicates stay together in one part.
 - *Conflicts.* Examples with the same prompt and different completions stay, but only in train: a
   test that contradicts itself measures nothing. Their near-duplicates go with them.
+- *Real questions measure.* Examples that a program wrote stay in train, with their near-duplicates; of
+  equal ones the real one is kept.
 - *Whole rows.* The examples that one row of a file gave, a conversation's, stay together in one part.
 
 Examples are handled by their places and `Keys`, in arrays; those of a large file stay on disk.
@@ -46,7 +48,8 @@ class Splits:
 
     `near_groups` are groups of near-duplicates (ids) that were kept together in one part;
     `conflicts` are groups of examples (ids) with one prompt and different completions, all in train.
-    `not_searched` says which near-duplicates were not looked for, the set being too large.
+    `not_searched` says which near-duplicates were not looked for, the set being too large. `synthetic`
+    counts the examples that a program wrote, all in train.
     """
 
     train: Sequence[Example]
@@ -57,6 +60,7 @@ class Splits:
     conflicts: tuple[tuple[str, ...], ...] = ()
     seed: int = 0
     not_searched: tuple[str, ...] = ()
+    synthetic: int = 0
 
     @cached_property
     def fingerprint(self) -> str:
@@ -101,6 +105,8 @@ class Splits:
         if self.conflicts:
             prompts = plural(len(self.conflicts), "prompt")
             notes.append(f"{prompts} with contradicting completions kept in train only.")
+        if self.synthetic:
+            notes.append(f"{plural(self.synthetic, 'synthetic example')} kept in train only.")
         return (*notes, *self.not_searched)
 
     def data(self, task: Task, documents: Path | None = None) -> Data:
@@ -149,11 +155,17 @@ def split(
     kept = kept[np.argsort(_order(keys, kept, seed), kind="stable")]
     units, near, conflicts = _units(examples, keys, kept, twins)
     parts = 1 + (dev > 0) + (test > 0)
+    real = int((~keys.synthetic[kept]).sum())
+    if parts > 1 and len(kept) and not real:
+        raise DataError(
+            f"All {plural(len(kept), 'example')} are synthetic, and those never measure anything. Add real ones for "
+            "dev and test, or give a test file and no dev share."
+        )
     if len(units) < parts:
         raise _too_few(len(examples), len(kept), len(units), parts, given=given is not None)
     everything = np.arange(len(units))
-    train_units, test_units = _part(units, everything, test, limit_test, name="test")
-    train_units, dev_units = _part(units, train_units, dev, limit_dev, name="dev", total=len(kept))
+    train_units, test_units = _part(units, everything, test, limit_test, name="test", total=real)
+    train_units, dev_units = _part(units, train_units, dev, limit_dev, name="dev", total=real)
     return Splits(
         _chosen(examples, kept[units.members(train_units)]),
         _chosen(examples, kept[units.members(dev_units)]),
@@ -163,6 +175,7 @@ def split(
         _ids(keys.at(kept), conflicts),
         seed,
         not_searched=tuple(_not_searched(examples, test_examples)),
+        synthetic=len(kept) - real,
     )
 
 
@@ -237,11 +250,13 @@ def _without_duplicates(examples: Sequence[Example], keys: Keys) -> tuple[Ints, 
 
 
 def _by_id(examples: Sequence[Example], keys: Keys) -> Ints:
-    """Places in the order of the ids; of equal ones the document decides."""
-    ranked = np.argsort(keys.ids, kind="stable")
+    """Places in the order of the ids, real ones first; of equal ids the document decides."""
+    ranked = np.lexsort((keys.ids, keys.synthetic))
     number = numbered(keys.ids[ranked])
     for group in groups(number):
-        ranked[group] = sorted(ranked[group], key=lambda i: examples[int(i)].document or "")
+        ranked[group] = sorted(
+            ranked[group], key=lambda i: (bool(keys.synthetic[i]), examples[int(i)].document or "")
+        )
     return ranked
 
 
@@ -252,6 +267,11 @@ def _given_test(
     keys = keys_of(examples)
     if not len(keys):
         raise DataError("The test file has no examples; expected at least one.")
+    if keys.synthetic.any():
+        raise DataError(
+            f"The test file has {plural(int(keys.synthetic.sum()), 'synthetic example')}, and those never measure "
+            "anything. Take them out, and keep them among the examples."
+        )
     _, first, same = np.unique(keys.ids, return_index=True, return_inverse=True)
     repeats = np.setdiff1d(np.arange(len(keys)), first)
     order = np.argsort(_order(keys, first, seed), kind="stable")
@@ -300,6 +320,7 @@ def _units(
     else:
         near = [np.array(g) for g in near_groups(comparable_texts(_chosen(examples, kept)))]
     train_only = np.zeros(len(kept), dtype=bool)
+    train_only |= mine.synthetic
     for group in conflicts:
         train_only[group] = True
     together = joined(len(kept), [*near, *_rows(keys, kept, twins)])
@@ -356,13 +377,12 @@ def _ids(keys: Keys, found: list[Ints]) -> tuple[tuple[str, ...], ...]:
 
 
 def _part(
-    units: Units, left: Ints, share: float, limit: int | None, *, name: str, total: int | None = None
+    units: Units, left: Ints, share: float, limit: int | None, *, name: str, total: int
 ) -> tuple[Ints, Ints]:
     """What is left and what was taken: `share` of `total` examples, no more than `limit`."""
     nothing = left[:0]
     if share == 0:
         return left, nothing
-    total = int(units.sizes[left].sum()) if total is None else total
     free = free_units(units, left)
     chosen = take(units, free, max(1, round(share * total)))
     chosen = chosen if len(chosen) else units.smallest(free)

@@ -87,9 +87,11 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        prepared = (cache or cache_folder() / "embedders") / f"{self._name}.onnx"
-        network = _network(folder, prepared, int8=int8)
-        self._session = _session(network, prepared, threads or _default_threads())
+        self._open = functools.partial(
+            _opened, folder, cache or cache_folder() / "embedders", threads or _default_threads(), int8=int8
+        )
+        self._session = self._open(f"{self._name}.onnx", by_token=False)
+        self._tokens_session: Any = None
 
     @property
     def name(self) -> str:
@@ -106,6 +108,14 @@ class MiniLM:
             ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
             vectors[i] = self._session.run(["embedding"], {"ids": np.array([ids], dtype=np.int64)})[0][0]
         return vectors
+
+    def token_vectors(self, text: str) -> Vectors:
+        """A unit vector of every token, float32 [T, 384], of the first 256, without the two that frame a text."""
+        if self._tokens_session is None:
+            self._tokens_session = self._open(f"{self._name}-tokens.onnx", by_token=True)
+        ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
+        found = self._tokens_session.run(["token_vectors"], {"ids": np.array([ids], dtype=np.int64)})
+        return found[0][0][1:-1]
 
 
 _default_lock = threading.Lock()
@@ -145,14 +155,20 @@ def _shape(folder: Path) -> Shape:
     return Shape.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
-def _network(folder: Path, prepared: Path, *, int8: bool) -> bytes:
+def _opened(folder: Path, cache: Path, threads: int, file: str, *, int8: bool, by_token: bool) -> Any:
+    prepared = cache / file
+    return _session(_network(folder, prepared, int8=int8, by_token=by_token), prepared, threads)
+
+
+def _network(folder: Path, prepared: Path, *, int8: bool, by_token: bool) -> bytes:
     """The prepared network, from `prepared` if it is there."""
     if prepared.is_file():
         return prepared.read_bytes()
     from safetensors.numpy import load_file
 
     weights = load_file(folder / "model.safetensors")
-    network: bytes = encoder_graph(weights, _shape(folder), int8=int8).SerializeToString()
+    graph = encoder_graph(weights, _shape(folder), int8=int8, by_token=by_token)
+    network: bytes = graph.SerializeToString()
     # A disk that is full or read-only costs the next start half a second, nothing more.
     with contextlib.suppress(OSError):
         write_atomic(prepared, network)

@@ -32,6 +32,6 @@ def reciprocal_rank_fusion(
     for ranking, weight in zip(rankings, weights or [1.0] * len(rankings), strict=True):
         for rank, item in enumerate(ranking, start=1):
             parts.setdefault(item, []).append(weight / (k + rank))
-    # Summed in order of size, so that items with the same ranks in different rankings tie exactly.
+    # Summed from the largest on, so that items with the same parts from different rankings tie exactly.
     scores = {item: sum(sorted(found, reverse=True)) for item, found in parts.items()}
     return sorted(scores.items(), key=lambda pair: (-pair[1], pair[0]))

@@ -1,7 +1,7 @@
 """The knowledge index: documents copied in, cut into passages, found by words and by meaning.
 
 One SQLite file is the whole truth. A question is answered by two rankings, BM25 over the words and the cosine
-similarity of embeddings, fused by reciprocal rank. A small index does that with SQLite's FTS5 and vectors in memory; a
+similarity of embeddings, fused as a `Ranking` says. A small index does that with SQLite's FTS5 and vectors in memory; a
 large one has a keyword index and a vector store beside the file, which only nominate (see `sidecars`). Who may read a
 passage is decided by the file, before anything is ranked. While vectors are still being made, the passages that share
 most words with a question get theirs when it is asked.
@@ -26,15 +26,17 @@ from tailorbird.records import Passage, Scope
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
 from tailorbird.sources.fingerprint import fingerprint_of
-from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import (
     UNEMBEDDED,
     document_hashes,
     embedded_text,
     fetch_passages,
+    passage_of,
     single_number,
 )
+from tailorbird.sources.ranking import Ranking
+from tailorbird.sources.reranking import Reranker, reranked
 from tailorbird.sources.scopes import (
     NO_RULES,
     Rules,
@@ -90,7 +92,9 @@ class KnowledgeIndex:
         embedder: Makes the vectors of passages and questions.
         max_chars: Length of a passage in characters, at most.
         read_only: Open without ever touching the file, as part of a saved model is opened.
-        settings: How it is searched.
+        settings: Where it is searched.
+        ranking: How both rankings become one.
+        reranker: Reads the first `ranking.rerank` passages once more.
 
     Raises:
         NotFound: It is opened read-only and is not there.
@@ -107,8 +111,12 @@ class KnowledgeIndex:
         max_chars: int = 800,
         read_only: bool = False,
         settings: SearchSettings | None = None,
+        ranking: Ranking | None = None,
+        reranker: Reranker | None = None,
     ) -> None:
         self.path = path
+        self.ranking = ranking or Ranking()
+        self.reranker = reranker
         self.embedder = embedder
         self.max_chars = max_chars
         self.settings = settings or SearchSettings()
@@ -271,6 +279,12 @@ class KnowledgeIndex:
         with self._database.reading() as connection:
             return {name for (name,) in connection.execute("SELECT id FROM documents")}
 
+    def passages_of(self, document: str) -> list[Passage]:
+        """The passages of one document, in their order; none of a document that is not there."""
+        with self._database.reading() as connection:
+            query = "SELECT * FROM passages WHERE document = ? ORDER BY start, id"
+            return [passage_of(row) for row in connection.execute(query, (document,))]
+
     def num_without_vector(self) -> int:
         """Passages that are found by their words only, until a sync that was interrupted is done again."""
         with self._database.reading() as connection:
@@ -314,9 +328,20 @@ class KnowledgeIndex:
                 (number for number in nominated if number in cosines),
                 key=lambda number: (-cosines[number], found[number].id),
             )
-            rankings = [by_words[:candidates], by_meaning[:candidates]]
-            fused = reciprocal_rank_fusion(rankings, self.settings.rank_constant, self.settings.weights)
-            return fetch_passages(connection, {number: cosines[number] for number, _ in fused[:k]})
+            fused = self.ranking.fuse(by_words[:candidates], by_meaning[:candidates], scores, cosines)
+            found = fused[: max(k, self.ranking.rerank)]
+            passages = fetch_passages(connection, {number: cosines[number] for number, _ in found})
+        return self._read_again(query, passages, found)[:k]
+
+    def _read_again(
+        self, query: str, passages: list[Passage], found: Sequence[tuple[int, float]]
+    ) -> list[Passage]:
+        """The passages, the first of them in the reranker's order."""
+        first = self.ranking.rerank
+        if not first or self.reranker is None:
+            return passages
+        read = reranked(self.reranker, query, passages[:first], [score for _, score in found[:first]])
+        return [*read, *passages[first:]]
 
     def _made_when_asked(
         self, connection: sqlite3.Connection, snapshot: Snapshot, lacking: Sequence[int], vector: Vectors

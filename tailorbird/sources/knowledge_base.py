@@ -1,6 +1,6 @@
 """A knowledge base on disk: an index, and from where it is filled.
 
-    NAME/knowledge.json    its connectors, in order, and the length of its passages
+    NAME/knowledge.json    its connectors, in order, the length of its passages, how they are ranked
     NAME/index.db          the index
 
 It stands wherever a folder of documents may stand, and then is what it was at its last sync.
@@ -15,8 +15,12 @@ from typing import Any
 
 from tailorbird.data.storage import write_atomic
 from tailorbird.errors import IntegrityError
+from tailorbird.sources.cross_encoder import CrossEncoder
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.late_interaction import LateInteraction
+from tailorbird.sources.ranking import Ranking
+from tailorbird.sources.reranking import Reranker
 from tailorbird.sources.scopes import NO_RULES, Rules
 from tailorbird.sources.stores import SearchSettings
 
@@ -51,6 +55,7 @@ class KnowledgeBase:
     max_chars: int = 600
     synced: int = 0
     search: SearchSettings = field(default_factory=SearchSettings)
+    ranking: Ranking = field(default_factory=Ranking)
 
     @property
     def name(self) -> str:
@@ -59,7 +64,12 @@ class KnowledgeBase:
     def index(self) -> KnowledgeIndex:
         """Its index; made if there was none."""
         return KnowledgeIndex(
-            self.folder / INDEX, default_embedder(), max_chars=self.max_chars, settings=self.search
+            self.folder / INDEX,
+            default_embedder(),
+            max_chars=self.max_chars,
+            settings=self.search,
+            ranking=self.ranking,
+            reranker=reranker_of(self.ranking),
         )
 
     def save(self) -> None:
@@ -68,6 +78,7 @@ class KnowledgeBase:
             "format": FORMAT,
             "max_chars": self.max_chars,
             "synced": self.synced,
+            "ranking": self.ranking.to_json(),
             "origins": [asdict(origin) for origin in self.origins],
             "search": asdict(self.search),
         }
@@ -96,8 +107,9 @@ def read_knowledge_base(folder: Path) -> KnowledgeBase:
         facts = json.loads(path.read_text("utf-8"))
         _check_format(facts["format"])
         origins = tuple(_origin(origin) for origin in facts["origins"])
-        settings = _search(facts.get("search", {}))
-        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"], settings)
+        settings = SearchSettings(**facts.get("search", {}))
+        ranking = Ranking(**facts.get("ranking", {}))
+        return KnowledgeBase(folder, origins, facts["max_chars"], facts["synced"], settings, ranking)
     except (ValueError, KeyError, TypeError) as error:
         raise IntegrityError(
             f"{path}: no record of a knowledge base ({error}). Remove the folder and add its documents again."
@@ -111,9 +123,16 @@ def _origin(row: dict[str, Any]) -> Origin:
     return Origin(**row, rules=rules)
 
 
-def _search(row: dict[str, Any]) -> SearchSettings:
-    words, meaning = row.pop("weights", (1.0, 1.0))
-    return SearchSettings(**row, weights=(words, meaning))
+def reranker_of(ranking: Ranking) -> Reranker | None:
+    """What reads the first passages again; None where nothing does.
+
+    Raises:
+        NotFound: the cross-encoder is not there.
+        IntegrityError: it can't be loaded.
+    """
+    if not ranking.rerank:
+        return None
+    return CrossEncoder(ranking.reranker) if ranking.reranker else LateInteraction(default_embedder())
 
 
 def _check_format(found: object) -> None:

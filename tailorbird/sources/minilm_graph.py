@@ -105,13 +105,16 @@ def rounded_columns(weight: Array) -> tuple[Array, Array]:
     return scale.astype(np.float32), np.rint(weight / scale).astype(np.int8)
 
 
-def encoder_graph(weights: Mapping[str, Array], shape: Shape, *, int8: bool = True) -> Any:
+def encoder_graph(
+    weights: Mapping[str, Array], shape: Shape, *, int8: bool = True, by_token: bool = False
+) -> Any:
     """The ONNX model: input `ids` int64 [1, T], output `embedding` float32 [1, D], L2-normalised.
 
     Args:
         weights: BERT's tensors under their PyTorch names.
         shape: The encoder's sizes.
         int8: Multiply by the weights in 8-bit integers (twice as fast), else in float32 throughout.
+        by_token: The output is `token_vectors` float32 [1, T, D] instead, every token's vector L2-normalised.
     """
     from onnx import TensorProto, helper, numpy_helper
 
@@ -119,14 +122,16 @@ def encoder_graph(weights: Mapping[str, Array], shape: Shape, *, int8: bool = Tr
     hidden = _embed(graph, weights, shape)
     for layer in range(shape.num_layers):
         hidden = _layer(graph, hidden, f"encoder.layer.{layer}", weights, shape)
-    mean = graph.node("ReduceMean", hidden, graph.weight("time", np.array([1])), keepdims=0)
-    unit = graph.node("LpNormalization", mean, axis=-1, p=2)
-    graph.nodes.append(helper.make_node("Identity", [unit], ["embedding"]))
+    if not by_token:
+        hidden = graph.node("ReduceMean", hidden, graph.weight("time", np.array([1])), keepdims=0)
+    unit = graph.node("LpNormalization", hidden, axis=-1, p=2)
+    name, sizes = ("token_vectors", [1, "T", shape.width]) if by_token else ("embedding", [1, shape.width])
+    graph.nodes.append(helper.make_node("Identity", [unit], [name]))
     body = helper.make_graph(
         graph.nodes,
         "sentence_encoder",
         [helper.make_tensor_value_info("ids", TensorProto.INT64, [1, "T"])],
-        [helper.make_tensor_value_info("embedding", TensorProto.FLOAT, [1, shape.width])],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, sizes)],
         [numpy_helper.from_array(value, name) for name, value in graph.weights.items()],
     )
     # The intermediate representation 9 belongs to this operator set and is read by every supported runtime.

@@ -10,7 +10,7 @@ from tailorbird.data.citing import telling
 from tailorbird.data.documents import KNOWN_KINDS
 from tailorbird.data.storage import cache_folder
 from tailorbird.errors import DataError
-from tailorbird.records import NOT_IN_DOCUMENTS, Example, Passage
+from tailorbird.records import NOT_IN_DOCUMENTS, Example, Passage, content_hash
 from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.folder import Folder
 from tailorbird.sources.gate import Gate, best_cut, fit_gate
@@ -53,8 +53,9 @@ def synced_index(folder: Path, max_chars: int) -> KnowledgeIndex:
 
 def documents_hash(folder: Path) -> str:
     """A hash of what a knowledge base would answer from."""
-    with read_knowledge_base(folder).index() as index:
-        return index.fingerprint()
+    base = read_knowledge_base(folder)
+    with base.index() as index:
+        return content_hash([index.fingerprint(), base.ranking.to_json()], 32)
 
 
 def _index_of(base: KnowledgeBase) -> KnowledgeIndex:

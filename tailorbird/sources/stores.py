@@ -30,15 +30,13 @@ WORDS_FROM = 50_000
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """How an index is searched.
+    """Where an index is searched.
 
     Args:
         store: `auto`, one of `STORES`, or a plug-in's name.
         place: of a store on a server, or in object storage: its URL.
         key_env: the environment variable with the server's key, if it needs one.
         words: `auto`, `fts5` or `tantivy`.
-        weights: of the ranking by words and of that by meaning in their fusion, each 0 or more.
-        rank_constant: how little the first ranks stand out in the fusion, 1 or more.
 
     Raises:
         InputError: One of them can't be used.
@@ -48,8 +46,6 @@ class SearchSettings:
     place: str = ""
     key_env: str = ""
     words: str = AUTO
-    weights: tuple[float, float] = (1.0, 1.0)
-    rank_constant: int = 60
 
     def __post_init__(self) -> None:
         known = (AUTO, *STORES, *(point.name for point in entry_points(group=GROUP)))
@@ -61,10 +57,6 @@ class SearchSettings:
             raise InputError(f"vector store {self.store!r}: say where its server is, with --place URL.")
         if self.words not in (AUTO, *WORDS):
             raise InputError(f"keyword index {self.words!r} is unknown. Known: auto, {', '.join(WORDS)}.")
-        if len(self.weights) != 2 or min(self.weights) < 0 or not sum(self.weights) > 0:
-            raise InputError(f"weights {self.weights}: expected two numbers, 0 or more, not both 0.")
-        if self.rank_constant < 1:
-            raise InputError(f"rank_constant is {self.rank_constant}; expected 1 or more.")
 
     def vectors_in(self, count: int) -> Choice | None:
         """The store for so many passages; None: the file and memory alone."""

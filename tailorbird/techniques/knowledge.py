@@ -21,8 +21,10 @@ from tailorbird.sources.embedder import default_embedder
 from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.gate import Gate
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.knowledge_base import reranker_of
 from tailorbird.sources.live_sources import LiveSource, kind_of, saved_source, with_tuples
 from tailorbird.sources.merged import Found, Merged, look_up
+from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.relevance import (
     NEIGHBOURS,
     UNCALIBRATED_THRESHOLD,
@@ -146,6 +148,7 @@ class Lookup:
             source = source.index
         if isinstance(source, KnowledgeIndex):
             source.copy(folder / INDEX)
+            settings["ranking"] = source.ranking.to_json()
         elif source is not None:
             settings["live"] = source_settings(source)
         return settings
@@ -190,19 +193,23 @@ def source_settings(source: Source) -> dict[str, Any]:
 
 def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
     """The lookup that was saved in a folder."""
-    rest = {key: value for key, value in settings.items() if key not in {"live", "sources"}}
+    rest = {key: value for key, value in settings.items() if key not in {"live", "sources", "ranking"}}
     rest |= {name: Gate.from_json(rest[name]) for name in ("relevance", "ground") if name in rest}
-    source = _saved_source(folder, settings.get("live"))
+    # Models that say nothing of it were measured when ranks were fused.
+    ranking = Ranking(**settings.get("ranking", {"fusion": "ranks"}))
+    source = _saved_source(folder, settings.get("live"), ranking)
     if sources := settings.get("sources"):
         return Lookup(Merged(tuple(saved_source(one) for one in sources), source), **rest)
     assert source is not None, f"{folder} holds neither an index nor a source"
     return Lookup(source, **rest)
 
 
-def _saved_source(folder: Path, live: dict[str, Any] | None) -> Source | None:
+def _saved_source(folder: Path, live: dict[str, Any] | None, ranking: Ranking) -> Source | None:
+    if live is None and not (path := folder / INDEX).is_file():
+        return None
     if live is None:
-        path = folder / INDEX
-        return KnowledgeIndex(path, default_embedder(), read_only=True) if path.is_file() else None
+        reader = reranker_of(ranking)
+        return KnowledgeIndex(path, default_embedder(), read_only=True, ranking=ranking, reranker=reader)
     if "kind" in live:
         return saved_source(live)
     own = {key: value for key, value in live.items() if key != "source"}
@@ -226,6 +233,10 @@ class Knowledge:
             their answer, to learn to say so.
         check_answers: whether an answer is withheld where the evidence holds too little of it; how much that is, is
             found on the dev examples.
+        rerank: how many of the first passages are read again; None leaves it to the knowledge base, which
+            does not unless told to.
+        reranker: what reads them: empty for the embedder's own tokens, else a cross-encoder's folder or
+            `hf:org/name`.
 
     Raises:
         RecipeError: k or missing out of range, or two sources of one name.
@@ -241,6 +252,8 @@ class Knowledge:
     max_chars: int = 600
     missing: float = 0.2
     check_answers: bool = True
+    rerank: int | None = None
+    reranker: str = ""
 
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST_PASSAGES:
@@ -282,7 +295,11 @@ class Knowledge:
         """The documents' index; None where there are live sources only."""
         folder = self.documents or data.documents
         if folder is not None:
-            return synced_index(folder, self.max_chars)
+            index = synced_index(folder, self.max_chars)
+            if self.rerank is not None:
+                index.ranking = replace(index.ranking, rerank=self.rerank, reranker=self.reranker)
+                index.reranker = reranker_of(index.ranking)
+            return index
         if self.sources:
             return None
         raise DataError(

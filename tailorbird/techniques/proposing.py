@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 from dataclasses import replace
+from typing import Any
 
 from tailorbird.data.task import Data
 from tailorbird.errors import EndpointError, RecipeError
@@ -37,15 +38,15 @@ SCHEMA = {
 }
 
 
-def endpoint(reference: str, key_env: str) -> RemoteWeights:
-    """The model that proposes: `URL#model`.
+def endpoint(reference: str, key_env: str, what: str = "few_shot") -> RemoteWeights:
+    """The model that proposes: `URL#model`; `what` it proposes for begins the error.
 
     Raises:
         RecipeError: it is no endpoint.
     """
     url, mark, model = reference.partition("#")
     if "://" not in url or not mark or not model:
-        raise RecipeError(f"few_shot: proposer is {reference!r}; expected an endpoint's model, URL#model.")
+        raise RecipeError(f"{what}: proposer is {reference!r}; expected an endpoint's model, URL#model.")
     return RemoteWeights(url, model, key_env)
 
 
@@ -55,19 +56,36 @@ def proposed_instructions(proposer: RemoteWeights, data: Data, seed: int) -> tup
     Raises:
         EndpointError: it can't be reached, or refuses.
     """
-    request = Request(
-        (Message("user", _question(data, seed)),), Sampling(max_tokens=1024), schema=json.dumps(SCHEMA)
-    )
-    try:
-        text = proposer.answer([request])[0].text
-    except EndpointError as error:
-        if error.status not in (400, 404, 415, 422, 501):
-            raise
-        text = proposer.answer([replace(request, schema=None)])[0].text  # it knows no schemas
+    text = answered_json(proposer, _question(data, seed), SCHEMA)
     found = [line for line in dict.fromkeys(_read(text)) if 0 < len(line) <= MOST_LETTERS]
     if not found:
         log.warning("few_shot: %s proposed no usable instruction: %r.", proposer.name, text[:80])
     return tuple(found[:NUM_PROPOSED])
+
+
+def answered_json(proposer: RemoteWeights, question: str, schema: dict[str, Any]) -> str:
+    """The endpoint's answer, which is to keep to a JSON schema; asked without it where it knows none.
+
+    Raises:
+        EndpointError: it can't be reached, or refuses.
+    """
+    request = Request((Message("user", question),), Sampling(max_tokens=1024), schema=json.dumps(schema))
+    try:
+        return proposer.answer([request])[0].text
+    except EndpointError as error:
+        if error.status not in (400, 404, 415, 422, 501):
+            raise
+        return proposer.answer([replace(request, schema=None)])[0].text
+
+
+def json_list(text: str, name: str) -> list[Any]:
+    """The list of this name in a JSON answer, whatever stands around it; empty where there is none."""
+    start, end = text.find("{"), text.rfind("}")
+    try:
+        found = json.loads(text[start : end + 1])[name]
+    except (ValueError, KeyError, TypeError):
+        return []
+    return found if isinstance(found, list) else []
 
 
 def _question(data: Data, seed: int) -> str:
@@ -84,10 +102,4 @@ def _question(data: Data, seed: int) -> str:
 
 
 def _read(text: str) -> list[str]:
-    """The texts of a JSON answer, whatever stands around it."""
-    start, end = text.find("{"), text.rfind("}")
-    try:
-        found = json.loads(text[start : end + 1])["instructions"]
-    except (ValueError, KeyError, TypeError):
-        return []
-    return [line.strip() for line in found if isinstance(line, str)] if isinstance(found, list) else []
+    return [line.strip() for line in json_list(text, "instructions") if isinstance(line, str)]

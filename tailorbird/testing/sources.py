@@ -16,6 +16,7 @@ import numpy.typing as npt
 from tailorbird.records import Document, Passage
 from tailorbird.sources.bm25 import words
 from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.reranking import Reranker
 from tailorbird.sources.source import Connector, Removed, Source, Unchanged, Unreadable, Versioned
 
 ODD_QUERIES: tuple[str, ...] = (
@@ -133,6 +134,28 @@ def check_versioned(connector: Versioned) -> None:
         assert same, f"{item.id}: its version is known, and it gives {now!r}"
     for item, now in zip(whole, connector.changes(dict.fromkeys(versions, "another")), strict=True):
         assert now == item, f"{item.id}: another version is known, and it gives {now!r}"
+
+
+def check_reranker(reranker: Reranker) -> None:
+    """Check that a reranker scores any passage for any question by these two alone.
+
+    Raises:
+        AssertionError: With the question and what is wrong with its scores.
+    """
+    assert isinstance(reranker, Reranker), f"{reranker!r} lacks name, trust or scores(query, passages)"
+    assert reranker.name, "the reranker has no name"
+    assert 0 < reranker.trust <= 1, f"trust is {reranker.trust}, expected above 0 and at most 1"
+    texts = ("The card was declined.", "Exchange rates change daily.", *filter(str.strip, ODD_QUERIES))
+    passages = [Passage(str(number), "d.md", text) for number, text in enumerate(texts)]
+    for query in ("Why was my card declined?", *ODD_QUERIES):
+        shown = repr(query[:60])
+        together = reranker.scores(query, passages[:4])
+        assert len(together) == 4, f"{shown}: {len(together)} scores for 4 passages"
+        assert np.isfinite(together).all(), f"{shown}: the scores are {together}, expected finite numbers"
+        alone = [reranker.scores(query, [passage])[0] for passage in passages[:4]]
+        assert alone == together, f"{shown}: a score depends on the other passages"
+    assert np.isfinite(reranker.scores("Why?", passages)).all(), "an odd passage has no finite score"
+    assert reranker.scores("Why?", []) == [], "no passages have scores"
 
 
 def check_embedder(embedder: Embedder) -> None:

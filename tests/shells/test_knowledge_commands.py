@@ -144,6 +144,48 @@ def test_how_well_documents_are_found_is_measured(folder, knowledge):
     assert [r["ranking"] for r in json.loads(out)["rankings"]] == ["words", "meaning", "both"]
 
 
+def test_questions_are_written_swept_and_the_ranking_recorded(folder, knowledge):
+    for n, thing in enumerate(
+        ("door", "desk", "bowl", "gate", "wall", "lamp", "sofa", "shelf", "chair", "stool") * 3
+    ):
+        about = f"The {thing} of house {n} was painted for £{n + 20} by the neighbours."
+        (folder / "docs" / f"{n:02d}.md").write_text(f"# House {n}\n\n{about}")
+    assert knowledge("add", "shop", "docs")[0] == 0
+    code, out, err = knowledge("questions", "shop", "--out", "written.jsonl", "--per-document", "1")
+    assert code == 0, err
+    assert re.search(r"^written.jsonl: \d+ synthetic questions about \d+ documents.$", out, re.MULTILINE)
+    assert re.search(r"^\d+ documents gave none.$", out, re.MULTILINE)
+    rows = [json.loads(line) for line in (folder / "written.jsonl").read_text().splitlines()]
+    assert all(row["synthetic"] and row["span"] for row in rows)
+    code, out, err = knowledge("evaluate", "shop", "--examples", "written.jsonl")
+    assert code == 0, err
+    assert f"{len(rows)} of them are synthetic" in out
+    assert re.search(
+        r"The first 3 passages \(\d+ characters\) and \d+ answers whose place is known: recall ", out
+    )
+    asked = [
+        {"prompt": f"What did they paint in house {n}?", "completion": "wall", "document": f"{n:02d}.md"}
+        for n in range(30)
+    ]
+    (folder / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    sweep = ("evaluate", "shop", "--examples", "asked.jsonl", "--tune", "--no-rerank")
+    code, out, err = knowledge(*sweep)
+    assert code == 0, err
+    assert "asking with 600 characters, scores, 50 % meaning" in err
+    assert re.search(r"^600 characters, ranks k=60, 50 % meaning +\d", out, re.MULTILINE)
+    assert re.search(r"^Chosen on \d+ questions: .* On \d+ questions held out: ", out, re.MULTILINE)
+    assert "shop: ranked as before." in out or "shop: ranked so from now on." in out
+    code, out, _ = knowledge(*sweep, "--json")
+    assert json.loads(out)["recorded"]["rerank"] == 0
+    code, out, _ = knowledge("questions", "shop", "--out", "more.jsonl", "--json")
+    assert json.loads(out)["file"] == "more.jsonl"
+    code, out, _ = knowledge("rank", "shop", "--fusion", "ranks", "--rerank", "5", "--json")
+    assert json.loads(out)["fusion"] == "ranks"
+    code, out, _ = knowledge("rank", "shop")
+    assert re.search(r"^rerank +5$", out, re.MULTILINE)
+    assert knowledge("search", "shop", "What was painted by the neighbours?")[1].startswith("[1] ")
+
+
 def test_what_makes_no_sense_is_refused(folder, knowledge):
     for arguments, message in {
         ("sync",): "There is nothing to sync. Add documents: tailor knowledge add NAME FOLDER.",
@@ -153,6 +195,18 @@ def test_what_makes_no_sense_is_refused(folder, knowledge):
             "--watch",
             "--json",
         ): "--watch tells what changes as it goes. Leave out --dry-run and --json.",
+        (
+            "evaluate",
+            "shop",
+            "--examples",
+            "x.jsonl",
+            "--no-rerank",
+        ): "--max-chars and --no-rerank go with --sweep",
+        ("evaluate", "shop", "--examples", "x.jsonl", "--sweep", "--max-chars", "a"): (
+            "--max-chars 'a': expected numbers of characters, such as 300,900."
+        ),
+        ("rank", "shop"): "knowledge 'shop': nothing of that name was added here",
+        ("questions", "shop", "--out", "x.jsonl"): "knowledge 'shop': nothing of that name was added here",
         (
             "add",
             "shop",

@@ -74,15 +74,15 @@ def mean_ndcg(shared_data):
 
 
 def test_words_alone_reach_the_published_bm25(index, mean_ndcg):
-    assert mean_ndcg(index.keyword_search) >= 0.67
+    assert mean_ndcg(index.keyword_search) >= 0.679 - 0.01
 
 
 def test_meaning_alone_reaches_the_published_minilm(index, mean_ndcg):
-    assert mean_ndcg(index.vector_search) >= 0.64
+    assert mean_ndcg(index.vector_search) >= 0.645 - 0.003
 
 
 def test_both_together_beat_either(index, mean_ndcg):
-    assert mean_ndcg(index.search) >= 0.705
+    assert mean_ndcg(index.search) >= 0.735
 
 
 @pytest.mark.parametrize("search", ["keyword_search", "vector_search", "search"])

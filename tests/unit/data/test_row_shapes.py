@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tailorbird.data.formats import parse_row
-from tailorbird.data.row_shapes import examples_of, to_row
+from tailorbird.data.problems import RowFault
+from tailorbird.data.row_shapes import examples_of, to_row, unused_keys
 from tailorbird.errors import DataError
 from tailorbird.records import Example, Message
 
@@ -236,3 +237,38 @@ def test_every_example_has_a_row_that_is_read_back_as_it_alone(
         rejected=rejected,
     )
     assert read(to_row(example)) == [example]
+
+
+def test_a_row_may_say_where_its_answer_stands_and_that_a_program_wrote_it(tmp_path):
+    row = {
+        "prompt": "How long?",
+        "completion": "30 days",
+        "document": "a.md",
+        "span": [4, 11],
+        "synthetic": True,
+    }
+    (example,) = examples_of(row, "f", 1)
+    assert (example.document, example.span, example.synthetic) == ("a.md", (4, 11), True)
+    assert example.id == Example.pair("How long?", "30 days").id
+    assert to_row(example) == row
+    assert unused_keys(row) == set()
+    (plain,) = examples_of({**row, "span": None, "synthetic": False}, "f", 1)
+    assert (plain.span, plain.synthetic) == (None, False)
+
+
+@pytest.mark.parametrize(
+    ("fact", "message"),
+    [
+        ({"span": [5, 5]}, "'span' is [5, 5]; expected the answer's start and end"),
+        ({"span": [-1, 5]}, "'span' is [-1, 5]; expected the answer's start and end"),
+        ({"span": [1, 2, 3]}, "'span' is [1, 2, 3]; expected the answer's start and end"),
+        ({"span": [True, 2]}, "'span' is [True, 2]; expected the answer's start and end"),
+        ({"span": "1-2"}, "'span' is '1-2'; expected the answer's start and end"),
+        ({"synthetic": "yes"}, "'synthetic' is 'yes'; expected true or false"),
+    ],
+    ids=["empty", "negative", "three", "bool", "text", "word"],
+)
+def test_facts_of_another_kind_are_refused(fact, message):
+    with pytest.raises(RowFault) as raised:
+        examples_of({"prompt": "p", "completion": "c", **fact}, "f", 1)
+    assert message in raised.value.what

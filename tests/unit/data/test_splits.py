@@ -3,6 +3,7 @@
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,47 @@ def test_of_preferences_with_one_better_answer_each_worse_one_is_kept():
     splits = split([*classified(), *rows])
     assert {e.rejected for part in parts(splits) for e in part} == {None, "bad", "worse"}
     assert [r.reason for r in splits.removed] == ["duplicate"]
+
+
+def written(example):
+    return replace(example, synthetic=True)
+
+
+def test_synthetic_examples_never_leave_train_and_count_for_no_share():
+    real = classified()
+    made = [written(Example.pair(f"{i} {random.Random(i).getrandbits(99):x}", "card")) for i in range(200)]
+    splits = split([*real, *made], dev=0.2, test=0.2)
+    assert not [e for part in (splits.dev, splits.test) for e in part if e.synthetic]
+    assert {e.id for e in made} <= set(ids(splits.train))
+    assert "200 synthetic examples kept in train only." in splits.notes
+    alone = split(real, dev=0.2, test=0.2)
+    assert len(splits.test) == len(alone.test)
+    assert len(splits.dev) == len(alone.dev)
+
+
+def test_of_a_real_and_an_equal_synthetic_example_the_real_one_is_kept():
+    real = classified()
+    for examples in ([*real, *map(written, real)], [*map(written, real), *real]):
+        splits = split(examples)
+        assert not [e for part in parts(splits) for e in part if e.synthetic]
+        assert splits.num_removed["duplicate"] == len(real)
+
+
+def test_what_nearly_repeats_a_synthetic_example_stays_in_train():
+    words = "how long do we keep the backups of the shared drive in the storage box at the shop"
+    close = Example.pair(f"{words}?", "35 days")
+    for seed in range(6):
+        splits = split(
+            [*classified(), close, written(Example.pair(f"{words} please?", "35 days"))], seed=seed
+        )
+        assert close.id in ids(splits.train)
+
+
+def test_synthetic_examples_measure_nothing():
+    made = list(map(written, classified()))
+    with pytest.raises(DataError, match=r"All \d+ examples are synthetic, and those never measure anything"):
+        split(made)
+    with pytest.raises(DataError, match=r"The test file has \d+ synthetic examples.*Take them out"):
+        split(classified(), test_examples=made)
+    splits = split(made, dev=0.0, test_examples=[Example.pair("Where is my parcel from abroad?", "parcel")])
+    assert len(splits.train) == len(made)

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -7,7 +8,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import ndcg_score, roc_auc_score
 
 from tailorbird.errors import DataError
-from tailorbird.evaluation.retrieval import DEPTH, evaluate_retrieval, rank_scores, refusal_scores
+from tailorbird.evaluation.retrieval import (
+    DEPTH,
+    answer_place,
+    evaluate_retrieval,
+    rank_scores,
+    refusal_scores,
+)
 from tailorbird.records import NOT_IN_DOCUMENTS, Document, Example
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.testing.sources import WordHash
@@ -80,3 +87,39 @@ def test_how_well_similarity_tells_what_is_not_there_agrees_with_sklearn(index):
 def test_questions_without_documents_are_refused(index):
     with pytest.raises(DataError, match=r'none of 1 examples names its document. Give rows with "document"'):
         evaluate_retrieval(index, [asked("card")])
+
+
+def test_passages_are_held_against_the_answers_places(index):
+    placed = replace(asked("card", "card.md"), span=(0, 10))
+    report = evaluate_retrieval(index, [placed], 1)
+    (passage,) = index.passages_of("card.md")
+    scores = report.passages.scores
+    assert (report.passages.k, report.passages.questions) == (1, 1)
+    assert scores["recall"].mean == 1
+    assert scores["precision"].mean == scores["iou"].mean == pytest.approx(10 / len(passage.text))
+    assert report.passages.characters == len(passage.text)
+    assert report.to_json()["passages"]["recall"]["mean"] == 1
+
+
+def test_an_answers_place_is_the_one_that_reads_like_it(index):
+    found = answer_place(index, asked("card", "card.md", completion="a Card"))
+    assert found == ("card.md", 25, 31)
+    assert index.passages_of("card.md")[0].text[25:31] == "a card"
+    assert answer_place(index, asked("card", "card.md", completion="ard")) is None  # no whole word
+    assert answer_place(index, asked("card", "card.md", completion="not there")) is None
+    assert answer_place(index, asked("card", "absent.md", completion="a card")) is None
+    assert answer_place(index, asked("card")) is None
+    assert evaluate_retrieval(index, [asked("card", "card.md", "not there")]).passages is None
+
+
+def test_abstention_is_told_by_similarity_and_by_words(index):
+    examples = [*questions(), asked("moon", completion=NOT_IN_DOCUMENTS), asked("nobody knows whose")]
+    report = evaluate_retrieval(index, examples)
+    assert [curve.score for curve in report.abstention] == ["similarity", "words"]
+    # One that names no document and isn't to be refused can't be judged.
+    assert all(curve.points[-1].risk == pytest.approx(1 / 9) for curve in report.abstention)
+    assert report.to_json()["abstention"][0]["auroc"] == report.abstention[0].auroc
+
+
+def test_synthetic_questions_are_counted(index):
+    assert evaluate_retrieval(index, [replace(e, synthetic=True) for e in questions()]).synthetic == 8

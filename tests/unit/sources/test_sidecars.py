@@ -17,6 +17,7 @@ from tailorbird.records import Document, Reader, Scope
 from tailorbird.sources import sidecars, snapshot, stores
 from tailorbird.sources.exact_scan import ExactScan
 from tailorbird.sources.index import KnowledgeIndex
+from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.scopes import Rules
 from tailorbird.sources.stores import SearchSettings
 from tailorbird.testing.sources import WordHash
@@ -219,11 +220,8 @@ def test_what_is_chosen_goes_by_size_and_by_what_is_installed(monkeypatch):
         ({"store": "fais"}, r"vector store 'fais' is unknown\. Known: auto, numpy, faiss"),
         ({"store": "qdrant"}, "say where its server is, with --place URL"),
         ({"words": "bm25"}, "keyword index 'bm25' is unknown"),
-        ({"weights": (0.0, 0.0)}, "expected two numbers, 0 or more"),
-        ({"weights": (1.0,)}, "expected two numbers"),
-        ({"rank_constant": 0}, "rank_constant is 0; expected 1 or more"),
     ],
-    ids=["store", "place", "words", "zero", "one", "rank"],
+    ids=["store", "place", "words"],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
@@ -271,12 +269,13 @@ def test_a_store_that_is_behind_shows_nothing_that_was_forbidden_since(tmp_path,
         assert ids(search("freeze a lost card", 1, only=Scope(Reader("", ("boss",))))) == ["card.md"]
 
 
-def test_weights_and_the_rank_constant_are_those_of_the_index(tmp_path, filled):
+def test_weights_are_those_of_the_index(tmp_path, filled):
     words = ids(filled.keyword_search("freeze number7", 5))
-    with opened(tmp_path, SearchSettings(weights=(1.0, 0.0), rank_constant=1)) as index:
+    with opened(tmp_path) as index:
+        index.ranking = Ranking("ranks", words_weight=1.0, meaning_weight=0.0, fusion_k=1)
         assert ids(index.search("freeze number7", len(words))) == words
-    meaning = ids(filled.vector_search("freeze number7", 5))
-    with opened(tmp_path, SearchSettings(weights=(0.0, 1.0))) as index:
+        meaning = ids(filled.vector_search("freeze number7", 5))
+        index.ranking = Ranking("ranks", words_weight=0.0, meaning_weight=1.0)
         assert ids(index.search("freeze number7", 5)) == meaning
 
 

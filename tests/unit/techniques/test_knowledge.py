@@ -4,13 +4,14 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from tailorbird.data.task import Data, Task
-from tailorbird.errors import DataError, EndpointError, RecipeError, Unsupported
+from tailorbird.errors import DataError, EndpointError, InputError, NotFound, RecipeError, Unsupported
 from tailorbird.models.blank import Blank
 from tailorbird.models.model import as_seen_by_weights
 from tailorbird.records import NOT_IN_DOCUMENTS, Example, Message, Passage, Request
 from tailorbird.sources.live_sources import LiveSource
 from tailorbird.sources.merged import Merged
-from tailorbird.sources.relevance import UNCALIBRATED_THRESHOLD, fit_threshold
+from tailorbird.sources.ranking import Ranking
+from tailorbird.sources.relevance import UNCALIBRATED_THRESHOLD, fit_threshold, synced_index
 from tailorbird.sources.search_api import SearchApi
 from tailorbird.sources.wikipedia import Wikipedia
 from tailorbird.techniques.knowledge import INSTRUCTION, Knowledge, Lookup, load_lookup
@@ -150,6 +151,25 @@ def test_a_saved_lookup_answers_from_what_was_measured_even_if_the_documents_cha
     (documents / "repairs.md").write_text("# Repairs\n\nNothing is repaired any more.")
     Knowledge(k=1).apply(Blank(), data)
     assert load_lookup(tmp_path / "saved", settings)(request) == expected
+
+
+def test_a_saved_lookup_ranks_as_it_did_and_one_that_says_nothing_by_ranks(tmp_path, documents):
+    source = synced_index(documents, 300)
+    source.ranking = Ranking(words_weight=2.0)
+    settings = Lookup(source, 2, 0.1).save(tmp_path / "saved")
+    assert load_lookup(tmp_path / "saved", settings).source.ranking == Ranking(words_weight=2.0)
+    del settings["ranking"]
+    assert load_lookup(tmp_path / "saved", settings).source.ranking == Ranking("ranks")
+
+
+def test_the_first_passages_are_read_again_where_that_is_asked(documents):
+    data = tiny_questions(documents)
+    (lookup,) = [Knowledge(k=1, rerank=0).apply(Blank(), data).rewrite]
+    assert lookup.source.reranker is None
+    with pytest.raises(NotFound, match="reranker '/no/where': there is no such folder"):
+        Knowledge(k=1, rerank=5, reranker="/no/where").apply(Blank(), data)
+    with pytest.raises(InputError, match="rerank is 900; expected 0 to 100"):
+        Knowledge(k=1, rerank=900).apply(Blank(), data)
 
 
 def test_a_saved_wikipedia_comes_back(tmp_path):
