@@ -103,7 +103,8 @@ SHARED_BY_TECHNIQUES = {
 SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "keywords",  # ways of ranking
-    "index", "database", "passage_rows", "sync",  # the one index that every connector fills
+    "index", "database", "passage_rows",  # the one index that every connector fills
+    "sync", "staging", "turns", "notes",  # how it is filled
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -28,23 +27,12 @@ from tailorbird.sources.fusion import reciprocal_rank_fusion
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import (
     UNEMBEDDED,
-    document_hashes,
     embedded_text,
     fetch_passages,
     single_number,
 )
 from tailorbird.sources.source import Connector
-from tailorbird.sources.sync import (
-    SyncProgress,
-    SyncReport,
-    Tell,
-    apply,
-    embed_missing,
-    finish,
-    foretold,
-    remove_documents,
-    stage,
-)
+from tailorbird.sources.sync import SyncProgress, SyncReport, Tell, foretell, forget, synchronize
 
 __all__ = ["KnowledgeIndex", "SyncProgress", "SyncReport"]
 
@@ -93,7 +81,6 @@ class KnowledgeIndex:
         self._database = Database(path, read_only=read_only)
         self._snapshot: _Snapshot | None = None
         self._snapshot_lock = threading.Lock()
-        self._sync_lock = threading.Lock()
 
     def sync(
         self, connector: Connector, *, dry_run: bool = False, on_progress: Tell | None = None
@@ -112,20 +99,12 @@ class KnowledgeIndex:
 
         Raises:
             DocumentError: The connector gives an id twice, or one that came from another connector.
+            InputError: Another sync of the same connector goes on for too long.
             IntegrityError: The index's parts disagree afterwards; it is left as it was.
         """
-        with self._sync_lock:
-            began = time.monotonic()
-            staged = stage(self._database, connector, self.max_chars, on_progress)
-            if dry_run:
-                with self._database.reading() as connection:
-                    return foretold(connection, self.embedder.name, staged)
-            with self._database.writing() as connection:
-                report = apply(connection, staged, connector, self.max_chars)
-            searchable_s = time.monotonic() - began
-            embedded = embed_missing(self._database, self.embedder, on_progress)
-            seconds = time.monotonic() - began
-            return replace(report, embedded=embedded, searchable_s=searchable_s, seconds=seconds)
+        if dry_run:
+            return foretell(self._database, self.embedder.name, connector, self.max_chars)
+        return synchronize(self._database, self.embedder, connector, self.max_chars, on_progress)
 
     def connectors(self) -> dict[str, int]:
         """The names of the connectors whose documents the index holds, and how many of each."""
@@ -135,12 +114,7 @@ class KnowledgeIndex:
 
     def forget(self, connector_name: str) -> int:
         """Remove all documents of a connector, with their passages and vectors; returns how many."""
-        with self._sync_lock, self._database.writing() as connection:
-            gone = document_hashes(connection, connector_name).keys()
-            remove_documents(connection, gone)
-            remaining = single_number(connection, "SELECT count(*) FROM passages")
-            finish(connection, remaining)
-            return len(gone)
+        return forget(self._database, connector_name)
 
     def copy(self, path: Path) -> None:
         """Write a compact copy to `path`, whose bytes stay the same however often it is searched."""
