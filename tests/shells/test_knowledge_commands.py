@@ -67,6 +67,16 @@ def test_documents_are_added_synced_searched_listed_and_removed(folder, knowledg
     assert knowledge("list")[1].startswith("There is no knowledge here.")
 
 
+def test_a_sync_shows_the_counts_that_must_come_out_even(folder, knowledge):
+    (folder / "docs" / "scan.pdf").write_bytes(b"no PDF")
+    out = knowledge("add", "shop", "docs")[1]
+    assert "3 documents listed = 2 indexed + 1 unreadable; 2 passages = 2 with words = 2 with vectors" in out
+    (folder / "docs" / "opening.md").write_bytes(b"%PDF-1.7 and no Markdown")
+    code, out, _ = knowledge("sync", "shop")
+    assert code == 0
+    assert "= 1 indexed + 2 unreadable (1 of them indexed as read before); 2 passages = 2 with words" in out
+
+
 def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder, knowledge, capsys):
     assert knowledge("add", "shop", "docs")[0] == 0
     shutil.rmtree(folder / "docs")
