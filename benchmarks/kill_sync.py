@@ -40,16 +40,27 @@ NUM_DOCUMENTS, NUM_SUBJECTS = 600, 100
 EMBED_BATCH = 8
 """Vectors are stored after this many instead of 128, so that syncs this short are cut between them, too."""
 NAMES = (
-    "amber birch cedar dune elder fjord grove heath inlet jetty knoll ledge marsh nook oasis plain".split()
+    "amber",
+    "birch",
+    "cedar",
+    "dune",
+    "elder",
+    "fjord",
+    "grove",
+    "heath",
+    "inlet",
+    "jetty",
+    "knoll",
+    "ledge",
 )
 SUMMARY = """\
-{trials} syncs of {documents} documents ({changed} changed, {removed} removed, {added} added, {embedded} texts to embed in
-batches of {batch}; {seconds:.2f} s undisturbed) were killed (SIGKILL, whole process group): {where}.
-Each left an index that opened, could be searched, and held the old documents ({old} times) or the new ones ({new} times), each passage with its words; none held a mixture.
-Synced again, all {trials} ended with the passages, words and vectors of the undisturbed sync, bit by bit; of {stored}
-vectors that had been stored by then {again} were made again. The counts came out even {trials} times:
-{listed} documents listed = {indexed} indexed + {unreadable} unreadable; {passages} passages = {with_words} with words =
-{with_vectors} with vectors. {lost} lost, {doubled} doubled.
+{trials} syncs of {documents} documents ({changed} changed, {removed} removed, {added} added, {embedded} texts to
+embed in batches of {batch}; {seconds:.2f} s undisturbed) were killed (SIGKILL, whole process group): {where}.
+Each left an index that opened, could be searched, and held the old documents ({old} times) or the new ones
+({new} times), each passage with its words; none held a mixture. Synced again, all {trials} ended with the passages,
+words and vectors of the undisturbed sync, bit by bit; of {stored} vectors that had been stored by then {again} were
+made again. The counts came out even {trials} times: {listed} documents listed = {indexed} indexed + {unreadable}
+unreadable; {passages} passages = {with_words} with words = {with_vectors} with vectors. {lost} lost, {doubled} doubled.
 """
 
 
@@ -128,7 +139,7 @@ def contents(index):
     with contextlib.closing(sqlite3.connect(index)) as connection:
         documents = connection.execute("SELECT id, hash FROM documents ORDER BY id").fetchall()
         columns = "id, document, text, title, headings, start, stop, page, version, text_key"
-        passages = connection.execute(f"SELECT {columns} FROM passages ORDER BY id").fetchall()  # noqa: S608
+        passages = connection.execute(f"SELECT {columns} FROM passages ORDER BY id").fetchall()
         vectors = dict(connection.execute("SELECT text_key, vector FROM embeddings").fetchall())
         words = connection.execute("SELECT count(*) FROM passages_fts_docsize").fetchone()[0]
         connection.execute("INSERT INTO passages_fts (passages_fts) VALUES ('integrity-check')")
