@@ -107,7 +107,7 @@ SHARED_BY_SOURCES = {
     "sync", "staging", "turns", "notes",  # how it is filled
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
-    "web_reading", "sitemap",  # from there to documents
+    "web_reading", "revisiting", "sitemap",  # from there to documents
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {

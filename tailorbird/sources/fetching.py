@@ -129,12 +129,18 @@ class Fetcher:
         for entry in self.allow_hosts:
             read_allowed(entry)
 
-    def fetch(self, url: str, kinds: Collection[str] | None = None) -> Fetched:
+    def fetch(
+        self,
+        url: str,
+        kinds: Collection[str] | None = None,
+        conditions: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Fetched:
         """The answer to a GET, after redirects. Statuses such as 404 are answers.
 
         Args:
             url: an http or https address.
             kinds: content types, in lower case, that are read; None reads any.
+            conditions: headers such as `If-None-Match`, for the one address, after redirects, that they are of.
 
         Raises:
             DocumentError: The address is refused, or what is there is too large; a KindError if of another kind.
@@ -145,7 +151,7 @@ class Fetcher:
         for_good = True
         for hop in range(self.limits.num_redirects + 1):
             with _told(f"{start.url} redirects to {address.url}" if hop else address.url, deadline):
-                answer = self._hop(address, deadline, kinds)
+                answer = self._hop(address, deadline, kinds, (conditions or {}).get(address.url, {}))
             location = answer.headers.get("location", "").strip()
             if answer.status not in REDIRECTS or not location:
                 return replace(answer, moved_for_good=for_good)
@@ -157,7 +163,13 @@ class Fetcher:
             "Give the address that it should lead to."
         )
 
-    def _hop(self, address: Address, deadline: _Deadline, kinds: Collection[str] | None) -> Fetched:
+    def _hop(
+        self,
+        address: Address,
+        deadline: _Deadline,
+        kinds: Collection[str] | None,
+        conditions: Mapping[str, str],
+    ) -> Fetched:
         allowed = self._allows(address)
         if not allowed:
             _check_name(address)
@@ -167,6 +179,7 @@ class Fetcher:
             "User-Agent": self.user_agent,
             "Accept": ", ".join(sorted(kinds)) if kinds else "*/*",
             "Accept-Encoding": "gzip",
+            **conditions,
         }
         timeout = dict.fromkeys(("connect", "read", "write", "pool"), self.limits.read_s)
         with _pool(backend) as pool:
