@@ -237,11 +237,11 @@ def test_a_sync_does_not_hold_the_documents_in_memory(tmp_path):
         with contextlib.ExitStack() as stack:
             tracemalloc.start()
             stack.callback(tracemalloc.stop)
-            report = index.sync(Large("large", 120))
+            report = index.sync(Large("large", 62))
             _, peak = tracemalloc.get_traced_memory()
-    assert report.added == 118
-    assert 118 * len(words) > 2_000_000
-    assert peak < 1_500_000
+    assert report.added == 60
+    assert 60 * len(words) > 1_100_000
+    assert peak < 700_000, peak
 
 
 def test_a_killed_sync_leaves_no_file_of_documents(tmp_path):
