@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-ingest clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -43,7 +43,7 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill bench-fine-tune bench-preference bench-few-shot
+bench: bench-main bench-kill bench-fine-tune bench-preference bench-few-shot bench-knowledge
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
@@ -68,6 +68,13 @@ bench-gpu: install
 
 bench-preference: install
 	$(BIN)/python benchmarks/preference.py
+
+bench-knowledge: bench-knowledge-ingest
+
+# Installs its peers into an environment of their own.
+bench-knowledge-ingest: install
+	$(BIN)/python benchmarks/kill_sync.py
+	$(BIN)/python benchmarks/knowledge_ingest.py
 
 clean:
 	rm -rf $(VENV) demo-output .tailorbird
