@@ -63,7 +63,8 @@ def read_note(text: str | None, known: Mapping[str, str]) -> Note | None:
     """The note of a page whose document the index still holds as it was; else None, and the page is read anew."""
     with contextlib.suppress(ValueError, TypeError, KeyError):
         facts = json.loads(text or "")
-        note = Note(**{**facts, "links": tuple(facts["links"])})
+        facts["links"] = tuple(facts["links"])
+        note = Note(**facts)
         return note if known.get(note.document) == note.version else None
     return None
 
