@@ -182,6 +182,8 @@ def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder, knowledge
     try:
         for _ in range(5):
             assert process.stdout.readline()  # what the first sync says
+        for _ in range(2):  # beside it
+            assert knowledge("sync", "shop")[0] == 0
         (folder / "docs" / "new.md").write_text("Bikes are repaired on Mondays.")
         process.stdout.readline()  # the unreadable one
         lines = [process.stdout.readline() for _ in range(2)]
@@ -196,6 +198,7 @@ def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder, knowledge
 @pytest.mark.parametrize(
     ("progress", "elapsed", "text"),
     [
+        (SyncProgress("wait", 0), 3.0, "waiting for another sync of it"),
         (SyncProgress("read", 1200), 3.0, "1,200 documents read"),
         (SyncProgress("embed", 64, 912), 2.0, "64 of 912 texts embedded, 32 a second, 26 s left"),
         (SyncProgress("embed", 0, 5), 0.0, "0 of 5 texts embedded"),
