@@ -83,10 +83,7 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Generator[sqlite3.Connection]:
         """A connection whose changes become visible together, or not at all if the block raises."""
-        if self.read_only:
-            raise Unsupported(
-                f"The knowledge index {self.path} is open read-only. Pass read_only=False to change it."
-            )
+        self.check_writable()
         with self._borrowed() as connection:
             connection.execute("BEGIN IMMEDIATE")
             try:
@@ -95,6 +92,17 @@ class Database:
             except BaseException:
                 connection.execute("ROLLBACK")
                 raise
+
+    def check_writable(self) -> None:
+        """Refuses to change what was opened read-only.
+
+        Raises:
+            Unsupported: It was.
+        """
+        if self.read_only:
+            raise Unsupported(
+                f"The knowledge index {self.path} is open read-only. Pass read_only=False to change it."
+            )
 
     def copy(self, path: Path) -> None:
         """Write a compact copy of the index to `path`, replacing what is there."""

@@ -15,7 +15,7 @@ from typing import IO, Literal
 
 from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.data.passages import split_document
-from tailorbird.errors import DocumentError
+from tailorbird.errors import DocumentError, InputError
 from tailorbird.records import Document, Passage, content_hash
 from tailorbird.sources.database import Database
 from tailorbird.sources.notes import Noting, read_notes
@@ -73,8 +73,18 @@ class Staged:
         return len(self.seen) - self.num_removed
 
     def keep(self, fresh: Fresh) -> None:
-        """Puts a new or changed document aside."""
-        pickle.dump(fresh, self._file, pickle.HIGHEST_PROTOCOL)
+        """Puts a new or changed document aside.
+
+        Raises:
+            InputError: There is no room for it.
+        """
+        try:
+            pickle.dump(fresh, self._file, pickle.HIGHEST_PROTOCOL)
+        except OSError as error:
+            raise InputError(
+                f"The document {fresh[0].id!r} of {self.connector!r} cannot be put aside on disk ({error.strerror}); "
+                "nothing was changed. Free as much room beside the index as the new documents take, and sync again."
+            ) from error
         self.fresh.add(fresh[0].id)
         self.num_passages += len(fresh[2])
 
@@ -93,11 +103,12 @@ def stage(
 
     Raises:
         DocumentError: An id is given twice, or belongs to another connector.
+        InputError: There is no room for the documents on the disk.
     """
     with database.reading() as connection:
         known = document_hashes(connection, connector.name)
         owners = dict(connection.execute("SELECT id, connector FROM documents").fetchall())
-    with tempfile.TemporaryFile(dir=database.path.parent) as file:
+    with tempfile.TemporaryFile(dir=None if database.read_only else database.path.parent) as file:
         staged = Staged(connector.name, set(known), file)
         for item in _items(database, connector, max_chars):
             if item.id in staged.seen:

@@ -106,6 +106,7 @@ def synchronize(
         InputError: Another sync of the same connector goes on for too long.
         IntegrityError: The index's parts disagree afterwards; it is left as it was.
     """
+    database.check_writable()
     began = time.monotonic()
     waiting = _telling(tell, SyncProgress("wait", 0))
     with turn(database.path, f"{connector.name!r}", TURN_WAIT_S, waiting):
@@ -135,6 +136,7 @@ def forget(database: Database, connector: str) -> int:
     Raises:
         InputError: A sync of this connector goes on for too long.
     """
+    database.check_writable()
     with turn(database.path, f"{connector!r}", TURN_WAIT_S), _writing(database) as connection:
         gone = document_hashes(connection, connector).keys()
         remove_documents(connection, connector, gone)

@@ -523,11 +523,11 @@ def test_a_copy_finds_the_same_and_keeps_its_bytes(filled, tmp_path, embedder):
 
 def test_a_read_only_index_cannot_be_synced(filled, tmp_path, embedder):
     filled.copy(tmp_path / "copy.db")
-    with (
-        KnowledgeIndex(tmp_path / "copy.db", embedder, read_only=True) as copied,
-        pytest.raises(Unsupported, match="open read-only"),
-    ):
-        copied.sync(Listing([CARD]))
+    with KnowledgeIndex(tmp_path / "copy.db", embedder, read_only=True) as copied:
+        assert copied.sync(Listing([CARD]), dry_run=True).removed == 2
+        with pytest.raises(Unsupported, match="open read-only"):
+            copied.sync(Listing([CARD]))
+    assert not (tmp_path / "copy.db-turns").exists()
 
 
 def test_a_missing_index_cannot_be_opened_read_only(tmp_path, embedder):

@@ -1,6 +1,7 @@
 """Several syncs of one index at once, and syncs of more documents than memory should hold."""
 
 import contextlib
+import errno
 import json
 import subprocess
 import sys
@@ -257,3 +258,17 @@ def test_a_killed_sync_leaves_no_file_of_documents(tmp_path):
         assert {path.name for path in tmp_path.iterdir()} - before <= {"index.db-turns"}
         assert len(index) == 0
         assert index.sync(Listing("one")).added == 40
+
+
+def test_a_disk_without_room_is_said_and_nothing_is_changed(tmp_path, monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with KnowledgeIndex(tmp_path / "index.db", WordHash()) as index:
+        index.sync(Listing("one", 2))
+        monkeypatch.setattr("tailorbird.sources.staging.pickle.dump", full)
+        with pytest.raises(
+            InputError, match=r"'one/2.md' of 'one' cannot be put aside on disk \(No space left"
+        ):
+            index.sync(Listing("one"))
+        assert len(index) == 2
