@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-search clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -66,7 +66,7 @@ bench-gpu: install
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu --write-rows ../shared/data
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu
 
-bench-knowledge: install bench-knowledge-search
+bench-knowledge: install bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers
 	$(BIN)/python benchmarks/knowledge_quality.py --write
 	$(BIN)/python benchmarks/knowledge_passages.py --write
 	$(BIN)/python benchmarks/knowledge_questions.py --write
@@ -78,6 +78,16 @@ bench-preference: install
 bench-knowledge-search: install
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt lancedb
 	$(BIN)/python benchmarks/knowledge_search.py
+
+# Installs its peers into an environment of their own.
+bench-knowledge-ingest: install
+	$(BIN)/python benchmarks/kill_sync.py
+	$(BIN)/python benchmarks/knowledge_ingest.py
+
+bench-knowledge-answers: install
+	$(BIN)/python benchmarks/knowledge_answers.py
+	$(BIN)/python benchmarks/knowledge_follow_ups.py
+	$(BIN)/python benchmarks/knowledge_injections.py
 
 clean:
 	rm -rf $(VENV) demo-output .tailorbird

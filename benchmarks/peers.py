@@ -44,8 +44,22 @@ PEERS = {
 }
 PEERS |= {"lm_eval": ("lm_eval==0.4.13", "accelerate"), "dspy": ("dspy==3.4.1",)}
 PEERS |= {"splitters": ("semantic-text-splitter==0.33.1", "chonkie==1.7.0")}
-WITH_ALL_THEY_NEED = ("lm_eval", "dspy", "splitters")
-"""Peers that may install what they ask for, which is not torch."""
+# Torch of their own, for they ask for another transformers than ours. Where an index offers torch with CUDA first,
+# install it for the processor beforehand.
+PEERS["knowledge_peers"] = (
+    "torch==2.13.0",
+    "llama-index-core==0.14.25",
+    "llama-index-embeddings-huggingface==0.8.0",
+    "langchain-classic==1.0.8",
+    "langchain-community==0.4.2",
+    "langchain-chroma==1.1.0",
+    "langchain-huggingface==1.2.3",
+    "langchain-text-splitters==1.1.3",
+    "sentence-transformers==5.7.0",
+    "transformers==4.57.6",
+)
+WITH_ALL_THEY_NEED = ("lm_eval", "dspy", "splitters", "knowledge_peers")
+"""Peers that may install what they ask for, which is torch only where it is named."""
 STAND_INS = {"llamafactory": ("torchaudio",)}
 """Modules that a peer imports and does not use for text, whose libraries need another torch."""
 

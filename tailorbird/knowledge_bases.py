@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,12 +15,14 @@ from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.planning import NAME, valid_name
 from tailorbird.recipe_file import RecipeFile, read_recipe_file
 from tailorbird.sources.knowledge_base import (
+    INDEX,
     KnowledgeBase,
     Origin,
     is_knowledge_base,
     read_knowledge_base,
 )
 from tailorbird.sources.scopes import NO_RULES, Rules
+from tailorbird.sources.turns import turn
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.retrieval import RetrievalReport
@@ -29,6 +32,8 @@ if TYPE_CHECKING:
     from tailorbird.sources.sync import SyncProgress, SyncReport
 
 GROUP = "tailorbird.connectors"
+RECORD_WAIT_S = 30.0
+"""How long a change of a knowledge base's record waits for another one, which takes milliseconds."""
 
 
 @dataclass(frozen=True)
@@ -111,27 +116,20 @@ class KnowledgeBases:
             RecipeError: the connector doesn't take the settings.
         """
         folder = self.state / "knowledge" / valid_name(name)
-        base = read_knowledge_base(folder) if is_knowledge_base(folder) else KnowledgeBase(folder)
-        if max_chars is not None and max_chars != base.max_chars:
-            if base.origins:
-                raise InputError(
-                    f"knowledge {name!r}: its passages have up to {base.max_chars} characters, not {max_chars}. Leave "
-                    "--max-chars out, or add the documents under another name."
-                )
-            if max_chars < 50:
-                raise InputError(f"knowledge {name!r}: max_chars is {max_chars}; expected 50 or more.")
-            base = replace(base, max_chars=max_chars)
         found = kind or _kind_of(place)
         where = str(Path(place).resolve()) if found == "folder" else place
         connector = connector_of(found, where, settings or {})
-        rules = next((o.rules for o in base.origins if o.name == connector.name), NO_RULES)
-        rules = Rules(
-            rules.tenant if tenant is None else tenant,
-            rules.access if access is None else tuple(access),
-            rules.facts if facts is None else tuple(facts),
-        )
-        base = base.with_origin(Origin(found, where, connector.name, dict(settings or {}), rules))
-        base.save()
+        with _recording(folder):
+            base = read_knowledge_base(folder) if is_knowledge_base(folder) else KnowledgeBase(folder)
+            base = _with_length(base, max_chars)
+            rules = next((o.rules for o in base.origins if o.name == connector.name), NO_RULES)
+            rules = Rules(
+                rules.tenant if tenant is None else tenant,
+                rules.access if access is None else tuple(access),
+                rules.facts if facts is None else tuple(facts),
+            )
+            base = base.with_origin(Origin(found, where, connector.name, dict(settings or {}), rules))
+            base.save()
         return base
 
     def sync(
@@ -154,9 +152,9 @@ class KnowledgeBases:
         base = self.read(name)
         reports: list[OriginReport] = []
         with base.index() as index:
-            kept = {origin.name for origin in base.origins}
             for gone, count in index.connectors().items():
-                if gone not in kept:
+                # Read anew: another process may have added the origin, and then filled it, a moment ago.
+                if gone not in {origin.name for origin in self.read(name).origins}:
                     forgotten = count if dry_run else index.forget(gone)
                     reports.append(OriginReport(gone, forgotten=forgotten))
             for origin in base.origins:
@@ -168,7 +166,8 @@ class KnowledgeBases:
                 except TailorbirdError as error:
                     reports.append(OriginReport(origin.name, failed=str(error)))
         if not dry_run and not all(found.failed for found in reports):
-            replace(base, synced=int(time.time())).save()
+            with _recording(base.folder):
+                replace(self.read(name), synced=int(time.time())).save()
         return reports
 
     def search(self, name: str, question: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
@@ -272,19 +271,21 @@ class KnowledgeBases:
         Raises:
             NotFound: there is none of that name, or it has no such origin.
         """
-        base = self.read(name)
         if place is None:
+            base = self.read(name)
             if base.search.place:
                 self.set_search(name, store="numpy", place="", words="fts5")
             shutil.rmtree(base.folder)
             return None
         wanted = {place, str(Path(place).resolve())}
-        left = tuple(o for o in base.origins if not wanted & {o.place, o.name})
-        if len(left) == len(base.origins):
-            known = ", ".join(o.place for o in base.origins) or "none"
-            raise NotFound(f"knowledge {name!r}: it has no origin {place!r}. It has: {known}.")
-        base = replace(base, origins=left)
-        base.save()
+        with _recording(self.read(name).folder):
+            base = self.read(name)
+            left = tuple(o for o in base.origins if not wanted & {o.place, o.name})
+            if len(left) == len(base.origins):
+                known = ", ".join(o.place for o in base.origins) or "none"
+                raise NotFound(f"knowledge {name!r}: it has no origin {place!r}. It has: {known}.")
+            base = replace(base, origins=left)
+            base.save()
         return base
 
     def folder(self, documents: Path | None, project: Path) -> Path | None:
@@ -327,6 +328,25 @@ def _kind_of(place: str) -> str:
         return "folder"
     kinds = ", ".join(plugins.names(GROUP))
     raise InputError(f"{place}: say with --kind which connector reads it. Known: {kinds}.")
+
+
+def _with_length(base: KnowledgeBase, max_chars: int | None) -> KnowledgeBase:
+    """The base with passages of another length, which only one without origins can be given."""
+    if max_chars is None or max_chars == base.max_chars:
+        return base
+    if base.origins:
+        raise InputError(
+            f"knowledge {base.name!r}: its passages have up to {base.max_chars} characters, not {max_chars}. Leave "
+            "--max-chars out, or add the documents under another name."
+        )
+    if max_chars < 50:
+        raise InputError(f"knowledge {base.name!r}: max_chars is {max_chars}; expected 50 or more.")
+    return replace(base, max_chars=max_chars)
+
+
+def _recording(folder: Path) -> AbstractContextManager[None]:
+    """While the block runs, no other process changes what is recorded of the knowledge base."""
+    return turn(folder / INDEX, "its record", RECORD_WAIT_S)
 
 
 def _about(tell: Callable[[str, SyncProgress], None], origin: str) -> Callable[[SyncProgress], None]:

@@ -170,8 +170,8 @@ class Workbench:
             DataError: the examples can't be used.
             RecipeError: an arm or a setting makes no sense.
         """
-        names = (columns.prompt, columns.completion, sources)
-        flags = Flags(examples, test, documents, base, arms, seed, name, key_env, limit_test, *names)
+        rest = (name, key_env, limit_test, columns.prompt, columns.completion, sources)
+        flags = Flags(examples, test, documents, base, arms, seed, *rest)
         file = overlay(self.knowledge.with_tables(self._config(config, given=examples), sources), flags)
         plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
         return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
@@ -422,10 +422,7 @@ class Workbench:
         remove_model(folder)
 
     def _config(self, config: Path | None, *, given: Path | None) -> RecipeFile:
-        """The named file, else the project's tailor.toml, else nothing.
-
-        Examples given by a flag have nothing to do with a tailor.toml that happens to lie about.
-        """
+        """The named file, else the project's tailor.toml; nothing where examples were given by a flag."""
         if config is not None:
             return read_recipe_file(config)
         path = self.folder / CONFIG

@@ -106,14 +106,15 @@ SHARED_BY_SOURCES = {
     "source",  # the protocols
     "bm25", "embedder", "minilm_graph", "fusion", "score_fusion", "keywords", "ranking",  # ways of ranking
     "reranking", "late_interaction", "cross_encoder",  # and of ranking the first once more
-    "index", "database", "passage_rows", "sync",  # the one index that every connector fills
+    "index", "database", "passage_rows",  # the one index that every connector fills
+    "sync", "staging", "turns", "notes",  # how it is filled
     "scopes",  # who may read what
     "vector_store", "exact_scan", "vector_rows", "snapshot", "sidecars", "word_index", "word_rows",  # searching it
     "fingerprint",
     "stores",  # chooses a vector store for the index above it
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
-    "web_reading", "sitemap",  # from there to documents
+    "web_reading", "revisiting", "sitemap",  # from there to documents
     "gate",  # a scale that passes or refuses
     "live_passages", "result_fields", "live_sources", "merged",  # what is asked live: by name, and together
     "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents

@@ -266,6 +266,8 @@ class _Counter:
 
 def progress_text(progress: Any, elapsed_s: float) -> str:
     """Such as `64 of 912 texts embedded, 58 a second, 15 s left`."""
+    if progress.stage == "wait":
+        return "waiting for another sync of it"
     if progress.stage == "read" or not progress.total:
         return f"{progress.done:,} documents read"
     rate = progress.done / elapsed_s if elapsed_s > 0 else 0.0
@@ -327,6 +329,7 @@ def _report_lines(name: str, found: OriginReport) -> list[str]:
     lines.append(f"  index      {report.documents:,} documents, {report.passages:,} passages; {embedded}")
     lines += [f"  store      {done}" for done in report.stores]
     if not report.dry_run:
+        lines.append(f"  check      {_balance(report)}")
         lines.append(
             f"  time       searchable after {report.searchable_s:.1f} s, all done after {report.seconds:.1f} s"
         )
@@ -335,6 +338,20 @@ def _report_lines(name: str, found: OriginReport) -> list[str]:
     if len(report.unreadable) > SHOWN_UNREADABLE:
         lines.append(f"  unreadable {len(report.unreadable) - SHOWN_UNREADABLE} more; --json names all")
     return lines
+
+
+def _balance(report: Any) -> str:
+    """The count that must come out even, such as `12 documents listed = 11 indexed + 1 unreadable`."""
+    kept = f" ({report.kept} of them indexed as read before)" if report.kept else ""
+    indexed = report.listed - len(report.unreadable)
+    documents = (
+        f"{report.listed:,} documents listed = {indexed:,} indexed + {len(report.unreadable):,} unreadable"
+    )
+    passages = f"{report.passages:,} passages = {report.with_words:,} with words = {report.with_vectors:,} with vectors"
+    if report.with_vectors != report.passages:
+        passages = passages.replace(f"= {report.with_vectors:,} with", f"≠ {report.with_vectors:,} with")
+        passages += ", as another sync goes on"
+    return f"{documents}{kept}; {passages}"
 
 
 def _report_json(name: str, found: OriginReport) -> dict[str, Any]:

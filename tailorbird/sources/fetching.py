@@ -23,10 +23,11 @@ from tailorbird.errors import DocumentError, EndpointError, KindError
 from tailorbird.sources.addresses import (
     PORTS,
     Address,
-    is_local_name,
+    check_name,
     is_public,
     is_reachable,
     joined,
+    not_public,
     read_address,
     read_allowed,
 )
@@ -38,11 +39,10 @@ if TYPE_CHECKING:
 USER_AGENT = "tailorbird/0.1"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 FOR_GOOD = frozenset({301, 308})
-LOWEST_OTHER_PORT = 1_024
-"""Ports below are those of other services than the web, but for 80 and 443."""
 MAX_HEADER_BYTES = 256 * 1024
 CONNECT_S = 5.0
 _NOTHING: Mapping[str, str] = {}
+_UNCONDITIONAL: Mapping[str, Mapping[str, str]] = {}
 
 Resolve = Callable[[str, int], list[str]]
 """The network addresses of a host, as text, for a port."""
@@ -131,7 +131,11 @@ class Fetcher:
             read_allowed(entry)
 
     def fetch(
-        self, url: str, kinds: Collection[str] | None = None, headers: Mapping[str, str] = _NOTHING
+        self,
+        url: str,
+        kinds: Collection[str] | None = None,
+        headers: Mapping[str, str] = _NOTHING,
+        conditions: Mapping[str, Mapping[str, str]] = _UNCONDITIONAL,
     ) -> Fetched:
         """The answer to a GET, after redirects. Statuses such as 404 are answers.
 
@@ -139,6 +143,7 @@ class Fetcher:
             url: an http or https address.
             kinds: content types, in lower case, that are read; None reads any.
             headers: further ones. They may hold keys, and so go to this address's own host alone.
+            conditions: headers such as `If-None-Match`, for the one address, after redirects, that they are of.
 
         Raises:
             DocumentError: The address is refused, or what is there is too large; a KindError if of another kind.
@@ -148,7 +153,8 @@ class Fetcher:
         address = start = read_address(url)
         for_good = True
         for hop in range(self.limits.num_redirects + 1):
-            asking = _Asking("GET", headers if address.origin == start.origin else _NOTHING)
+            own = headers if address.origin == start.origin else _NOTHING
+            asking = _Asking("GET", {**own, **conditions.get(address.url, _NOTHING)})
             with _told(f"{start.url} redirects to {address.url}" if hop else address.url, deadline):
                 answer = self._hop(address, deadline, asking, kinds)
             location = answer.headers.get("location", "").strip()
@@ -183,7 +189,7 @@ class Fetcher:
     ) -> Fetched:
         allowed = self._allows(address)
         if not allowed:
-            _check_name(address)
+            check_name(address)
         backend = _Pinning(self.resolve, is_reachable if allowed else is_public, deadline, self.limits)
         headers: dict[bytes | str, bytes | str] = {
             "Host": address.authority,
@@ -289,7 +295,7 @@ class _Pinning(httpcore.NetworkBackend):
             raise EndpointError(f"the host {host!r} has no network address. Check the address.")
         for address in addresses:
             if not self._fits(address):
-                raise _not_public(host, port, address)
+                raise not_public(host, port, address)
         return addresses
 
 
@@ -361,25 +367,6 @@ def _within(resolve: Callable[[], list[str]], deadline: _Deadline, host: str) ->
             f"the host {host!r} is not known ({found[0]}). Check the address and the network."
         ) from None
     return found[0]
-
-
-def _check_name(address: Address) -> None:
-    """Refuses what needs no resolver to be refused, for a question to one tells others what is asked."""
-    if is_local_name(address.host):
-        raise _not_public(address.host, address.port, "a name for local hosts")
-    if address.port not in PORTS.values() and address.port < LOWEST_OTHER_PORT:
-        raise DocumentError(
-            f"port {address.port} belongs to another service than the web. "
-            f"Expected 80, 443 or one from {LOWEST_OTHER_PORT}."
-        )
-
-
-def _not_public(host: str, port: int, got: str) -> DocumentError:
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return DocumentError(
-        f"the host {host!r} is not on the public internet (got {got}). "
-        f"If you trust it, allow it by name: allow_hosts = ({shown!r},)."
-    )
 
 
 @contextlib.contextmanager

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -29,7 +28,6 @@ from tailorbird.sources.fingerprint import fingerprint_of
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.passage_rows import (
     UNEMBEDDED,
-    document_hashes,
     embedded_text,
     fetch_passages,
     passage_of,
@@ -42,23 +40,19 @@ from tailorbird.sources.scopes import (
     Rules,
     allowed_documents,
     clauses,
-    put_in_force,
-    stale_rules,
 )
 from tailorbird.sources.sidecars import VECTOR_CHANGES, WORD_CHANGES, Choice, Mark, Sidecar, last, log
 from tailorbird.sources.snapshot import Snapshot, in_memory, read_tail
 from tailorbird.sources.source import Connector
 from tailorbird.sources.stores import FTS5, SearchSettings, open_store
 from tailorbird.sources.sync import (
+    Beside,
     SyncProgress,
     SyncReport,
     Tell,
-    apply,
-    embed_missing,
-    finish,
-    foretold,
-    remove_documents,
-    stage,
+    foretell,
+    forget,
+    synchronize,
 )
 from tailorbird.sources.vector_rows import (
     Found,
@@ -126,7 +120,6 @@ class KnowledgeIndex:
         self._scopes: dict[Scope, Allowed] = {}
         self._scopes_of = -1
         self._snapshot_lock = threading.Lock()
-        self._sync_lock = threading.Lock()
         open_vectors = partial(open_store, dimensions=embedder.dimensions, key_env=self.settings.key_env)
         read_vectors = partial(vector_changes, embedder=embedder.name)
         self._stored: Sidecar[VectorStore] = Sidecar(
@@ -163,31 +156,15 @@ class KnowledgeIndex:
 
         Raises:
             DocumentError: The connector gives an id twice, or one that came from another connector.
+            InputError: Another sync of the same connector goes on for too long.
             IntegrityError: The index's parts disagree afterwards; it is left as it was.
         """
-        with self._sync_lock:
-            began = time.monotonic()
-            staged = stage(self._database, connector, self.max_chars, on_progress)
-            if dry_run:
-                with self._database.reading() as connection:
-                    others = {name for name, _ in stale_rules(connection, connector.name, rules)}
-                    ruled = len(others - staged.gone - staged.changed)
-                    return replace(foretold(connection, self.embedder.name, staged), ruled=ruled)
-            with self._database.writing() as connection:
-                report = apply(connection, staged, connector, self.max_chars)
-                ruled = put_in_force(connection, stale_rules(connection, connector.name, rules))
-            done = [self._worded.catch_up(self._database, self._words_wanted)]
-            searchable_s = time.monotonic() - began
-            embedded = embed_missing(self._database, self.embedder, on_progress)
-            done += self.catch_up()
-            return replace(
-                report,
-                embedded=embedded,
-                ruled=ruled,
-                stores=tuple(filter(None, done)),
-                searchable_s=searchable_s,
-                seconds=time.monotonic() - began,
-            )
+        if dry_run:
+            return foretell(self._database, self.embedder.name, connector, self.max_chars, rules)
+        beside = Beside(self._catch_up_words, self.catch_up)
+        return synchronize(
+            self._database, self.embedder, connector, self.max_chars, rules, on_progress, beside
+        )
 
     def catch_up(self) -> list[str]:
         """Bring what stands beside the file up to date with it, as every sync does; says what was done.
@@ -196,9 +173,12 @@ class KnowledgeIndex:
             NotFound: What was chosen isn't installed.
             EndpointError: A store's server can't be reached; the file holds everything all the same.
         """
-        words = self._worded.catch_up(self._database, self._words_wanted)
         vectors = self._stored.catch_up(self._database, self._vectors_wanted)
-        return [done for done in (words, vectors) if done]
+        return [*self._catch_up_words(), *([vectors] if vectors else [])]
+
+    def _catch_up_words(self) -> list[str]:
+        words = self._worded.catch_up(self._database, self._words_wanted)
+        return [words] if words else []
 
     def connectors(self) -> dict[str, int]:
         """The names of the connectors whose documents the index holds, and how many of each."""
@@ -208,13 +188,9 @@ class KnowledgeIndex:
 
     def forget(self, connector_name: str) -> int:
         """Remove all documents of a connector, with their passages and vectors; returns how many."""
-        with self._sync_lock, self._database.writing() as connection:
-            gone = document_hashes(connection, connector_name).keys()
-            remove_documents(connection, gone)
-            remaining = single_number(connection, "SELECT count(*) FROM passages")
-            finish(connection, remaining)
+        count = forget(self._database, connector_name)
         self.catch_up()
-        return len(gone)
+        return count
 
     def copy(self, path: Path) -> None:
         """Write a compact copy to `path`, whose bytes stay the same however often it is searched."""

@@ -4,24 +4,25 @@
 2. `apply`: all changes in one transaction, checked at its end. From here on every document is found by its words.
 3. `embed_missing`: make the vectors that passages lack and store them as they come. What was interrupted goes on with
    the next sync, and no vector is made twice.
+
+Several processes may sync an index at once: they take turns at a connector (1 and 2), at writing, and at making the
+vectors of one embedder, for on one machine two would not be faster than one.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tailorbird.data.documents import Unchanged, Unreadable
-from tailorbird.data.passages import split_document
-from tailorbird.errors import DocumentError, IntegrityError
-from tailorbird.records import Document, Passage, content_hash
+from tailorbird.errors import IntegrityError
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.notes import Noting, read_notes, write_notes
 from tailorbird.sources.passage_rows import (
     UNEMBEDDED,
     document_hashes,
@@ -31,13 +32,35 @@ from tailorbird.sources.passage_rows import (
     single_number,
     text_key,
 )
-from tailorbird.sources.scopes import NO_RULES, Rules
-from tailorbird.sources.source import Connector, Removed, Versioned
+from tailorbird.sources.scopes import NO_RULES, Rules, put_in_force, stale_rules
+from tailorbird.sources.source import Connector, Versioned
+from tailorbird.sources.staging import (
+    Staged,
+    SyncProgress,
+    Tell,
+    refuse_foreign,
+    stage,
+    way,
+    way_name,
+)
+from tailorbird.sources.turns import turn
 
-EMBED_BATCH = 64
+__all__ = ["SyncProgress", "SyncReport", "Tell", "foretell", "forget", "synchronize"]
+
+EMBED_BATCH = 128
 """Vectors are stored after this many, so that an interrupted sync loses few."""
+LACKING_AT_A_TIME = 4096
+"""Texts without a vector that are in memory at a time."""
 SHOWN_EVERY_S = 5.0
 """Seconds after which new vectors are made known to searches: each time they read all vectors anew."""
+TURN_WAIT_S = 60.0
+"""How long a sync waits for another one that reads and applies the same connector."""
+WRITE_WAIT_S = 3600.0
+"""How long a writer waits for one that applies all documents of a large connector."""
+STALLED_S = 300.0
+"""Seconds without a new vector after which another process that makes them is no longer waited for."""
+LOOK_EVERY_S = 1.0
+"""Seconds between two looks at how far another process is."""
 
 
 @dataclass(frozen=True)
@@ -45,9 +68,13 @@ class SyncReport:
     """What a sync did. The first four count documents; `passages` is the index's total afterwards.
 
     `embedded` counts the texts whose vectors had to be computed, `ruled` the documents that were there and got other
-    rules of who may read them. `unreadable` holds the id and the reason
-    of documents that could not be read; what the index knew of them before is kept. Of a dry run it is what
-    would be done. `searchable_s` is after how many seconds all was found by its words, `seconds` the whole.
+    rules of who may read them. `unreadable` holds the id and the reason of documents that could not be read; what the
+    index knew of them before is kept. Of a dry run it is what would be done. `searchable_s` is after how many seconds
+    all was found by its words, `seconds` the whole.
+
+    The count that must come out even: the connector listed `listed` documents, of which the index holds all
+    but the unreadable ones, and of those `kept` as they were read before; of `passages`, `with_words` can be
+    found by words and `with_vectors` by meaning.
     """
 
     added: int
@@ -58,6 +85,10 @@ class SyncReport:
     embedded: int
     unreadable: tuple[tuple[str, str], ...] = ()
     documents: int = 0
+    listed: int = 0
+    kept: int = 0
+    with_words: int = 0
+    with_vectors: int = 0
     searchable_s: float = 0.0
     seconds: float = 0.0
     dry_run: bool = False
@@ -67,194 +98,243 @@ class SyncReport:
 
 
 @dataclass(frozen=True)
-class SyncProgress:
-    """How far a sync is: documents read, or texts embedded, `total` of them where that is known."""
+class Beside:
+    """What is brought up to date beside the index: what is found by words, and what by meaning; each says it."""
 
-    stage: Literal["read", "embed"]
-    done: int
-    total: int | None = None
-
-
-Tell = Callable[[SyncProgress], None]
+    words: Callable[[], list[str]] = list
+    vectors: Callable[[], list[str]] = list
 
 
-@dataclass
-class Staged:
-    """What a connector gave, compared with what the index holds of it."""
-
-    connector: str
-    fresh: dict[str, tuple[Document, str, list[Passage]]] = field(default_factory=dict)
-    """New and changed documents by id, with their content hashes and passages."""
-    known: set[str] = field(default_factory=set)
-    """Ids of the connector's documents that the index holds."""
-    gone: set[str] = field(default_factory=set)
-    seen: set[str] = field(default_factory=set)
-    unreadable: list[tuple[str, str]] = field(default_factory=list)
-    unchanged: int = 0
-
-    @property
-    def changed(self) -> set[str]:
-        """Documents that the index holds otherwise."""
-        return self.fresh.keys() & self.known
+NOTHING_BESIDE = Beside()
 
 
-def stage(database: Database, connector: Connector, max_chars: int, tell: Tell | None = None) -> Staged:
-    """Read the connector and compare it with the index.
+def synchronize(  # noqa: PLR0917 - what is synced, with what, and how
+    database: Database,
+    embedder: Embedder,
+    connector: Connector,
+    max_chars: int,
+    rules: Rules = NO_RULES,
+    tell: Tell | None = None,
+    beside: Beside = NOTHING_BESIDE,
+) -> SyncReport:
+    """All three steps, and what stands beside the index.
 
     Raises:
-        DocumentError: An id is given twice, or belongs to another connector.
+        DocumentError: The connector gives an id twice, or one that came from another connector.
+        InputError: Another sync of the same connector goes on for too long.
+        IntegrityError: The index's parts disagree afterwards; it is left as it was.
     """
+    database.check_writable()
+    began = time.monotonic()
+    waiting = _telling(tell, SyncProgress("wait", 0))
+    with turn(database.path, f"{connector.name!r}", TURN_WAIT_S, waiting):
+        with stage(database, connector, max_chars, tell) as staged:
+            report = _applied(database, staged, connector, max_chars, rules)
+        done = beside.words()
+        searchable_s = time.monotonic() - began
+    embedded = embed_missing(database, embedder, tell)
+    done += beside.vectors()
     with database.reading() as connection:
-        known = document_hashes(connection, connector.name)
-        owners = dict(connection.execute("SELECT id, connector FROM documents").fetchall())
-    staged = Staged(connector.name, known=set(known))
-    for item in _items(database, connector, max_chars):
-        if item.id in staged.seen:
-            raise DocumentError(f"The connector {connector.name!r} gave {item.id!r} twice. Ids must differ.")
-        staged.seen.add(item.id)
-        if isinstance(item, Removed):
-            staged.gone.update({item.id} & known.keys())
-        elif isinstance(item, Unreadable):
-            staged.unreadable.append((item.id, item.reason))
-        elif isinstance(item, Unchanged):
-            staged.unchanged += 1
-        else:
-            _refuse_foreign(item.id, connector.name, owners)
-            _stage_document(staged, item, known.get(item.id), max_chars)
-        if tell:
-            tell(SyncProgress("read", len(staged.seen)))
-    if connector.complete:
-        staged.gone.update(known.keys() - staged.seen)
-    return staged
+        report = _with_totals(connection, embedder.name, report)
+    seconds = time.monotonic() - began
+    return replace(report, embedded=embedded, searchable_s=searchable_s, seconds=seconds, stores=tuple(done))
 
 
-def _items(
-    database: Database, connector: Connector, max_chars: int
-) -> Iterator[Document | Removed | Unreadable | Unchanged]:
-    """What the connector gives; of one that knows versions, what changed since it was last read in the same way."""
-    if not isinstance(connector, Versioned):
-        return connector.documents()
-    with database.reading() as connection:
-        row = connection.execute(
-            "SELECT value FROM counters WHERE name = ?", (_way_name(connector),)
-        ).fetchone()
-        if row is None or row[0] != _way(connector, max_chars):
-            return connector.changes({})
-        query = (
-            "SELECT DISTINCT p.document, p.version FROM passages p JOIN documents d ON d.id = p.document "
-            "WHERE d.connector = ?"
-        )
-        return connector.changes(dict(connection.execute(query, (connector.name,)).fetchall()))
+def foretell(
+    database: Database, embedder: str, connector: Connector, max_chars: int, rules: Rules = NO_RULES
+) -> SyncReport:
+    """What a sync would do; nothing is changed.
+
+    Raises:
+        DocumentError: As `synchronize` does.
+    """
+    with stage(database, connector, max_chars) as staged, database.reading() as connection:
+        others = {name for name, _ in stale_rules(connection, connector.name, rules)}
+        report = foretold(connection, embedder, staged)
+        return replace(report, ruled=len(others - staged.gone - staged.changed))
 
 
-def _way_name(connector: Connector) -> str:
-    return f"read as:{connector.name}"
+def forget(database: Database, connector: str) -> int:
+    """Removes all documents of a connector, with their passages and vectors; returns how many.
 
-
-def _way(connector: Versioned, max_chars: int) -> int:
-    """How documents are read and cut, as a number that SQLite holds."""
-    return int(content_hash([connector.reading, max_chars], 15), 16)
-
-
-def _refuse_foreign(document: str, connector: str, owners: dict[str, str]) -> None:
-    owner = owners.get(document, connector)
-    if owner != connector:
-        raise DocumentError(
-            f"{document!r} of {connector!r} is already in the index, from {owner!r}. "
-            "Index a folder above both, or forget the other one first."
-        )
-
-
-def _stage_document(staged: Staged, document: Document, known_hash: str | None, max_chars: int) -> None:
-    if not _is_utf8(document.id):
-        shown = document.id.encode("utf-8", "backslashreplace").decode()
-        staged.unreadable.append((shown, "its name is not valid UTF-8"))
-        return
-    document = replace(document, text=_as_utf8(document.text), title=_as_utf8(document.title))
-    parts = [document.title, document.text, document.version, list(document.page_starts), max_chars]
-    if (rules := Rules.of(document)) != NO_RULES:
-        parts.append(rules.to_json())
-    digest = content_hash(parts, 32)
-    if digest == known_hash:
-        staged.unchanged += 1
-    else:
-        staged.fresh[document.id] = document, digest, split_document(document, max_chars=max_chars)
+    Raises:
+        InputError: A sync of this connector goes on for too long.
+    """
+    database.check_writable()
+    with turn(database.path, f"{connector!r}", TURN_WAIT_S), _writing(database) as connection:
+        gone = document_hashes(connection, connector).keys()
+        remove_documents(connection, connector, gone)
+        write_notes(connection, connector, {})
+        finish(connection, single_number(connection, "SELECT count(*) FROM passages"))
+        return len(gone)
 
 
 def foretold(connection: sqlite3.Connection, embedder: str, staged: Staged) -> SyncReport:
     """What applying what was staged would do; nothing is changed."""
-    passages = [p for _, _, cut in staged.fresh.values() for p in cut]
+    # These tables are this connection's own, and go with the transaction.
+    connection.execute("CREATE TEMP TABLE lost (document TEXT PRIMARY KEY) WITHOUT ROWID")
     lost = staged.gone | staged.changed
-    counted = [
-        connection.execute("SELECT count(*) FROM passages WHERE document = ?", (document,)).fetchone()[0]
-        for document in lost
-    ]
-    stored = _stored_keys(connection, embedder)
-    lacking = (passage_of(row) for row in connection.execute(UNEMBEDDED, (embedder,)))
-    texts = {text_key(p) for p in (*passages, *(p for p in lacking if p.document not in lost))}
+    connection.executemany("INSERT INTO lost VALUES (?)", [(document,) for document in lost])
+    connection.execute("CREATE TEMP TABLE needed (text_key TEXT PRIMARY KEY) WITHOUT ROWID")
+    connection.execute(
+        "INSERT OR IGNORE INTO needed SELECT text_key FROM passages WHERE document NOT IN (SELECT * FROM lost)"
+    )
+    keys = ((text_key(p),) for _, _, passages in staged.documents() for p in passages)
+    connection.executemany("INSERT OR IGNORE INTO needed VALUES (?)", keys)
+    lacking = (
+        "SELECT count(*) FROM needed n WHERE NOT EXISTS "
+        "(SELECT 1 FROM embeddings e WHERE e.embedder = ? AND e.text_key = n.text_key)"
+    )
+    embedded = connection.execute(lacking, (embedder,)).fetchone()[0]
+    left = "SELECT count(*) FROM passages WHERE document NOT IN (SELECT * FROM lost)"
+    passages = single_number(connection, left) + staged.num_passages
     return replace(
         _report(staged),
-        passages=single_number(connection, "SELECT count(*) FROM passages") - sum(counted) + len(passages),
-        embedded=len(texts - stored),
+        passages=passages,
+        with_words=passages,
+        with_vectors=passages,
+        embedded=embedded,
         documents=_count_documents(connection) - len(lost) + len(staged.fresh),
         dry_run=True,
     )
 
 
-def apply(connection: sqlite3.Connection, staged: Staged, connector: Connector, max_chars: int) -> SyncReport:
+def _applied(
+    database: Database, staged: Staged, connector: Connector, max_chars: int, rules: Rules
+) -> SyncReport:
+    """Applies what was staged; where nothing is new, nothing is written, and no search has to read anew."""
+    if not staged.fresh and not staged.gone:
+        with database.reading() as connection:
+            _check_documents(connection, staged, connector)
+            _check_passages(connection, single_number(connection, "SELECT count(*) FROM passages"))
+            noted = _is_noted(connection, staged, connector, max_chars)
+            noted = noted and not stale_rules(connection, connector.name, rules)
+            report = replace(_report(staged), documents=_count_documents(connection))
+        if noted:
+            return report
+    with _writing(database) as connection:
+        return apply(connection, staged, connector, max_chars, rules)
+
+
+def apply(
+    connection: sqlite3.Connection,
+    staged: Staged,
+    connector: Connector,
+    max_chars: int,
+    rules: Rules = NO_RULES,
+) -> SyncReport:
     """Change the index to what was staged, within the caller's transaction; vectors may still be lacking.
 
     Raises:
+        DocumentError: A document came from another connector meanwhile.
         IntegrityError: The index's parts disagree afterwards; the caller's transaction undoes it all.
     """
-    # Another process may have changed the index meanwhile.
-    staged.known = set(document_hashes(connection, staged.connector))
-    remove_documents(connection, staged.gone | staged.changed)
-    expected = single_number(connection, "SELECT count(*) FROM passages")
-    for document, digest, passages in staged.fresh.values():
+    remove_documents(connection, staged.connector, staged.gone | staged.changed)
+    expected = single_number(connection, "SELECT count(*) FROM passages") + staged.num_passages
+    for document, digest, passages in staged.documents():
+        owner = connection.execute("SELECT connector FROM documents WHERE id = ?", (document.id,)).fetchone()
+        refuse_foreign(document.id, staged.connector, owner[0] if owner else None)
         insert_document(connection, staged.connector, document, digest, passages)
-        expected += len(passages)
     # What could not be read now may still stand there as it was read before.
-    kept = staged.known.intersection(name for name, _ in staged.unreadable)
-    if isinstance(connector, Versioned) and not kept:
-        row = (_way_name(connector), _way(connector, max_chars))
+    if isinstance(connector, Versioned) and not staged.kept:
+        row = (way_name(connector), way(connector, max_chars))
         connection.execute("INSERT OR REPLACE INTO counters VALUES (?, ?)", row)
-    finish(connection, expected)
-    return replace(_report(staged), passages=expected, documents=_count_documents(connection))
+    if isinstance(connector, Noting):
+        write_notes(connection, connector.name, connector.notes)
+    ruled = put_in_force(connection, stale_rules(connection, connector.name, rules))
+    if staged.fresh or staged.gone:
+        finish(connection, expected)
+    elif ruled:
+        _mark_changed(connection)
+    _check_documents(connection, staged, connector)
+    return replace(_report(staged), documents=_count_documents(connection), ruled=ruled)
+
+
+def _is_noted(connection: sqlite3.Connection, staged: Staged, connector: Connector, max_chars: int) -> bool:
+    """Whether the index knows already how the connector's documents were read now."""
+    if isinstance(connector, Noting) and read_notes(connection, connector.name) != connector.notes:
+        return False
+    if not isinstance(connector, Versioned) or staged.kept:
+        return True
+    query = "SELECT value FROM counters WHERE name = ?"
+    return connection.execute(query, (way_name(connector),)).fetchone() == (way(connector, max_chars),)
 
 
 def embed_missing(database: Database, embedder: Embedder, tell: Tell | None = None) -> int:
-    """Make and store the vectors, float16 [D], of all texts that have none; how many were made.
+    """Make and store the vectors, float16 [D], of all texts that have none; how many were made here.
 
-    What others add meanwhile is done, too, so that at the end no passage lacks its vector.
+    What others add meanwhile is done, too. While another process makes vectors for the same embedder, it is waited
+    for, so that at the end no passage lacks its vector and none was made twice.
     """
+    if not _count_lacking(database, embedder.name):
+        return 0
+    look = _Look(database, embedder.name, tell)
+    with turn(database.path, f"embedding by {embedder.name}", float("inf"), look):
+        return _make_missing(database, embedder, tell)
+
+
+@dataclass
+class _Look:
+    """Looks now and then how far another process is with the vectors; True when it should be waited for no longer."""
+
+    database: Database
+    embedder: str
+    tell: Tell | None
+    _looked: float = 0.0
+    _first: int = 0
+    _last: int = -1
+    _moved: float = 0.0
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if now - self._looked < LOOK_EVERY_S:
+            return False
+        self._looked, lacking = now, _count_lacking(self.database, self.embedder)
+        self._first = max(self._first, lacking)
+        if lacking != self._last:
+            self._last, self._moved = lacking, now
+        if self.tell:
+            self.tell(SyncProgress("embed", self._first - lacking, self._first))
+        return lacking == 0 or now - self._moved >= STALLED_S
+
+
+def _make_missing(database: Database, embedder: Embedder, tell: Tell | None) -> int:
     made, shown_at = 0, time.monotonic()
-    while texts := _lacking(database, embedder.name):
-        total, keys = made + len(texts), list(texts)
-        for begin in range(0, len(keys), EMBED_BATCH):
-            batch = keys[begin : begin + EMBED_BATCH]
-            vectors = embedder.embed([texts[key] for key in batch]).astype(np.float16)
-            made += len(batch)
-            with database.writing() as connection:
-                _store(connection, embedder.name, dict(zip(batch, vectors, strict=True)))
-                if made == total or time.monotonic() - shown_at >= SHOWN_EVERY_S:
-                    _mark_changed(connection)
-                    shown_at = time.monotonic()
-            if tell:
-                tell(SyncProgress("embed", made, total))
+    total = _count_lacking(database, embedder.name)
+    for texts in _batches(database, embedder.name):
+        vectors = embedder.embed(list(texts.values())).astype(np.float16)
+        made += len(texts)
+        if made > total:  # others added some meanwhile
+            total = made + _count_lacking(database, embedder.name) - len(texts)
+        with _writing(database) as connection:
+            _store(connection, embedder.name, dict(zip(texts, vectors, strict=True)))
+            if made == total or time.monotonic() - shown_at >= SHOWN_EVERY_S:
+                _mark_changed(connection)
+                shown_at = time.monotonic()
+        if tell:
+            tell(SyncProgress("embed", made, total))
     return made
 
 
-def _lacking(database: Database, embedder: str) -> dict[str, str]:
-    """The texts without a vector, by their keys."""
+def _batches(database: Database, embedder: str) -> Iterator[dict[str, str]]:
+    """Texts without a vector by their keys, `EMBED_BATCH` at a time, until there are none, whoever adds some."""
+    after, more = 0, True
+    while more:
+        with database.reading() as connection:
+            query = f"{UNEMBEDDED} AND number > ? ORDER BY number LIMIT ?"
+            rows = connection.execute(query, (embedder, after, LACKING_AT_A_TIME)).fetchall()
+        more = bool(rows) or after > 0
+        after = rows[-1][0] if rows else 0
+        texts = {row[-1]: embedded_text(passage_of(row)) for row in rows}
+        keys = list(texts)
+        for begin in range(0, len(keys), EMBED_BATCH):
+            yield {key: texts[key] for key in keys[begin : begin + EMBED_BATCH]}
+
+
+def _count_lacking(database: Database, embedder: str) -> int:
     with database.reading() as connection:
-        rows = connection.execute(UNEMBEDDED, (embedder,)).fetchall()
-    return {row[-1]: embedded_text(passage_of(row)) for row in rows}
-
-
-def _stored_keys(connection: sqlite3.Connection, embedder: str) -> set[str]:
-    query = "SELECT text_key FROM embeddings WHERE embedder = ?"
-    return {key for (key,) in connection.execute(query, (embedder,))}
+        query = f"SELECT count(DISTINCT text_key) FROM ({UNEMBEDDED})"  # noqa: S608  -- a constant
+        return int(connection.execute(query, (embedder,)).fetchone()[0])
 
 
 def _report(staged: Staged) -> SyncReport:
@@ -266,6 +346,22 @@ def _report(staged: Staged) -> SyncReport:
         passages=0,
         embedded=0,
         unreadable=tuple(staged.unreadable),
+        listed=staged.listed,
+        kept=len(staged.kept),
+    )
+
+
+def _with_totals(connection: sqlite3.Connection, embedder: str, report: SyncReport) -> SyncReport:
+    """The report with what the index holds now."""
+    vectors = (
+        "SELECT count(*) FROM passages p JOIN embeddings e ON e.embedder = ? AND e.text_key = p.text_key"
+    )
+    return replace(
+        report,
+        documents=_count_documents(connection),
+        passages=single_number(connection, "SELECT count(*) FROM passages"),
+        with_words=single_number(connection, "SELECT count(*) FROM passages_fts_docsize"),
+        with_vectors=int(connection.execute(vectors, (embedder,)).fetchone()[0]),
     )
 
 
@@ -273,11 +369,13 @@ def _count_documents(connection: sqlite3.Connection) -> int:
     return single_number(connection, "SELECT count(*) FROM documents")
 
 
-def remove_documents(connection: sqlite3.Connection, documents: Iterable[str]) -> None:
-    """Remove documents and their passages; `finish` removes their vectors."""
-    rows = [(document,) for document in documents]
-    connection.executemany("DELETE FROM passages WHERE document = ?", rows)
-    connection.executemany("DELETE FROM documents WHERE id = ?", rows)
+def remove_documents(connection: sqlite3.Connection, connector: str, documents: Iterable[str]) -> None:
+    """Remove documents of a connector and their passages; `finish` removes their vectors."""
+    for document in documents:
+        query = "SELECT 1 FROM documents WHERE id = ? AND connector = ?"
+        if connection.execute(query, (document, connector)).fetchone():
+            connection.execute("DELETE FROM passages WHERE document = ?", (document,))
+            connection.execute("DELETE FROM documents WHERE id = ?", (document,))
 
 
 def finish(connection: sqlite3.Connection, expected: int) -> None:
@@ -291,6 +389,10 @@ def finish(connection: sqlite3.Connection, expected: int) -> None:
         "(SELECT 1 FROM passages WHERE passages.text_key = embeddings.text_key)"
     )
     _mark_changed(connection)
+    _check_passages(connection, expected)
+
+
+def _check_passages(connection: sqlite3.Connection, expected: int) -> None:
     total = single_number(connection, "SELECT count(*) FROM passages")
     worded = single_number(connection, "SELECT count(*) FROM passages_fts_docsize")
     if (total, worded) != (expected, expected):
@@ -298,6 +400,31 @@ def finish(connection: sqlite3.Connection, expected: int) -> None:
             f"The knowledge index holds {total} passages, {worded} of them with their words; expected {expected} and "
             f"{expected}. The change was undone. Delete the index and sync the documents again."
         )
+
+
+def _check_documents(connection: sqlite3.Connection, staged: Staged, connector: Connector) -> None:
+    """Checks that the index holds what the connector listed: all of it that could be read now, or before."""
+    if not connector.complete:
+        return
+    query = "SELECT count(*) FROM documents WHERE connector = ?"
+    held = int(connection.execute(query, (staged.connector,)).fetchone()[0])
+    expected = len(staged.fresh) + staged.unchanged + len(staged.kept)
+    if held != expected:
+        raise IntegrityError(
+            f"The knowledge index holds {held} documents of {staged.connector!r}; expected {expected}, of "
+            f"{staged.listed} that are listed. The change was undone. Delete the index and sync the documents again."
+        )
+
+
+@contextlib.contextmanager
+def _writing(database: Database) -> Generator[sqlite3.Connection]:
+    """As `Database.writing`, however long another sync's change takes."""
+    with turn(database.path, "writing", WRITE_WAIT_S), database.writing() as connection:
+        yield connection
+
+
+def _telling(tell: Tell | None, progress: SyncProgress) -> Callable[[], None]:
+    return lambda: tell(progress) if tell else None
 
 
 def _mark_changed(connection: sqlite3.Connection) -> None:
@@ -312,12 +439,3 @@ def _store(connection: sqlite3.Connection, embedder: str, vectors: dict[str, np.
         "(SELECT 1 FROM passages WHERE text_key = ?)",
         rows,
     )
-
-
-def _is_utf8(text: str) -> bool:
-    return text == _as_utf8(text)
-
-
-def _as_utf8(text: str) -> str:
-    """The text with lone surrogates, which cannot be stored, as question marks: offsets stay."""
-    return text.encode("utf-8", "replace").decode("utf-8")

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tailorbird.data.documents import Unreadable
+from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError
 from tailorbird.records import Document
 from tailorbird.sources.addresses import read_address
 from tailorbird.sources.fetching import Fetcher, Limits
-from tailorbird.sources.web_reading import Visitor, document_of, reason_of, words_of
+from tailorbird.sources.revisiting import note_of, read_note, web_reading_version
+from tailorbird.sources.web_reading import NOT_MODIFIED, Visitor, document_of, reason_of, words_of
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,8 @@ class WebPages:
     """The pages at these addresses: HTML, text, Markdown, PDF or Word documents. Links are not followed.
 
     A document's id is its address in one form, without a fragment. A page that fails is said and stays in
-    the index as it was; to forget it, take its address out of the list.
+    the index as it was; to forget it, take its address out of the list. A page whose server says that it
+    is as it was (ETag, Last-Modified) is not sent again.
 
     Args:
         urls: http and https addresses.
@@ -39,6 +41,8 @@ class WebPages:
     allow_hosts: tuple[str, ...] = ()
     pause_s: float = 1.0
     limits: Limits = field(default_factory=Limits)
+    notes: dict[str, str] = field(default_factory=dict[str, str], init=False, repr=False, compare=False)
+    """By what each page is recognised, kept by the index from one sync to the next."""
 
     complete = True
 
@@ -55,17 +59,34 @@ class WebPages:
     def name(self) -> str:
         return f"web_pages:{self.label}"
 
+    @property
+    def reading(self) -> str:
+        """Changes wherever pages are read otherwise than before."""
+        return web_reading_version()
+
     def documents(self) -> Iterator[Document | Unreadable]:
         """Every page, or why it gives no document; one that leads to another one's address gives none."""
-        with ParserProcess() as parser:
-            yield from self._documents(Visitor(Fetcher(self.allow_hosts, self.limits), self.pause_s, parser))
+        for item in self.changes({}):
+            assert not isinstance(item, Unchanged)
+            yield item
 
-    def _documents(self, visitor: Visitor) -> Iterator[Document | Unreadable]:
+    def changes(self, known: Mapping[str, str]) -> Iterator[Document | Unreadable | Unchanged]:
+        """As `documents`, but a page of the version that is known is only asked whether it changed."""
+        with ParserProcess() as parser:
+            visitor = Visitor(Fetcher(self.allow_hosts, self.limits), self.pause_s, parser)
+            yield from self._changes(visitor, known)
+
+    def _changes(
+        self, visitor: Visitor, known: Mapping[str, str]
+    ) -> Iterator[Document | Unreadable | Unchanged]:
         listed = {address.url: address for address in map(read_address, self.urls)}
         given: dict[str, str] = {}
+        for url in self.notes.keys() - listed.keys():
+            del self.notes[url]
         for url, address in listed.items():
+            note = read_note(self.notes.get(url), known)
             try:
-                answer = visitor.page(address)
+                answer = visitor.page(address, note.conditions() if note else None)
                 place = answer.address.url
                 if place != url and (place in listed or place in given):
                     yield Unreadable(
@@ -73,7 +94,14 @@ class WebPages:
                     )
                     continue
                 given[place] = url
-                yield document_of(url, answer, visitor.parser)
+                if answer.status == NOT_MODIFIED:
+                    yield Unchanged(url)
+                    continue
+                self.notes.pop(url, None)
+                document = document_of(url, answer, visitor.parser)
+                if new := note_of(answer, url, document.version):
+                    self.notes[url] = new.text()
+                yield Unchanged(url) if known.get(url) == document.version else document
             except (DocumentError, EndpointError) as error:
                 yield Unreadable(url, reason_of(url, error))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tailorbird.data.documents import document_from_bytes
@@ -28,7 +28,7 @@ BUSY = frozenset({429, 503})
 ATTEMPTS = 2
 MAX_WAIT_S = 30.0
 """Seconds that a busy server is waited for, whatever it asks for."""
-GONE, NOT_FOUND = 410, 404
+NOT_MODIFIED, GONE, NOT_FOUND = 304, 410, 404
 MAX_LINKS = 10_000
 """Links of one page that are read."""
 
@@ -44,31 +44,36 @@ class Visitor:
     _asked: dict[str, float] = field(default_factory=dict[str, float])
     """When each host was asked last."""
 
-    def get(self, address: Address, kinds: Collection[str] | None = None) -> Fetched:
-        """The answer, whatever its status; a busy server is asked once more.
+    def get(
+        self,
+        address: Address,
+        kinds: Collection[str] | None = None,
+        conditions: Mapping[str, Mapping[str, str]] | None = None,
+    ) -> Fetched:
+        """The answer, whatever its status; a busy server is asked once more. `conditions` are as `Fetcher`'s.
 
         Raises:
             DocumentError, EndpointError: As `Fetcher.fetch` does.
         """
-        answer = self._once(address, kinds)
+        answer = self._once(address, kinds, conditions)
         for _ in range(ATTEMPTS - 1):
             if answer.status not in BUSY:
                 break
             wait_s = self.pause_s if answer.retry_after_s is None else answer.retry_after_s
             time.sleep(min(wait_s, MAX_WAIT_S))
-            answer = self._once(address, kinds)
+            answer = self._once(address, kinds, conditions)
         return answer
 
-    def page(self, address: Address) -> Fetched:
-        """The page at an address.
+    def page(self, address: Address, conditions: Mapping[str, Mapping[str, str]] | None = None) -> Fetched:
+        """The page at an address; with `conditions` perhaps only that it is as it was (`NOT_MODIFIED`).
 
         Raises:
             KindError: It is of a kind that is not read.
             DocumentError: The address is refused, or the page is too large.
             EndpointError: It is not there or cannot be had; `status` holds what the server said, or 0.
         """
-        answer = self.get(address, KINDS)
-        if 200 <= answer.status < 300:
+        answer = self.get(address, KINDS, conditions)
+        if 200 <= answer.status < 300 or (conditions and answer.status == NOT_MODIFIED):
             return answer
         if answer.status in {GONE, NOT_FOUND}:
             advice = "there is no such page. Correct the address, or remove the link to it."
@@ -76,11 +81,16 @@ class Visitor:
             advice = "the page cannot be read now, or not by everyone. Try again later."
         raise EndpointError(f"{address.url}: status {answer.status}: {advice}", answer.status)
 
-    def _once(self, address: Address, kinds: Collection[str] | None) -> Fetched:
+    def _once(
+        self,
+        address: Address,
+        kinds: Collection[str] | None,
+        conditions: Mapping[str, Mapping[str, str]] | None,
+    ) -> Fetched:
         if (asked := self._asked.get(address.host)) is not None:
             time.sleep(max(0.0, asked + self.pause_s - time.monotonic()))
         try:
-            return self.fetcher.fetch(address.url, kinds)
+            return self.fetcher.fetch(address.url, kinds, conditions=conditions or {})
         finally:
             self._asked[address.host] = time.monotonic()
 

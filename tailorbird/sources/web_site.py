@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
 from protego import Protego
 
-from tailorbird.data.documents import Unreadable
+from tailorbird.data.documents import Unchanged, Unreadable
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError, KindError, RecipeError
 from tailorbird.records import Document
 from tailorbird.sources.addresses import PORTS, Address, joined, read_address
 from tailorbird.sources.fetching import USER_AGENT, Fetched, Fetcher, Limits
+from tailorbird.sources.revisiting import Note, note_of, read_note, web_reading_version
 from tailorbird.sources.sitemap import MAX_PLACES, read_sitemap
 from tailorbird.sources.source import Removed
 from tailorbird.sources.unpacking import unpacked
@@ -23,6 +24,7 @@ from tailorbird.sources.web_reading import (
     GONE,
     MAX_LINKS,
     NOT_FOUND,
+    NOT_MODIFIED,
     Visitor,
     document_of,
     links_of,
@@ -47,7 +49,8 @@ class WebSite:
     """The pages of a site whose addresses begin as `start` does, up to its last `/`.
 
     They are those that the site's sitemaps list, or else those that links lead to, breadth first. robots.txt
-    is kept to, with its crawl delay. A document's id is its address in one form, after redirects.
+    is kept to, with its crawl delay. A document's id is its address in one form, after redirects. A page whose
+    server says that it is as it was (ETag, Last-Modified) is not sent again.
 
     Args:
         start: an http or https address.
@@ -76,6 +79,8 @@ class WebSite:
     pause_s: float = 1.0
     sitemaps: bool = True
     limits: Limits = field(default_factory=Limits)
+    notes: dict[str, str] = field(default_factory=dict[str, str], init=False, repr=False, compare=False)
+    """By what each page is recognised, kept by the index from one sync to the next."""
     _complete: bool = field(default=False, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -107,18 +112,34 @@ class WebSite:
             DocumentError: The site may not be read, or `start` leads elsewhere.
             EndpointError: The site cannot be reached; an index then keeps what it has.
         """
+        for item in self.changes({}):
+            assert not isinstance(item, Unchanged)
+            yield item
+
+    @property
+    def reading(self) -> str:
+        """Changes wherever pages are read otherwise than before."""
+        return web_reading_version()
+
+    def changes(self, known: Mapping[str, str]) -> Iterator[Document | Removed | Unreadable | Unchanged]:
+        """As `documents`, but a page of the version that is known is only asked whether it changed."""
         self._complete = False
         with ParserProcess() as parser:
-            crawl = _Crawl(self, parser)
+            crawl = _Crawl(self, parser, known)
             yield from crawl.pages()
+        if not crawl.doubts:
+            for url in self.notes.keys() - crawl.noted:
+                del self.notes[url]
         self._complete = not crawl.doubts
 
 
 class _Crawl:
     """One walk over a site."""
 
-    def __init__(self, site: WebSite, parser: ParserProcess) -> None:
-        self.site, self.start = site, read_address(site.start)
+    def __init__(self, site: WebSite, parser: ParserProcess, versions: Mapping[str, str]) -> None:
+        self.site, self.start, self.versions = site, read_address(site.start), versions
+        self.noted: set[str] = set()
+        """Addresses whose notes are true."""
         self.visitor = Visitor(Fetcher(site.allow_hosts, site.limits), site.pause_s, parser)
         self.prefix = self.start.path[: self.start.path.rindex("/") + 1]
         self.doubts: dict[str, None] = {}
@@ -129,7 +150,7 @@ class _Crawl:
         self.num_failures = 0
         self.num_bytes = 0
 
-    def pages(self) -> Iterator[Document | Removed | Unreadable]:
+    def pages(self) -> Iterator[Document | Removed | Unreadable | Unchanged]:
         self.robots = self._robots()
         listed = list(islice(self._sitemap_pages(), MAX_PLACES)) if self.site.sitemaps else []
         if len(listed) == MAX_PLACES:
@@ -154,9 +175,10 @@ class _Crawl:
 
     def _visit(
         self, address: Address, depth: int, *, follow: bool
-    ) -> Iterator[Document | Removed | Unreadable]:
+    ) -> Iterator[Document | Removed | Unreadable | Unchanged]:
+        note = read_note(self.site.notes.get(address.url), self.versions)
         try:
-            answer = self.visitor.page(address)
+            answer = self.visitor.page(address, note.conditions() if note else None)
         except KindError as error:
             self._raise_if_start(address, error)
             yield Unreadable(address.url, reason_of(address.url, error))
@@ -172,10 +194,15 @@ class _Crawl:
             if not self._is_inside(answer.address):
                 yield self._outside(address, answer.address)
                 return
-            links, canonical = links_of(answer)
+            if note and answer.status == NOT_MODIFIED:
+                links = [read_address(link) for link in note.links]
+                canonical = read_address(note.canonical) if note.canonical else None
+            else:
+                note = None
+                links, canonical = links_of(answer)
             if follow:
                 self._follow(links, depth)
-            yield from self._given(address, answer, canonical)
+            yield from self._given(address, answer, links, canonical, note)
 
     def _failed(self, address: Address, error: EndpointError) -> Removed | Unreadable:
         self._raise_if_start(address, error)
@@ -191,8 +218,13 @@ class _Crawl:
             raise error
 
     def _given(
-        self, address: Address, answer: Fetched, canonical: Address | None
-    ) -> Iterator[Document | Unreadable]:
+        self,
+        address: Address,
+        answer: Fetched,
+        links: list[Address],
+        canonical: Address | None,
+        note: Note | None,
+    ) -> Iterator[Document | Unreadable | Unchanged]:
         place = answer.address
         if place != address:
             if not answer.moved_for_good:
@@ -208,9 +240,36 @@ class _Crawl:
             self.known.add(canonical.url)
             place = canonical
         try:
-            yield document_of(place.url, answer, self.visitor.parser)
-        except DocumentError as error:
+            if note and note.document != place.url:  # it gave another document then
+                answer, note = self.visitor.page(address), None
+            if note:
+                self.noted.add(address.url)
+                yield Unchanged(place.url)
+                return
+            document = document_of(place.url, answer, self.visitor.parser)
+        except (DocumentError, EndpointError) as error:
             yield Unreadable(place.url, reason_of(place.url, error))
+            return
+        self._note(address, answer, document, links, canonical)
+        same = self.versions.get(document.id) == document.version
+        yield Unchanged(document.id) if same else document
+
+    def _note(
+        self,
+        address: Address,
+        answer: Fetched,
+        document: Document,
+        links: list[Address],
+        canonical: Address | None,
+    ) -> None:
+        # All links, for what is inside may be said otherwise next time.
+        named, urls = canonical.url if canonical else "", [link.url for link in links]
+        note = note_of(answer, document.id, document.version, urls, named)
+        if note:
+            self.site.notes[address.url] = note.text()
+            self.noted.add(address.url)
+        else:
+            self.site.notes.pop(address.url, None)
 
     def _outside(self, address: Address, place: Address) -> Unreadable:
         error = DocumentError(

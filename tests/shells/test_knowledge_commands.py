@@ -67,6 +67,16 @@ def test_documents_are_added_synced_searched_listed_and_removed(folder, knowledg
     assert knowledge("list")[1].startswith("There is no knowledge here.")
 
 
+def test_a_sync_shows_the_counts_that_must_come_out_even(folder, knowledge):
+    (folder / "docs" / "scan.pdf").write_bytes(b"no PDF")
+    out = knowledge("add", "shop", "docs")[1]
+    assert "3 documents listed = 2 indexed + 1 unreadable; 2 passages = 2 with words = 2 with vectors" in out
+    (folder / "docs" / "opening.md").write_bytes(b"%PDF-1.7 and no Markdown")
+    code, out, _ = knowledge("sync", "shop")
+    assert code == 0
+    assert "= 1 indexed + 2 unreadable (1 of them indexed as read before); 2 passages = 2 with words" in out
+
+
 def test_a_comparison_answers_from_a_knowledge_base_by_its_name(folder, knowledge, capsys):
     assert knowledge("add", "shop", "docs")[0] == 0
     shutil.rmtree(folder / "docs")
@@ -224,8 +234,10 @@ def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder, knowledge
     assert knowledge("add", "shop", "docs")[0] == 0
     process = start(("knowledge", "sync", "--watch", "--every", "0.2s"), folder)
     try:
-        for _ in range(4):
+        for _ in range(5):
             assert process.stdout.readline()  # what the first sync says
+        for _ in range(2):  # beside it
+            assert knowledge("sync", "shop")[0] == 0
         (folder / "docs" / "new.md").write_text("Bikes are repaired on Mondays.")
         process.stdout.readline()  # the unreadable one
         lines = [process.stdout.readline() for _ in range(2)]
@@ -240,6 +252,7 @@ def test_it_watches_until_it_is_stopped_and_tells_only_changes(folder, knowledge
 @pytest.mark.parametrize(
     ("progress", "elapsed", "text"),
     [
+        (SyncProgress("wait", 0), 3.0, "waiting for another sync of it"),
         (SyncProgress("read", 1200), 3.0, "1,200 documents read"),
         (SyncProgress("embed", 64, 912), 2.0, "64 of 912 texts embedded, 32 a second, 26 s left"),
         (SyncProgress("embed", 0, 5), 0.0, "0 of 5 texts embedded"),

@@ -4,6 +4,7 @@ import pytest
 
 from tailorbird.errors import InputError, NotFound, RecipeError
 from tailorbird.knowledge_bases import KnowledgeBases, connector_of
+from tailorbird.sources.knowledge_base import KnowledgeBase
 from tailorbird.sources.sync import SyncProgress
 from tailorbird.testing.sources import WordHash
 
@@ -133,3 +134,28 @@ def test_what_makes_no_sense_is_refused(knowledge, docs):
         knowledge.remove("desk", "/absent")
     with pytest.raises(NotFound, match=r"Known: desk\."):
         knowledge.read("../desk")
+
+
+def test_a_place_that_is_added_while_another_is_synced_is_kept_with_its_documents(
+    knowledge, docs, tmp_path, monkeypatch
+):
+    more = tmp_path / "more"
+    more.mkdir()
+    (more / "fees.md").write_text("A transfer costs two euros.")
+    knowledge.add("desk", str(docs))
+
+    opened, index = [], KnowledgeBase.index
+
+    def opened_late(base):
+        if not opened:
+            opened.append(base)
+            knowledge.add("desk", str(more))
+            knowledge.sync("desk")
+        return index(base)
+
+    monkeypatch.setattr(KnowledgeBase, "index", opened_late)
+    found = knowledge.sync("desk")
+    assert [report.origin for report in found] == [f"folder:{docs}"]
+    (info,) = knowledge.list()
+    assert [origin.place for origin in info.base.origins] == [str(docs), str(more)]
+    assert info.documents == {f"folder:{docs}": 2, f"folder:{more}": 1}

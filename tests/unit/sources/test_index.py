@@ -3,6 +3,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -291,16 +292,20 @@ def test_how_far_a_sync_is_is_told(index, monkeypatch):
 def test_texts_that_others_remove_while_they_are_embedded_leave_no_vectors(tmp_path, monkeypatch):
     monkeypatch.setattr(sync_module, "EMBED_BATCH", 5)
     other = KnowledgeIndex(tmp_path / "index.db", Counting())
+    elsewhere = threading.Thread(target=lambda: other.sync(Listing([CARD])))
 
     @dataclass
     class Slow(Counting):
         def embed(self, texts):
             if self.count == 5:
-                other.sync(Listing([CARD]))
+                elsewhere.start()
+                while len(other) != 1:
+                    time.sleep(0.01)
             return super().embed(texts)
 
     with KnowledgeIndex(tmp_path / "index.db", Slow()) as index:
         index.sync(Listing(subjects(10)))
+        elsewhere.join()
         assert len(index) == 1
     with sqlite3.connect(tmp_path / "index.db") as connection:
         assert connection.execute("SELECT count(*) FROM embeddings").fetchone()[0] == 1
@@ -518,11 +523,11 @@ def test_a_copy_finds_the_same_and_keeps_its_bytes(filled, tmp_path, embedder):
 
 def test_a_read_only_index_cannot_be_synced(filled, tmp_path, embedder):
     filled.copy(tmp_path / "copy.db")
-    with (
-        KnowledgeIndex(tmp_path / "copy.db", embedder, read_only=True) as copied,
-        pytest.raises(Unsupported, match="open read-only"),
-    ):
-        copied.sync(Listing([CARD]))
+    with KnowledgeIndex(tmp_path / "copy.db", embedder, read_only=True) as copied:
+        assert copied.sync(Listing([CARD]), dry_run=True).removed == 2
+        with pytest.raises(Unsupported, match="open read-only"):
+            copied.sync(Listing([CARD]))
+    assert not (tmp_path / "copy.db-turns").exists()
 
 
 def test_a_missing_index_cannot_be_opened_read_only(tmp_path, embedder):
