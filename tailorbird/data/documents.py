@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
@@ -34,7 +34,7 @@ __all__ = [
     "read_folder",
 ]
 
-PARSERS = ("pypdfium2", "mammoth", "openpyxl", "python-pptx", "selectolax")
+PARSERS = ("pypdfium2", "mammoth", "openpyxl", "python-pptx", "selectolax", "mwparserfromhell")
 """Distributions whose releases may read a file otherwise."""
 
 
@@ -148,6 +148,27 @@ def document_from_bytes(name: str, data: bytes, suffix: str, parser: ParserProce
     return Document(name, content.text, title, _version(data), content.page_starts)
 
 
+def document_from_elsewhere(
+    name: str, size_bytes: int, version: str, load: Callable[[], bytes], parser: ParserProcess
+) -> Document | Unreadable:
+    """A file that lies in no folder, such as an object in a storage, read as the same file in a folder is.
+
+    Args:
+        name: Its id; the kind is told by its end.
+        size_bytes: As it is declared; what is of no known kind or too large is never loaded.
+        version: Becomes the document's.
+        load: Gives its bytes.
+        parser: Parses it, within its limits.
+    """
+    suffix = PurePosixPath(name).suffix.lower()
+    try:
+        check_kind(suffix)
+        check_size(size_bytes, parser.limits)
+        return replace(document_from_bytes(name, load(), suffix, parser), version=version)
+    except DocumentError as error:
+        return Unreadable(name, str(error).removeprefix(f"{name}: "))
+
+
 def _version(data: bytes) -> str:
     return hashlib.blake2b(data).hexdigest()[:16]
 
@@ -160,7 +181,7 @@ def _title(text: str, path: PurePosixPath, suffix: str) -> str:
 
 
 def _content(data: bytes, suffix: str, parser: ParserProcess) -> Content:
-    _check_kind(data, suffix)
+    _check_magic(data, suffix)
     kind = KINDS[suffix]
     content = parser.read(data, suffix) if kind.isolated else kind.read(data, parser.limits)
     if not content.text.strip():
@@ -188,25 +209,41 @@ def _name(path: Path, root: Path) -> str:
 
 def _bytes(path: Path, limits: Limits) -> bytes:
     """All bytes of a file of a known kind, if they are not too many."""
-    suffix = path.suffix.lower()
-    if suffix not in KINDS:
-        raise DocumentError(
-            f"files of type {suffix or 'none'} are not read; expected {KNOWN_KINDS}. Convert it."
-        )
+    check_kind(path.suffix.lower())
     if not path.is_file():
         raise DocumentError("is no regular file. Copy what it stands for into one.")
     try:
-        size = path.stat().st_size
-        if size > limits.file_bytes:
-            raise DocumentError(
-                f"{size / 2**20:.0f} MB; at most {limits.file_bytes // 2**20} MB are read. Divide it."
-            )
+        check_size(path.stat().st_size, limits)
         return path.read_bytes()
     except OSError as error:
         raise DocumentError(f"cannot be opened ({error.strerror}). Check its permissions.") from None
 
 
-def _check_kind(data: bytes, suffix: str) -> None:
+def check_kind(suffix: str) -> None:
+    """Refuses files that are of no known kind by the end of their names, such as `.pdf`.
+
+    Raises:
+        DocumentError: The kind is not known.
+    """
+    if suffix not in KINDS:
+        raise DocumentError(
+            f"files of type {suffix or 'none'} are not read; expected {KNOWN_KINDS}. Convert it."
+        )
+
+
+def check_size(size_bytes: int, limits: Limits) -> None:
+    """Refuses files that are too large, before they are read.
+
+    Raises:
+        DocumentError: There are more bytes than one file may have.
+    """
+    if size_bytes > limits.file_bytes:
+        raise DocumentError(
+            f"{size_bytes / 2**20:.0f} MB; at most {limits.file_bytes // 2**20} MB are read. Divide it."
+        )
+
+
+def _check_magic(data: bytes, suffix: str) -> None:
     """Bytes that say another kind than the name are refused: they would be read as noise."""
     found, expected = magic_of(data, suffix), KINDS[suffix].magic
     if found != expected:
