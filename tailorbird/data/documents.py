@@ -17,7 +17,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from tailorbird.data.parser_process import ParserProcess
-from tailorbird.data.readers.content import Content, Limits, clean_text, first_heading, too_long
+from tailorbird.data.readers.content import Content, Limits, check_size, clean_text, first_heading, too_long
 from tailorbird.data.readers.kinds import KINDS, KNOWN_KINDS, magic_of
 from tailorbird.errors import DocumentError, NotFound
 from tailorbird.records import Document, content_hash
@@ -149,22 +149,30 @@ def document_from_bytes(name: str, data: bytes, suffix: str, parser: ParserProce
 
 
 def document_from_elsewhere(
-    name: str, size_bytes: int, version: str, load: Callable[[], bytes], parser: ParserProcess
+    name: str,
+    size_bytes: int,
+    version: str,
+    load: Callable[[], bytes],
+    parser: ParserProcess,
+    suffix: str = "",
 ) -> Document | Unreadable:
     """A file that lies in no folder, such as an object in a storage, read as the same file in a folder is.
 
     Args:
-        name: Its id; the kind is told by its end.
+        name: Its id.
         size_bytes: As it is declared; what is of no known kind or too large is never loaded.
         version: Becomes the document's.
         load: Gives its bytes.
         parser: Parses it, within its limits.
+        suffix: Its kind, such as `.pdf`; by default the end of its name.
     """
-    suffix = PurePosixPath(name).suffix.lower()
+    suffix = suffix or PurePosixPath(name).suffix.lower()
     try:
         check_kind(suffix)
         check_size(size_bytes, parser.limits)
-        return replace(document_from_bytes(name, load(), suffix, parser), version=version)
+        data = load()
+        check_size(len(data), parser.limits)
+        return replace(document_from_bytes(name, data, suffix, parser), version=version)
     except DocumentError as error:
         return Unreadable(name, str(error).removeprefix(f"{name}: "))
 
@@ -228,18 +236,6 @@ def check_kind(suffix: str) -> None:
     if suffix not in KINDS:
         raise DocumentError(
             f"files of type {suffix or 'none'} are not read; expected {KNOWN_KINDS}. Convert it."
-        )
-
-
-def check_size(size_bytes: int, limits: Limits) -> None:
-    """Refuses files that are too large, before they are read.
-
-    Raises:
-        DocumentError: There are more bytes than one file may have.
-    """
-    if size_bytes > limits.file_bytes:
-        raise DocumentError(
-            f"{size_bytes / 2**20:.0f} MB; at most {limits.file_bytes // 2**20} MB are read. Divide it."
         )
 
 
