@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.data.readers.content import Content, Limits, check_size, clean_text, first_heading, too_long
+from tailorbird.data.readers.entries import Entry
 from tailorbird.data.readers.kinds import KINDS, KNOWN_KINDS, magic_of
 from tailorbird.errors import DocumentError, NotFound
 from tailorbird.records import Document, content_hash
@@ -148,33 +149,34 @@ def document_from_bytes(name: str, data: bytes, suffix: str, parser: ParserProce
     return Document(name, content.text, title, _version(data), content.page_starts)
 
 
-def document_from_elsewhere(
-    name: str,
-    size_bytes: int,
-    version: str,
-    load: Callable[[], bytes],
-    parser: ParserProcess,
-    suffix: str = "",
-) -> Document | Unreadable:
+def read_entry(
+    name: str, entry: Entry, known: Mapping[str, str], parser: ParserProcess, suffix: str = ""
+) -> Document | Unreadable | Unchanged:
     """A file that lies in no folder, such as an object in a storage, read as the same file in a folder is.
 
+    What is of the version that is known, of no known kind, or too large by its declared size is never loaded.
+
     Args:
-        name: Its id.
-        size_bytes: As it is declared; what is of no known kind or too large is never loaded.
-        version: Becomes the document's.
-        load: Gives its bytes.
+        name: The document's id.
+        entry: The file.
+        known: Versions that are known, by id.
         parser: Parses it, within its limits.
         suffix: Its kind, such as `.pdf`; by default the end of its name.
     """
+    if entry.refused:
+        return Unreadable(name, entry.refused)
+    if entry.version and known.get(name) == entry.version:
+        return Unchanged(name)
     suffix = suffix or PurePosixPath(name).suffix.lower()
     try:
         check_kind(suffix)
-        check_size(size_bytes, parser.limits)
-        data = load()
+        check_size(entry.size_bytes, parser.limits)
+        data = entry.load()
         check_size(len(data), parser.limits)
-        return replace(document_from_bytes(name, data, suffix, parser), version=version)
+        document = document_from_bytes(name, data, suffix, parser)
     except DocumentError as error:
         return Unreadable(name, str(error).removeprefix(f"{name}: "))
+    return replace(document, version=entry.version, title=entry.title or document.title)
 
 
 def _version(data: bytes) -> str:

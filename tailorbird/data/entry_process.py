@@ -10,12 +10,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from tailorbird.data.documents import Unchanged, Unreadable, document_from_elsewhere
-from tailorbird.data.parser_process import ParserProcess, end_child, exactly, lost_child, start_child
+from tailorbird.data.parser_process import end_child, exactly, lost_child, start_child
 from tailorbird.data.readers.content import Limits
 from tailorbird.data.readers.entries import Entry
 from tailorbird.errors import DocumentError, NotFound
-from tailorbird.records import Document
 
 LINE_BYTES = 2**20
 """The most that is told of one entry, its bytes apart."""
@@ -128,14 +126,3 @@ class _Conversation:
             raise DocumentError(f"{self._asked.place}: {lost}") from None
         self._watch.end_s = math.inf
         return facts
-
-
-def read_entry(
-    entry: Entry, id: str, known: Mapping[str, str], parser: ParserProcess, suffix: str = ""  # noqa: A002
-) -> Document | Unreadable | Unchanged:
-    """An entry as a document, unless its version is the known one; `suffix` says its kind if its name doesn't."""
-    if entry.refused:
-        return Unreadable(id, entry.refused)
-    if entry.version and known.get(id) == entry.version:
-        return Unchanged(id)
-    return document_from_elsewhere(id, entry.size_bytes, entry.version, entry.load, parser, suffix=suffix)

@@ -195,4 +195,6 @@ class _Reader:
 
 
 def _refuse_doctype(name: str, *_: object) -> None:
-    raise DocumentError(f"declares a document type ({name[:40]!r}), which no MediaWiki export does. Get it again.")
+    raise DocumentError(
+        f"declares a document type ({name[:40]!r}), which no MediaWiki export does. Get it again."
+    )

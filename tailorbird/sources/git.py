@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tailorbird.data.documents import Limits, Unchanged, Unreadable, reading_version
-from tailorbird.data.entry_process import EntryReader, read_entry
+from tailorbird.data.documents import Limits, Unchanged, Unreadable, read_entry, reading_version
+from tailorbird.data.entry_process import EntryReader
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import NotFound
 from tailorbird.records import Document
@@ -28,7 +28,7 @@ class GitRepository:
         ref: A branch, tag or commit.
         include: Patterns of paths that are read, such as `docs/**/*.md`; all without any.
         exclude: Patterns of paths that are left out.
-        prefix: Put before every id, for a second repository that has a README.md too.
+        id_prefix: Put before every id, for a second repository that has a README.md too.
         label: names the repository in an index, by default its full path.
 
     Raises:
@@ -39,7 +39,7 @@ class GitRepository:
     ref: str = "HEAD"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    prefix: str = ""
+    id_prefix: str = ""
     label: str = ""
 
     complete = True
@@ -76,7 +76,7 @@ class GitRepository:
         with ParserProcess() as parser:
             for entry in reader.entries():
                 if is_meant(entry.name):
-                    yield read_entry(entry, self.prefix + entry.name, known, parser)
+                    yield read_entry(self.id_prefix + entry.name, entry, known, parser)
 
 
 def git_at(
@@ -85,9 +85,9 @@ def git_at(
     ref: str = "HEAD",
     include: str | Sequence[str] = (),
     exclude: str | Sequence[str] = (),
-    prefix: str = "",
+    id_prefix: str = "",
     label: str = "",
 ) -> GitRepository:
     """The repository in a folder, as the plug-in `git`; patterns may be words apart by commas."""
     need("dulwich", "git", "git")
-    return GitRepository(Path(place), str(ref), words_of(include), words_of(exclude), prefix, label)
+    return GitRepository(Path(place), str(ref), words_of(include), words_of(exclude), id_prefix, label)

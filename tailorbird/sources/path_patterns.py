@@ -44,4 +44,6 @@ def _meaning(pattern: str) -> re.Pattern[str]:
         )
     whole = f"{pattern}**" if pattern.endswith("/") else pattern if "/" in pattern else f"**/{pattern}"
     whole = re.sub(r"\*{3,}", "**", whole.lstrip("/"))
-    return re.compile("".join(_MEANINGS.get(part) or re.escape(part) for part in _PARTS.findall(whole)), re.DOTALL)
+    return re.compile(
+        "".join(_MEANINGS.get(part) or re.escape(part) for part in _PARTS.findall(whole)), re.DOTALL
+    )

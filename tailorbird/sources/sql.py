@@ -91,7 +91,9 @@ class SqlRows:
                 f"{', '.join(get_args(TextKind))}, and more than 0."
             )
         if not self.label and self.selection.query:
-            raise RecipeError("sql: a query's rows need a name for their ids. Give a label, such as label=orders.")
+            raise RecipeError(
+                "sql: a query's rows need a name for their ids. Give a label, such as label=orders."
+            )
         if sqlite_path(self.place) is None:
             need("sqlalchemy", "sql", "sql")
             read_url(self.place)
@@ -204,7 +206,14 @@ class VersionedSqlRows(SqlRows):
     @property
     def reading(self) -> str:
         """Changes wherever rows become other documents than before."""
-        made = [self.texts, self.template, self.title, self.text_kind, self.selection.table, self.selection.query]
+        made = [
+            self.texts,
+            self.template,
+            self.title,
+            self.text_kind,
+            self.selection.table,
+            self.selection.query,
+        ]
         return content_hash([reading_version(), *map(str, made)])
 
     def _item(self, row: Row, parser: ParserProcess, version: str = "") -> Document | Unreadable:

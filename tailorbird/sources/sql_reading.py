@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +60,7 @@ def sqlite_path(place: str) -> Path | None:
 
 
 @contextmanager
-def sqlite_rows(path: Path, selection: Selection, timeout_s: float) -> Iterator[Rows]:
+def sqlite_rows(path: Path, selection: Selection, timeout_s: float) -> Generator[Rows]:
     """Rows of an SQLite database.
 
     Raises:
@@ -84,7 +84,9 @@ def sqlite_rows(path: Path, selection: Selection, timeout_s: float) -> Iterator[
             yield _SqliteRows(database, selection)
     except sqlite3.Error as error:
         if "interrupted" in str(error):
-            raise DocumentError(f"{path}: took longer than {timeout_s:g} s. Allow more with timeout_s.") from None
+            raise DocumentError(
+                f"{path}: took longer than {timeout_s:g} s. Allow more with timeout_s."
+            ) from None
         raise DocumentError(f"{path}: {error}. Check the file, the query and the columns' names.") from None
 
 
@@ -101,7 +103,7 @@ class _SqliteRows:
         names = ", ".join(f"q.{_quoted(name)}" for name in columns)
         fits = " AND ".join(f"q.{_quoted(name)} = ?" for name in where or {})
         ordered = ", ".join(f"q.{_quoted(name)}" for name in order)
-        statement = f"SELECT {names} {self._from} {f'WHERE {fits}' if fits else ''} ORDER BY {ordered}"  # noqa: S608
+        statement = f"SELECT {names} {self._from} {f'WHERE {fits}' if fits else ''} ORDER BY {ordered}"
         yield from self._database.execute(statement, list((where or {}).values()))
 
 
@@ -141,7 +143,7 @@ def read_url(place: str) -> Any:
 
 
 @contextmanager
-def database_rows(url: Any, password: str | None, selection: Selection, timeout_s: float) -> Iterator[Rows]:
+def database_rows(url: Any, password: str | None, selection: Selection, timeout_s: float) -> Generator[Rows]:
     """Rows of a database that SQLAlchemy reaches.
 
     Raises:

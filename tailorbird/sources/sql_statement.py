@@ -16,7 +16,9 @@ _WRITING = frozenset(
     execute grant handler import insert into load lock merge notify pragma prepare refresh reindex rename reset
     revoke rollback savepoint set shutdown truncate unlisten update upsert use vacuum""".split()  # noqa: SIM905
 )
-_HIDDEN = re.compile(r"""'(?:[^']|'')*+'|"(?:[^"]|"")*+"|`(?:[^`]|``)*+`|--[^\n]*|/\*(?!!).*?\*/""", re.DOTALL)
+_HIDDEN = re.compile(
+    r"""'(?:[^']|'')*+'|"(?:[^"]|"")*+"|`(?:[^`]|``)*+`|--[^\n]*|/\*(?!!).*?\*/""", re.DOTALL
+)
 """What is no code: texts, quoted names, comments. Comments that MySQL runs (`/*!`) are code."""
 _UNCLEAR = re.compile(r"""\\['"`]|\$\w*\$|#|/\*|['"`]""")
 """What databases read in different ways: escaped quotes, texts between dollars, `#`, and quotes left open."""
@@ -42,7 +44,9 @@ def check_reads_only(statement: str) -> str:
     if not words or words[0] not in {"select", "with"}:
         raise _refused(f"begins with {words[0].upper() if words else 'nothing'}")
     if writing := next((word for word in words if word in _WRITING), ""):
-        raise _refused(f"has the word {writing.upper()}, which may write; put it in double quotes if it is a name")
+        raise _refused(
+            f"has the word {writing.upper()}, which may write; put it in double quotes if it is a name"
+        )
     return re.sub(r"[;\s]+\Z", "", statement)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -128,7 +128,7 @@ def _result(item: Future[Item] | Item) -> Item:
 
 
 @contextmanager
-def _converting(processes: int) -> Iterator[Convert]:
+def _converting(processes: int) -> Generator[Convert]:
     """A function that converts pages beside what else is done, in so many processes."""
     parsers = [ParserProcess(PAGE_LIMITS) for _ in range(processes)]
     idle: SimpleQueue[ParserProcess] = SimpleQueue()

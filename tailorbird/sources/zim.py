@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from tailorbird.data.documents import Limits, Unchanged, Unreadable, reading_version
-from tailorbird.data.entry_process import EntryReader, read_entry
+from tailorbird.data.documents import Limits, Unchanged, Unreadable, read_entry, reading_version
+from tailorbird.data.entry_process import EntryReader
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import NotFound
 from tailorbird.records import Document
@@ -64,8 +64,7 @@ class ZimArchive:
             raise NotFound(f"{self.file}: there is no such file. Name a ZIM archive.")
         with ParserProcess() as parser:
             for entry in EntryReader("zim", str(self.file), {}, Limits()).entries():
-                item = read_entry(entry, f"{self._label}/{entry.name}", known, parser, ".html")
-                yield replace(item, title=entry.title or item.title) if isinstance(item, Document) else item
+                yield read_entry(f"{self._label}/{entry.name}", entry, known, parser, ".html")
 
 
 def zim_at(place: str, *, label: str = "") -> ZimArchive:

@@ -90,7 +90,9 @@ def _entry(objects: Any, path: str, mode: int, sha: bytes) -> Entry:
     if stat.S_ISLNK(mode):
         return _refused(path, sha, "is a link, which is not followed. Put the file in its place.")
     if not stat.S_ISREG(mode):
-        return _refused(path, sha, f"is a folder too deep inside others; at most {MOST_FOLDERS} are followed.")
+        return _refused(
+            path, sha, f"is a folder too deep inside others; at most {MOST_FOLDERS} are followed."
+        )
     return Entry(path, sha.decode("ascii", "replace"), partial(_blob, objects, sha))
 
 

@@ -181,10 +181,8 @@ def _table(table: Any, pieces: Pieces) -> str:
     rows = list(_spread(_rows(table, pieces, captions)))
     while rows and len(rows[0]) == 1 and max(map(len, rows)) > 1:
         captions += rows.pop(0)
-    if max(map(len, rows), default=0) < 2:
-        lines = [cell for row in rows for cell in row]
-    else:
-        lines = list(table_lines(rows))
+    is_list = max(map(len, rows), default=0) < 2
+    lines = [cell for row in rows for cell in row] if is_list else list(table_lines(rows))
     told = [caption for caption in captions if caption]
     return "\n".join([*told, *([""] if told and lines else []), *lines])
 

@@ -17,9 +17,10 @@ _RESERVED = re.compile("[\ue000-\ue003]")
 _KEPT = re.compile(f"{_OPEN}(\\d+){_CLOSE}")
 
 _DROPPED = (
-    "categorytree charinsert gallery graph hiero imagemap indicator inputbox mapframe maplink ref "
-    "references score section templatedata templatestyles timeline"
-).split()
+    *("categorytree", "charinsert", "gallery", "graph", "hiero", "imagemap", "indicator", "inputbox"),
+    *("mapframe", "maplink", "ref", "references", "score", "section", "templatedata", "templatestyles"),
+    "timeline",
+)
 _CODE = ("pre", "source", "syntaxhighlight")
 _FORMULAS = ("ce", "chem", "math")
 _RAW = (*_DROPPED, *_CODE, *_FORMULAS, "nowiki")
@@ -118,12 +119,12 @@ def _arguments(inner: str) -> list[str]:
         return inner.split("|")
     parts: list[list[str]] = [[]]
     depth = 0
-    for token in re.split(r"(\[\[|\]\]|\|)", inner):
-        if token == "|" and depth <= 0:
+    for piece in re.split(r"(\[\[|\]\]|\|)", inner):
+        if piece == "|" and depth <= 0:
             parts.append([])
             continue
-        depth += (token == "[[") - (token == "]]")
-        parts[-1].append(token)
+        depth += (piece == "[[") - (piece == "]]")
+        parts[-1].append(piece)
     return ["".join(part) for part in parts]
 
 

@@ -48,4 +48,6 @@ def _entry(item: Any, limits: Limits) -> Entry:
 
 
 def _damaged(error: Exception) -> DocumentError:
-    return DocumentError(f"is no ZIM archive, or a damaged one ({error}). Get it again, and compare its checksum.")
+    return DocumentError(
+        f"is no ZIM archive, or a damaged one ({error}). Get it again, and compare its checksum."
+    )
