@@ -107,17 +107,23 @@ SHARED_BY_SOURCES = {
     "knowledge_base",  # an index and from where it is filled
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
+    "optional", "path_patterns",  # extra packages, and which of many paths are meant
+    "sql_statement", "sql_reading",  # from a database to rows
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {
-    "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
-    "huggingface_hub", "imaplib", "poplib", "requests", "select", "selectors", "smtplib", "socket", "socketserver",
-    "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
+    "aiohttp", "anyio", "asyncio", "dulwich", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
+    "huggingface_hub", "imaplib", "obstore", "poplib", "requests", "select", "selectors", "smtplib", "socket",
+    "socketserver", "sqlalchemy", "ssl", "subprocess", "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
+USERS_OWN = {"tailorbird.sources.object_storage": "obstore", "tailorbird.sources.sql_reading": "sqlalchemy"}
+"""What speaks to a server by itself, to none but the one that the user set up: never to what a document names."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
+OF_DULWICH = {"tailorbird.data.readers.git_commit": {"dulwich.errors", "dulwich.objectspec", "dulwich.repo"}}
+"""What reads a repository on disk: nothing of dulwich that clones, fetches or runs."""
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
 MOST_LINES = 450
@@ -289,15 +295,22 @@ def test_nothing_imports_in_a_circle():
 
 @pytest.mark.parametrize("family", ["sources", "data"])
 def test_only_the_fetcher_opens_connections(family):
-    found = {
-        i.module: i.target
-        for i in outer()
-        if part(i.module) == family and i.target.split(".")[0] in CONNECTING and i.target != "urllib.parse"
-    }
+    found = {}
+    for i in outer():
+        name = i.target.split(".")[0]
+        if part(i.module) == family and name in CONNECTING and i.target != "urllib.parse":
+            found.setdefault(i.module, set()).add(i.target if name == "dulwich" else name)
     if family == "sources":
-        assert set(found) == {CONNECTS}
+        assert set(found.pop(CONNECTS)) <= CONNECTING
+        assert found == {module: {name} for module, name in USERS_OWN.items()}
     else:
-        assert found == STARTS
+        assert found == {**{module: {name} for module, name in STARTS.items()}, **OF_DULWICH}
+
+
+def test_what_only_some_connectors_need_is_imported_by_them_alone():
+    extras = {"dulwich", "libzim", "obstore", "sqlalchemy"}
+    at_the_top = [i.where for i in outer() if i.target.split(".")[0] in extras and not i.function]
+    assert at_the_top == []
 
 
 def test_torch_stays_where_weights_are():

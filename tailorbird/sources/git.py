@@ -15,6 +15,9 @@ from tailorbird.sources.optional import need
 from tailorbird.sources.path_patterns import chooses
 from tailorbird.sources.web_reading import words_of
 
+MOST_ENTRIES = 1_000_000
+"""Files and folders of a commit; the largest repositories have a few hundred thousand."""
+
 
 @dataclass(frozen=True)
 class GitRepository:
@@ -72,7 +75,8 @@ class GitRepository:
         if not self.root.is_dir():
             raise NotFound(f"{self.root}: there is no such folder. Name a git repository.")
         is_meant = chooses(self.include, self.exclude)
-        reader = EntryReader("git", str(self.root), {"ref": self.ref}, Limits())
+        settings = {"ref": self.ref, "most_entries": MOST_ENTRIES}
+        reader = EntryReader("git", str(self.root), settings, Limits())
         with ParserProcess() as parser:
             for entry in reader.entries():
                 if is_meant(entry.name):

@@ -104,7 +104,8 @@ class _SqliteRows:
         fits = " AND ".join(f"q.{_quoted(name)} = ?" for name in where or {})
         ordered = ", ".join(f"q.{_quoted(name)}" for name in order)
         statement = f"SELECT {names} {self._from} {f'WHERE {fits}' if fits else ''} ORDER BY {ordered}"
-        yield from self._database.execute(statement, list((where or {}).values()))
+        for row in self._database.execute(statement, list((where or {}).values())):  # noqa: UP028
+            yield row  # `yield from` would close the cursor, even after its database
 
 
 def _quoted(name: str) -> str:

@@ -15,8 +15,6 @@ from tailorbird.data.readers.content import Limits
 from tailorbird.data.readers.entries import Entry
 from tailorbird.errors import DocumentError, NotFound
 
-MOST_ENTRIES = 1_000_000
-"""Files and folders of a commit; the largest repositories have a few hundred thousand."""
 MOST_FOLDERS = 64
 """Folders in one another."""
 SUBMODULE = 0o160000
@@ -26,6 +24,8 @@ POINTER_BYTES = 1_024
 
 def git_entries(place: str, settings: Mapping[str, Any], _limits: Limits) -> Iterator[Entry]:
     """The files at `settings["ref"]`, by path, without those whose names begin with a dot.
+
+    `settings["most_entries"]` is how many files and folders a commit may have.
 
     Raises:
         NotFound: It is no repository, or has no such branch, tag or commit.
@@ -41,7 +41,9 @@ def git_entries(place: str, settings: Mapping[str, Any], _limits: Limits) -> Ite
         raise NotFound("is no git repository. Name its folder, the one that holds .git or is bare.") from None
     with repository:
         try:
-            yield from _files(repository.object_store, _tree(repository, ref))
+            yield from _files(repository.object_store, _tree(repository, ref), settings["most_entries"])
+        except DocumentError:
+            raise
         except (KeyError, ValueError) as error:
             raise DocumentError(f"the repository is damaged ({error}). Check it with `git fsck`.") from None
 
@@ -57,23 +59,23 @@ def _tree(repository: Any, ref: str) -> bytes:
         ) from None
 
 
-def _files(objects: Any, root: bytes) -> Iterator[Entry]:
-    """Depth first, each folder's entries in git's own order."""
+def _files(objects: Any, root: bytes, most_entries: int) -> Iterator[Entry]:
+    """Depth first, each folder's entries in git's own order; names that are none come before their folder's others."""
     waiting: list[tuple[str, int, int, bytes]] = [("", 0, stat.S_IFDIR, root)]
     num_seen = 0
     while waiting:
         path, depth, mode, sha = waiting.pop()
         num_seen += 1
-        if num_seen > MOST_ENTRIES:
-            raise DocumentError(f"holds more than {MOST_ENTRIES:,} files and folders. Name another commit.")
+        if num_seen > most_entries:
+            raise DocumentError(f"holds more than {most_entries:,} files and folders. Name another commit.")
         if stat.S_ISDIR(mode) and depth <= MOST_FOLDERS:
             folder = f"{path}/" if path else ""
             for entry in reversed(objects[sha].items()):
                 name = entry.path.decode("utf-8", "surrogateescape")
-                if not name.startswith("."):
-                    waiting.append((folder + name, depth + 1, entry.mode, entry.sha))
-                elif _is_odd(name):
+                if _is_odd(name):
                     yield _refused(folder + name, sha, "is no name that a file can have. Rename it.")
+                elif not name.startswith("."):
+                    waiting.append((folder + name, depth + 1, entry.mode, entry.sha))
         else:
             yield _entry(objects, path, mode, sha)
 
@@ -83,8 +85,6 @@ def _is_odd(name: str) -> bool:
 
 
 def _entry(objects: Any, path: str, mode: int, sha: bytes) -> Entry:
-    if _is_odd(path.rpartition("/")[2]) or "\\" in path:
-        return _refused(path, sha, "is no name that a file can have. Rename it.")
     if mode == SUBMODULE:
         return _refused(path, sha, "is a submodule, which is not followed. Add its own repository.")
     if stat.S_ISLNK(mode):

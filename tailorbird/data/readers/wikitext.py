@@ -31,6 +31,12 @@ _EMPTY_BRACKETS = re.compile(r"[ \t]?\([\s,;:–-]*\)")
 _LOST_COMMA = re.compile(r"\([ \t]*[,;:][ \t]*")
 _MARKS = re.compile(f"[ \t]*([{_ITEM}{_ASIDE}]+)[ \t]*(.*)")
 _HEADING = re.compile(r"(#{1,6}) ")
+ATTRIBUTES_CHARS = 300
+_ATTRIBUTE = re.compile(
+    r"""(align|bgcolor|class|colspan|id|rowspan|scope|style|valign|width)\s*=\s*("[^"]*"|'[^']*'|[^\s"'/]+)(?:\s+|/\s*|\Z)""",
+    re.IGNORECASE,
+)
+_ONLY_ATTRIBUTES = re.compile(f"(?:{_ATTRIBUTE.pattern})+", re.IGNORECASE)
 _PLAIN_LINK = re.compile(r"\[\[([^\[\]|{}<>\n]*)(?:\|([^\[\]|{}<>\n]*))?\]\]")
 _LINE_MARKS = re.compile(r"^[ \t]*([*#:;]+)[ \t]*(\{\|)?", re.MULTILINE)
 
@@ -192,16 +198,27 @@ Cell = tuple[str, int, int]
 
 
 def _rows(table: Any, pieces: Pieces, captions: list[str]) -> Iterator[list[Cell]]:
+    unopened: list[Cell] = []  # a first row that nothing opens
     for node in _tags(table):
         tag = str(node.tag).strip().lower()
+        if _is_cell(node):
+            cell = _covering(node, pieces)
+            if cell[0].startswith("+") and node.wiki_markup == "|":  # as the parser gives what `|+` marks
+                captions.append(cell[0].removeprefix("+").strip())
+            else:
+                unopened.append(cell)
+            continue
+        if unopened:
+            yield unopened
+            unopened = []
         if tag == "caption":
             captions.append(_cell(node, pieces))
         elif tag in {"tbody", "thead", "tfoot"}:
             yield from _rows(node, pieces, captions)
         elif tag == "tr" and not hide_by_themselves(_attributes(node)):
             yield [_covering(cell, pieces) for cell in _tags(node) if _is_cell(cell)]
-        elif _is_cell(node):  # of a first row that nothing opens
-            yield [_covering(node, pieces)]
+    if unopened:
+        yield unopened
 
 
 def _tags(node: Any) -> Iterator[Any]:
@@ -216,6 +233,10 @@ def _is_cell(node: Any) -> bool:
 def _covering(node: Any, pieces: Pieces) -> Cell:
     attributes = _attributes(node)
     text = "" if hide_by_themselves(attributes) else _cell(node, pieces)
+    if len(text) <= ATTRIBUTES_CHARS and _ONLY_ATTRIBUTES.fullmatch(text):
+        # a template stood there, which gave the cell its words and stood behind its attributes
+        attributes |= {found[1].lower(): found[2].strip("\"'") for found in _ATTRIBUTE.finditer(text)}
+        text = ""
     return text, _span(attributes, "colspan", MOST_COLUMNS), _span(attributes, "rowspan", MOST_ROWS_SPANNED)
 
 
