@@ -108,7 +108,7 @@ SHARED_BY_SOURCES = {
     "addresses", "fetching", "unpacking",  # the one way to the web
     "web_reading", "sitemap",  # from there to documents
     "optional", "path_patterns",  # extra packages, and which of many paths are meant
-    "sql_statement", "sql_reading",  # from a database to rows
+    "sql_statement", "database_rows",  # from a database to rows
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {
@@ -118,7 +118,7 @@ CONNECTING = {
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
-USERS_OWN = {"tailorbird.sources.object_storage": "obstore", "tailorbird.sources.sql_reading": "sqlalchemy"}
+USERS_OWN = {"tailorbird.sources.object_storage": "obstore", "tailorbird.sources.database_rows": "sqlalchemy"}
 """What speaks to a server by itself, to none but the one that the user set up: never to what a document names."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""

@@ -21,7 +21,7 @@ from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, NotFound, RecipeError
 from tailorbird.records import Document, content_hash
 from tailorbird.sources.optional import need
-from tailorbird.sources.sql_reading import (
+from tailorbird.sources.database_rows import (
     Row,
     Rows,
     Selection,

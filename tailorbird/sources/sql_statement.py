@@ -1,7 +1,7 @@
 """Whether an SQL statement only reads: one SELECT, or WITH and a SELECT.
 
 This is for a clear error before anything is asked. What keeps a database as it is, whatever this misses, is
-that it is opened read-only: see `sql_reading`.
+that it is opened read-only: see `database_rows`.
 """
 
 from __future__ import annotations

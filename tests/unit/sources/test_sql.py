@@ -11,7 +11,7 @@ from tailorbird.records import Document
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.source import Unreadable, Versioned
 from tailorbird.sources.sql import sql_at
-from tailorbird.sources.sql_reading import _SqliteRows
+from tailorbird.sources.database_rows import _SqliteRows
 from tailorbird.sources.sql_statement import check_reads_only
 from tailorbird.testing.sources import WordHash, check_connector, check_versioned
 

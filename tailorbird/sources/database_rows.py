@@ -166,9 +166,11 @@ def database_rows(url: Any, password: str | None, selection: Selection, timeout_
     try:
         with engine.connect() as connection:
             reading = _read_only(connection, timeout_s)
+            rows = _DatabaseRows(reading, selection)
             try:
-                yield _DatabaseRows(reading, selection)
+                yield rows
             finally:
+                rows.close()
                 reading.rollback()
     except exc.DBAPIError as error:
         said = " ".join(str(error.orig).split())[:500].replace(password or "\0", "…")
@@ -196,6 +198,12 @@ def _read_only(connection: Any, timeout_s: float) -> Any:
 class _DatabaseRows:
     def __init__(self, connection: Any, selection: Selection) -> None:
         self._connection, self._selection = connection, selection
+        self._results: list[Any] = []
+
+    def close(self) -> None:
+        """Closes what was not read to its end."""
+        for result in self._results:
+            result.close()
 
     def select(
         self, columns: Sequence[str], order: Sequence[str], where: Mapping[str, Any] | None = None
@@ -207,8 +215,11 @@ class _DatabaseRows:
         for name, value in (where or {}).items():
             statement = statement.where(source.c[name] == value)
         statement = statement.order_by(*(source.c[name] for name in order))
-        for row in self._connection.execute(statement):
+        result = self._connection.execute(statement)
+        self._results.append(result)
+        for row in result:
             yield tuple(row)
+        self._results.remove(result)
 
     def _source(self, names: Sequence[str]) -> Any:
         import sqlalchemy
