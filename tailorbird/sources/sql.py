@@ -20,7 +20,6 @@ from tailorbird.data.documents import (
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, NotFound, RecipeError
 from tailorbird.records import Document, content_hash
-from tailorbird.sources.optional import need
 from tailorbird.sources.database_rows import (
     Row,
     Rows,
@@ -30,6 +29,7 @@ from tailorbird.sources.database_rows import (
     sqlite_path,
     sqlite_rows,
 )
+from tailorbird.sources.optional import need
 from tailorbird.sources.sql_statement import check_reads_only
 from tailorbird.sources.web_reading import reason_of, words_of
 

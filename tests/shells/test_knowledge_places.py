@@ -56,7 +56,9 @@ def test_a_folder_stays_a_folder_whatever_it_is_called(tmp_path):
 
 @pytest.mark.parametrize("place", ["https://example.org/", "git+https://example.org/a.git", "nosuch://x"])
 def test_what_is_in_doubt_has_to_be_said(place):
-    with pytest.raises(InputError, match="say with --kind which connector reads it. Known: folder, web_pages"):
+    with pytest.raises(
+        InputError, match=r"say with --kind which connector reads it\. Known: folder, web_pages"
+    ):
         _kind_of(place)
 
 
@@ -68,8 +70,12 @@ def test_paths_are_kept_whole_and_addresses_as_they_are(tmp_path, monkeypatch):
 
 def test_a_database_is_added_synced_and_searched(tmp_path, knowledge, monkeypatch):
     with closing(sqlite3.connect(tmp_path / "shop.db")) as database, database:
-        database.execute("CREATE TABLE articles (id INTEGER PRIMARY KEY, name TEXT, body TEXT, changed INTEGER)")
-        database.execute("INSERT INTO articles VALUES (1, 'Returns', 'Helmets may be returned within 30 days.', 1)")
+        database.execute(
+            "CREATE TABLE articles (id INTEGER PRIMARY KEY, name TEXT, body TEXT, changed INTEGER)"
+        )
+        database.execute(
+            "INSERT INTO articles VALUES (1, 'Returns', 'Helmets may be returned within 30 days.', 1)"
+        )
     settings = ["table=articles", "id=id", "text=body", "title=name", "version=changed"]
     code, out, err = knowledge("add", "desk", "shop.db", *(word for s in settings for word in ("--set", s)))
     assert code == 0, err

@@ -48,13 +48,20 @@ class Server:
 
     def run(self, program, *arguments):
         ran = subprocess.run(
-            [self.place / program, *arguments], user=self.user, cwd=self.folder, capture_output=True, text=True
+            [self.place / program, *arguments],
+            check=False,
+            user=self.user,
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
         )
         assert ran.returncode == 0, ran.stderr
         return ran.stdout
 
     def sql(self, text):
-        return self.run("psql", "-h", self.folder, "-p", str(self.port), "-U", "owner", "-d", "postgres", "-c", text)
+        return self.run(
+            "psql", "-h", self.folder, "-p", str(self.port), "-U", "owner", "-d", "postgres", "-c", text
+        )
 
     def wait(self):
         for _ in range(300):
@@ -86,7 +93,12 @@ def server(tmp_path_factory):
     try:
         server.run("initdb", "-D", str(data), "-U", "owner", "--auth=trust", "--no-sync")
         (data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        options = [f"port={server.port}", f"unix_socket_directories={folder}", "listen_addresses=127.0.0.1", "fsync=off"]
+        options = [
+            f"port={server.port}",
+            f"unix_socket_directories={folder}",
+            "listen_addresses=127.0.0.1",
+            "fsync=off",
+        ]
         started = subprocess.Popen(
             [place / "postgres", "-D", data, *(word for option in options for word in ("-c", option))],
             user=user,
@@ -141,7 +153,9 @@ def test_nothing_can_be_written_even_by_a_function(server, place):
     connector = sql_at(place, query="SELECT 1 AS id, shop.adds() AS body, '' AS name", label="x", **COLUMNS)
     with pytest.raises(EndpointError, match="cannot execute INSERT in a read-only transaction"):
         list(connector.documents())
-    object.__setattr__(connector, "selection", Selection(query="SELECT 1) AS q; DELETE FROM shop.articles; --"))
+    object.__setattr__(
+        connector, "selection", Selection(query="SELECT 1) AS q; DELETE FROM shop.articles; --")
+    )
     with pytest.raises((EndpointError, RecipeError)):
         list(connector.documents())
     assert str(NUM_ROWS) in server.sql("SELECT count(*) FROM shop.articles")

@@ -8,10 +8,10 @@ import pytest
 
 from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError, Unsupported
 from tailorbird.records import Document
+from tailorbird.sources.database_rows import _SqliteRows
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.source import Unreadable, Versioned
 from tailorbird.sources.sql import sql_at
-from tailorbird.sources.database_rows import _SqliteRows
 from tailorbird.sources.sql_statement import check_reads_only
 from tailorbird.testing.sources import WordHash, check_connector, check_versioned
 
