@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -34,6 +35,18 @@ if TYPE_CHECKING:
 GROUP = "tailorbird.connectors"
 RECORD_WAIT_S = 30.0
 """How long a change of a knowledge base's record waits for another one, which takes milliseconds."""
+ON_DISK = frozenset({"folder", "git", "sql", "wikipedia_dump", "zim"})
+"""Connectors whose place is a path where it is no address: it is kept whole, for a sync from another folder."""
+_DUMP = re.compile(r"-pages-(?:articles|meta)[^/]*\.xml", re.IGNORECASE)
+_KINDS_BY_END = {
+    ".zim": "zim",
+    **dict.fromkeys((".sqlite", ".sqlite3", ".db"), "sql"),
+    ".git": "git",
+}
+_KINDS_BY_SCHEME = {
+    **dict.fromkeys(("s3", "gs", "az", "file"), "object_storage"),
+    **dict.fromkeys(("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql"), "sql"),
+}
 
 
 @dataclass(frozen=True)
@@ -117,7 +130,7 @@ class KnowledgeBases:
         """
         folder = self.state / "knowledge" / valid_name(name)
         found = kind or _kind_of(place)
-        where = str(Path(place).resolve()) if found == "folder" else place
+        where = _where(place) if found in ON_DISK else place
         connector = connector_of(found, where, settings or {})
         with _recording(folder):
             base = read_knowledge_base(folder) if is_knowledge_base(folder) else KnowledgeBase(folder)
@@ -324,10 +337,31 @@ def connector_of(kind: str, place: str, settings: Mapping[str, Any]) -> Connecto
 
 
 def _kind_of(place: str) -> str:
-    if "://" not in place:
-        return "folder"
+    """The connector that reads a place, where that is beyond doubt.
+
+    Raises:
+        InputError: It has to be said.
+    """
+    scheme, separator, _ = place.partition("://")
+    if not separator:
+        name = Path(place).name
+        if Path(place).is_dir() and not name.endswith(".git"):
+            return "folder"
+        return (
+            "wikipedia_dump"
+            if _DUMP.search(name)
+            else _KINDS_BY_END.get(Path(place).suffix.lower(), "folder")
+        )
+    if kind := _KINDS_BY_SCHEME.get(scheme.lower().partition("+")[0]):
+        return kind
     kinds = ", ".join(plugins.names(GROUP))
     raise InputError(f"{place}: say with --kind which connector reads it. Known: {kinds}.")
+
+
+def _where(place: str) -> str:
+    """A path as a whole one; an address as it is, but for that of an SQLite file, which is a path."""
+    path = place.removeprefix("sqlite:///")
+    return place if "://" in path else str(Path(path).resolve())
 
 
 def _with_length(base: KnowledgeBase, max_chars: int | None) -> KnowledgeBase:

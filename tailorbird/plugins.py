@@ -55,6 +55,11 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "web_pages": "tailorbird.sources.web_pages:web_pages_at",
         "web_site": "tailorbird.sources.web_site:web_site_at",
         "mcp_resources": "tailorbird.sources.mcp_resources:mcp_resources_at",
+        "wikipedia_dump": "tailorbird.sources.wikipedia_dump:wikipedia_dump_at",
+        "zim": "tailorbird.sources.zim:zim_at",
+        "sql": "tailorbird.sources.sql:sql_at",
+        "git": "tailorbird.sources.git:git_at",
+        "object_storage": "tailorbird.sources.object_storage:object_storage_at",
     },
     "tailorbird.sources": LIVE_KINDS,
 }

@@ -119,13 +119,15 @@ SHARED_BY_SOURCES = {
     "live_passages", "result_fields", "live_sources", "merged",  # what is asked live: by name, and together
     "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents
     "sql_reading",  # the one way to databases that aren't ours
+    "optional", "path_patterns",  # extra packages, and which of many paths are meant
+    "sql_statement", "database_rows",  # from a database to rows
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {
-    "aiohttp", "anyio", "asyncio", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
-    "huggingface_hub", "imaplib", "lancedb", "mcp", "multiprocessing", "poplib", "psycopg", "qdrant_client", "requests",
-    "select", "selectors", "smtplib", "socket", "socketserver", "sqlalchemy", "ssl", "subprocess", "telnetlib",
-    "urllib", "urllib3", "websockets", "xmlrpc",
+    "aiohttp", "anyio", "asyncio", "dulwich", "ftplib", "h11", "http", "httpcore", "httpcore2", "httpx", "httpx2",
+    "huggingface_hub", "imaplib", "lancedb", "mcp", "multiprocessing", "obstore", "poplib", "psycopg", "qdrant_client",
+    "requests", "select", "selectors", "smtplib", "socket", "socketserver", "sqlalchemy", "ssl", "subprocess",
+    "telnetlib", "urllib", "urllib3", "websockets", "xmlrpc",
 }  # fmt: skip
 """What can open a connection, or start what can; `urllib.parse` cannot."""
 CONNECTS = "tailorbird.sources.fetching"
@@ -133,14 +135,18 @@ SPEAKS = {
     "tailorbird.sources.mcp_session": {"anyio", "mcp"},
     "tailorbird.sources.mcp_transports": {"anyio", "httpx2", "mcp"},
     "tailorbird.sources.sql_reading": {"sqlalchemy"},
+    "tailorbird.sources.database_rows": {"sqlalchemy"},
+    "tailorbird.sources.object_storage": {"obstore"},
     "tailorbird.sources.lancedb_store": {"lancedb"},
     "tailorbird.sources.qdrant_store": {"qdrant_client"},
     "tailorbird.sources.pgvector_store": {"psycopg"},
 }
 """Who else reaches out, to nothing but what the user's own settings name: an MCP server, whose process is started, or
-which is spoken to by a client whose every request goes through the fetcher; a database; a vector store's server."""
+which is spoken to by a client whose every request goes through the fetcher; a database; a storage; a vector store."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
+OF_DULWICH = {"tailorbird.data.readers.git_commit": {"dulwich.errors", "dulwich.objectspec", "dulwich.repo"}}
+"""What reads a repository on disk: nothing of dulwich that clones, fetches or runs."""
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}
 MOST_LINES = 450
@@ -316,12 +322,18 @@ def test_only_the_fetcher_opens_connections(family):
     for i in outer():
         top = i.target.split(".")[0]
         if part(i.module) == family and top in CONNECTING and i.target != "urllib.parse":
-            found.setdefault(i.module, set()).add(top)
+            found.setdefault(i.module, set()).add(i.target if top == "dulwich" else top)
     if family == "sources":
         assert found.pop(CONNECTS)
         assert found == SPEAKS
     else:
-        assert found == {module: {starter} for module, starter in STARTS.items()}
+        assert found == {**{module: {name} for module, name in STARTS.items()}, **OF_DULWICH}
+
+
+def test_what_only_some_connectors_need_is_imported_by_them_alone():
+    extras = {"dulwich", "libzim", "obstore", "sqlalchemy"}
+    at_the_top = [i.where for i in outer() if i.target.split(".")[0] in extras and not i.function]
+    assert at_the_top == []
 
 
 def test_nothing_of_an_mcp_session_passes_by_the_fetcher():

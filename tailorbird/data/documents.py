@@ -11,13 +11,14 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path, PurePosixPath
 
 from tailorbird.data.parser_process import ParserProcess
-from tailorbird.data.readers.content import Content, Limits, clean_text, first_heading, too_long
+from tailorbird.data.readers.content import Content, Limits, check_size, clean_text, first_heading, too_long
+from tailorbird.data.readers.entries import Entry
 from tailorbird.data.readers.kinds import KINDS, KNOWN_KINDS, magic_of
 from tailorbird.errors import DocumentError, NotFound
 from tailorbird.records import Document, content_hash
@@ -34,7 +35,7 @@ __all__ = [
     "read_folder",
 ]
 
-PARSERS = ("pypdfium2", "mammoth", "openpyxl", "python-pptx", "selectolax")
+PARSERS = ("pypdfium2", "mammoth", "openpyxl", "python-pptx", "selectolax", "mwparserfromhell")
 """Distributions whose releases may read a file otherwise."""
 
 
@@ -148,6 +149,36 @@ def document_from_bytes(name: str, data: bytes, suffix: str, parser: ParserProce
     return Document(name, content.text, title, _version(data), content.page_starts)
 
 
+def read_entry(
+    name: str, entry: Entry, known: Mapping[str, str], parser: ParserProcess, suffix: str = ""
+) -> Document | Unreadable | Unchanged:
+    """A file that lies in no folder, such as an object in a storage, read as the same file in a folder is.
+
+    What is of the version that is known, of no known kind, or too large by its declared size is never loaded.
+
+    Args:
+        name: The document's id.
+        entry: The file.
+        known: Versions that are known, by id.
+        parser: Parses it, within its limits.
+        suffix: Its kind, such as `.pdf`; by default the end of its name.
+    """
+    if entry.refused:
+        return Unreadable(name, entry.refused)
+    if entry.version and known.get(name) == entry.version:
+        return Unchanged(name)
+    suffix = suffix or PurePosixPath(name).suffix.lower()
+    try:
+        check_kind(suffix)
+        check_size(entry.size_bytes, parser.limits)
+        data = entry.load()
+        check_size(len(data), parser.limits)
+        document = document_from_bytes(name, data, suffix, parser)
+    except DocumentError as error:
+        return Unreadable(name, str(error).removeprefix(f"{name}: "))
+    return replace(document, version=entry.version, title=entry.title or document.title)
+
+
 def _version(data: bytes) -> str:
     return hashlib.blake2b(data).hexdigest()[:16]
 
@@ -160,7 +191,7 @@ def _title(text: str, path: PurePosixPath, suffix: str) -> str:
 
 
 def _content(data: bytes, suffix: str, parser: ParserProcess) -> Content:
-    _check_kind(data, suffix)
+    _check_magic(data, suffix)
     kind = KINDS[suffix]
     content = parser.read(data, suffix) if kind.isolated else kind.read(data, parser.limits)
     if not content.text.strip():
@@ -188,25 +219,29 @@ def _name(path: Path, root: Path) -> str:
 
 def _bytes(path: Path, limits: Limits) -> bytes:
     """All bytes of a file of a known kind, if they are not too many."""
-    suffix = path.suffix.lower()
-    if suffix not in KINDS:
-        raise DocumentError(
-            f"files of type {suffix or 'none'} are not read; expected {KNOWN_KINDS}. Convert it."
-        )
+    check_kind(path.suffix.lower())
     if not path.is_file():
         raise DocumentError("is no regular file. Copy what it stands for into one.")
     try:
-        size = path.stat().st_size
-        if size > limits.file_bytes:
-            raise DocumentError(
-                f"{size / 2**20:.0f} MB; at most {limits.file_bytes // 2**20} MB are read. Divide it."
-            )
+        check_size(path.stat().st_size, limits)
         return path.read_bytes()
     except OSError as error:
         raise DocumentError(f"cannot be opened ({error.strerror}). Check its permissions.") from None
 
 
-def _check_kind(data: bytes, suffix: str) -> None:
+def check_kind(suffix: str) -> None:
+    """Refuses files that are of no known kind by the end of their names, such as `.pdf`.
+
+    Raises:
+        DocumentError: The kind is not known.
+    """
+    if suffix not in KINDS:
+        raise DocumentError(
+            f"files of type {suffix or 'none'} are not read; expected {KNOWN_KINDS}. Convert it."
+        )
+
+
+def _check_magic(data: bytes, suffix: str) -> None:
     """Bytes that say another kind than the name are refused: they would be read as noise."""
     found, expected = magic_of(data, suffix), KINDS[suffix].magic
     if found != expected:

@@ -46,16 +46,22 @@ Colour = tuple[int, int, int]
 def is_hidden(node: Any) -> bool:
     """Whether an element is hidden by itself; one inside a hidden one is hidden too, and not asked about."""
     attributes: dict[str, str | None] = node.attributes
+    if hide_by_themselves(attributes):
+        return True
+    style = _declarations(attributes)
+    written = _colour(style, attributes)
+    return written is not None and _looks_like_its_background(node, written)
+
+
+def hide_by_themselves(attributes: dict[str, str | None]) -> bool:
+    """Whether attributes hide their element whatever is around it."""
     if "hidden" in attributes or (attributes.get("aria-hidden") or "").strip().lower() == "true":
         return True
     style = _declarations(attributes)
     if any(_hides(name, value) for name, value in style):
         return True
     cut = any(name.startswith("overflow") and value in {"hidden", "clip"} for name, value in style)
-    if cut and any(name in _BOXES and _pixels(value, 2) <= 1 for name, value in style):
-        return True
-    written = _colour(style, attributes)
-    return written is not None and _looks_like_its_background(node, written)
+    return cut and any(name in _BOXES and _pixels(value, 2) <= 1 for name, value in style)
 
 
 def _declarations(attributes: dict[str, str | None]) -> list[tuple[str, str]]:

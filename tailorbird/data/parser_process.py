@@ -24,7 +24,7 @@ from tailorbird.errors import DocumentError
 
 FILES_PER_CHILD = 500
 """What parsers leak is given back when the child ends."""
-_MAIN = "import sys; sys.path += sys.argv[1:]; from tailorbird.data.readers.child import main; main()"
+_MAIN = "import sys; sys.path += sys.argv[1:]; from {module} import main; main()"
 _KEPT = ("LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PATH", "SYSTEMROOT", "TEMP", "TMPDIR")
 """What the child sees of the environment: what it needs to load libraries, and no keys."""
 
@@ -72,7 +72,7 @@ class ParserProcess:
             answer = self._ask(child, data, suffix)
         except (OSError, EOFError, ValueError, KeyError, TypeError):
             self.close()
-            raise self._lost(timed_out.is_set(), child.returncode) from None
+            raise lost_child(self.limits, timed_out.is_set(), child.returncode) from None
         except BaseException:  # Ctrl-C: an answer that still comes would be taken for the next file's
             self.close()
             raise
@@ -85,21 +85,15 @@ class ParserProcess:
     def close(self) -> None:
         """Ends the child; the next file would start another one."""
         child, self._child = self._child, None
-        if child is None or self._owner != os.getpid():
-            return
-        child.kill()
-        child.wait()
-        for pipe in (child.stdin, child.stdout):
-            with suppress(OSError):  # what could not be sent is of no use now
-                if pipe:
-                    pipe.close()
+        if child is not None and self._owner == os.getpid():
+            end_child(child)
 
     def _started(self) -> subprocess.Popen[bytes]:
         if self._owner != os.getpid():
             self._child, self._owner = None, os.getpid()
         if self._child is None or self._child.poll() is not None:
             self.close()
-            self._child, self._num_files = _start(), 0
+            self._child, self._num_files = start_child("tailorbird.data.readers.child"), 0
         self._num_files += 1
         return self._child
 
@@ -110,43 +104,28 @@ class ParserProcess:
         child.stdin.write(json.dumps(question).encode() + b"\n")
         child.stdin.write(data)
         child.stdin.flush()
-        size = int.from_bytes(_exactly(child.stdout.read(8), 8), "big")
+        size = int.from_bytes(exactly(child.stdout.read(8), 8), "big")
         if size > 4 * self.limits.chars + 2**20:
             raise ValueError(size)
-        return json.loads(_exactly(child.stdout.read(size), size))
+        return json.loads(exactly(child.stdout.read(size), size))
 
     def _content(self, answer: Mapping[str, Any]) -> Content:
         if answer.get("out_of_memory"):
             raise DocumentError(
-                f"needs more than {self._memory} to be parsed, the most that one file is given. Divide it, or save it "
-                "as plain text."
+                f"needs more than {_memory(self.limits)} to be parsed, the most that one file is given. Divide it, or "
+                "save it as plain text."
             )
         if "refused" in answer:
             raise DocumentError(str(answer["refused"]))
         return Content(str(answer["text"]), str(answer["title"]), tuple(map(int, answer["page_starts"])))
 
-    def _lost(self, timed_out: bool, code: int | None) -> DocumentError:
-        """Why the child ended."""
-        advice = "Save it anew from the program that made it, divide it, or save it as plain text."
-        if timed_out:
-            return DocumentError(
-                f"not parsed after {self.limits.wall_s:g} s, the most that one file is given. {advice}"
-            )
-        if code is not None and code == -getattr(signal, "SIGPROF", 0):
-            return DocumentError(
-                f"not parsed after {self.limits.cpu_s:g} s of computing, the most that one file is given. {advice}"
-            )
-        return DocumentError(
-            f"its parser broke down ({_ending(code)}): the file is damaged, or made to need more than {self._memory}. "
-            f"{advice}"
-        )
 
-    @property
-    def _memory(self) -> str:
-        return f"{self.limits.memory_bytes / 2**20:,.0f} MB of memory"
+def start_child(module: str) -> subprocess.Popen[bytes]:
+    """A process of our own that runs a module's `main`, with pipes to it and no environment but what loads libraries.
 
-
-def _start() -> subprocess.Popen[bytes]:
+    Raises:
+        DocumentError: It can't be started.
+    """
     places = [Path(__file__).parents[2], *(Path(place) for place in sys.path)]
     try:
         return subprocess.Popen(  # noqa: S603 - our own module, by our own interpreter
@@ -155,7 +134,7 @@ def _start() -> subprocess.Popen[bytes]:
                 "-I",
                 "-S",
                 "-c",
-                _MAIN,
+                _MAIN.format(module=module),
                 *(str(place) for place in places if place.is_absolute()),
             ],
             stdin=subprocess.PIPE,
@@ -170,7 +149,43 @@ def _start() -> subprocess.Popen[bytes]:
         ) from None
 
 
-def _exactly(data: bytes, size: int) -> bytes:
+def end_child(child: subprocess.Popen[bytes]) -> None:
+    """Ends a process, whatever it does."""
+    child.kill()
+    child.wait()
+    for pipe in (child.stdin, child.stdout):
+        with suppress(OSError):  # what could not be sent is of no use now
+            if pipe:
+                pipe.close()
+
+
+def lost_child(limits: Limits, timed_out: bool, code: int | None) -> DocumentError:
+    """Why a process ended before it answered."""
+    advice = "Save it anew from the program that made it, divide it, or save it as plain text."
+    if timed_out:
+        return DocumentError(
+            f"not parsed after {limits.wall_s:g} s, the most that one file is given. {advice}"
+        )
+    if code is not None and code == -getattr(signal, "SIGPROF", 0):
+        return DocumentError(
+            f"not parsed after {limits.cpu_s:g} s of computing, the most that one file is given. {advice}"
+        )
+    return DocumentError(
+        f"its parser broke down ({_ending(code)}): the file is damaged, or made to need more than {_memory(limits)}. "
+        f"{advice}"
+    )
+
+
+def _memory(limits: Limits) -> str:
+    return f"{limits.memory_bytes / 2**20:,.0f} MB of memory"
+
+
+def exactly(data: bytes, size: int) -> bytes:
+    """The bytes, if there are as many as expected.
+
+    Raises:
+        EOFError: There are fewer.
+    """
     if len(data) < size:
         raise EOFError
     return data

@@ -19,7 +19,8 @@ from tailorbird.data.readers.content import Limits, too_long
 from tailorbird.data.readers.kinds import KINDS
 from tailorbird.errors import DocumentError
 
-_OWN_FILES_BYTES = 2**20  # what it may write: compiled modules
+OWN_FILES_BYTES = 2**20
+"""What a process that parses may write: compiled modules."""
 
 
 def main() -> None:
@@ -33,10 +34,10 @@ def main() -> None:
     while line := questions.readline():
         asked = json.loads(line)
         limits = Limits(**asked["limits"])
-        _limit_memory(limits)
-        _limit_computing(limits.cpu_s)
+        limit_memory("RLIMIT_AS", limits.memory_bytes, OWN_FILES_BYTES)
+        limit_computing(limits.cpu_s)
         answer = _answer(questions, asked["suffix"], asked["size"], limits)
-        _limit_computing(0)
+        limit_computing(0)
         answer["last"] = _address_space() > limits.memory_bytes // 2
         _send(answers, answer)
         if answer["last"]:
@@ -72,19 +73,25 @@ def _send(answers: IO[bytes], answer: dict[str, Any]) -> None:
     answers.flush()
 
 
-def _limit_computing(seconds: float) -> None:
+def limit_computing(seconds: float) -> None:
     """From now on so many seconds, after which the system ends this process; 0 is without end."""
     if sys.platform != "win32":
         signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
-def _limit_memory(limits: Limits) -> None:
-    """Sets what the system may enforce; systems differ in what they can."""
+def limit_memory(kind: str, memory_bytes: int, files_bytes: int) -> None:
+    """Sets what the system may enforce; systems differ in what they can.
+
+    Args:
+        kind: `RLIMIT_AS` counts all that is mapped, `RLIMIT_DATA` only memory of its own, not mapped files.
+        memory_bytes: The most of it.
+        files_bytes: The most that a file which this process writes may have.
+    """
     try:
         import resource
     except ImportError:  # Windows
         return
-    wanted = {"RLIMIT_AS": limits.memory_bytes, "RLIMIT_FSIZE": _OWN_FILES_BYTES, "RLIMIT_CORE": 0}
+    wanted = {kind: memory_bytes, "RLIMIT_FSIZE": files_bytes, "RLIMIT_CORE": 0}
     for name, value in wanted.items():
         limit = getattr(resource, name)
         _, hard = resource.getrlimit(limit)

@@ -115,6 +115,18 @@ def paged(pages: Sequence[str], title: str = "") -> Content:
     return Content("\n\n".join(pages), title, tuple(starts))
 
 
+def check_size(size_bytes: int, limits: Limits) -> None:
+    """Refuses files that are too large, before they are read.
+
+    Raises:
+        DocumentError: There are more bytes than one file may have.
+    """
+    if size_bytes > limits.file_bytes:
+        raise DocumentError(
+            f"{size_bytes / 2**20:.0f} MB; at most {limits.file_bytes // 2**20} MB are read. Divide it."
+        )
+
+
 def too_long(limits: Limits) -> DocumentError:
     """The refusal of a text that has too many characters."""
     return DocumentError(f"gives more than {limits.chars:,} characters, the most that are read. Divide it.")

@@ -15,6 +15,7 @@ from tailorbird.data.readers.objects import read_json, read_jsonl
 from tailorbird.data.readers.pdf import read_pdf
 from tailorbird.data.readers.plain import read_html, read_markdown, read_text
 from tailorbird.data.readers.slides import read_pptx
+from tailorbird.data.readers.wikitext import read_wikitext
 from tailorbird.data.readers.word import read_docx
 from tailorbird.data.readers.workbook import read_xlsx
 
@@ -60,12 +61,15 @@ KINDS: dict[str, Kind] = {
     ".jsonl": Kind(read_jsonl, title="stem"),
     ".eml": Kind(read_eml),
     ".ipynb": Kind(read_ipynb, title="stem"),
+    ".mediawiki": Kind(read_wikitext, title="stem"),
+    ".wikitext": Kind(read_wikitext, title="stem"),
     **{suffix: Kind(code_reader(name), isolated=False, title="name") for suffix, name in LANGUAGES.items()},
 }
 """By the end of the file's name, in small letters."""
 
 KNOWN_KINDS = (
-    ".txt, .md, .html, .pdf, .docx, .xlsx, .pptx, .csv, .tsv, .json, .jsonl, .eml, .ipynb or source code"
+    ".txt, .md, .html, .pdf, .docx, .xlsx, .pptx, .csv, .tsv, .json, .jsonl, .eml, .ipynb, .wikitext "
+    "or source code"
 )
 """The kinds as an error or a help text names them."""
 

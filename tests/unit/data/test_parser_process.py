@@ -180,7 +180,7 @@ def test_an_interrupted_question_is_not_answered_to_the_next_file(monkeypatch):
             raise KeyboardInterrupt
 
         with monkeypatch.context() as patched:
-            patched.setattr(parser_process, "_exactly", interrupt)
+            patched.setattr(parser_process, "exactly", interrupt)
             with pytest.raises(KeyboardInterrupt):
                 parser.read(PAGE, ".html")
         assert parser.read(b"<p>Other.", ".html").text == "Other."
