@@ -106,18 +106,29 @@ class Wikipedia:
     def _get(self, parameters: Mapping[str, str]) -> tuple[int, float, Any]:
         """Status, seconds to wait as the wiki asks for, and the parsed answer (None if it is not JSON)."""
         separator = "&" if "?" in self.url else "?"
+        url = f"{self.url}{separator}{urlencode(parameters)}"
         try:
             # The address is the user's own setting, so its host may be on a private network.
             host = read_address(self.url)
             fetcher = Fetcher((host.authority,), Limits(self.timeout_s, self.timeout_s), INTRODUCTION)
-            answer = fetcher.fetch(f"{self.url}{separator}{urlencode(parameters)}")
+            answer = fetcher.fetch(url)
         except (DocumentError, EndpointError) as error:
+            # Without the question, which is nothing for a log.
+            reason = str(error).replace(_whole(url), self.url)
             raise EndpointError(
-                f"The wiki at {self.url} cannot be reached: {error} "
+                f"The wiki at {self.url} cannot be reached: {reason} "
                 "Give another address, or index a folder of documents instead."
             ) from error
         wait = answer.retry_after_s
         return answer.status, 1.0 if wait is None else wait, _parsed(answer)
+
+
+def _whole(url: str) -> str:
+    """The address as the fetcher's errors name it; what is none, as it stands."""
+    try:
+        return read_address(url).url
+    except DocumentError:
+        return url
 
 
 def _parsed(answer: Fetched) -> Any:

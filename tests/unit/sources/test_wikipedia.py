@@ -155,8 +155,11 @@ def test_a_wiki_that_cannot_be_reached_is_an_error(wiki):
     url = wiki.url
     wiki.shutdown()
     wiki.server_close()
-    with pytest.raises(EndpointError, match=r"cannot be reached: .*index a folder of documents instead"):
-        Wikipedia(endpoint=url, timeout_s=2).search("nest", 2)
+    with pytest.raises(
+        EndpointError, match=r"cannot be reached: .*index a folder of documents instead"
+    ) as caught:
+        Wikipedia(endpoint=url, timeout_s=2).search("my private nest", 2)
+    assert "private" not in str(caught.value)
 
 
 @pytest.mark.parametrize("endpoint", ["no address", "ftp://host/api.php", "http://", "http://[::1"])
