@@ -18,7 +18,7 @@ from tailorbird.errors import DocumentError, EndpointError
 from tailorbird.records import Document, Passage
 from tailorbird.sources.addresses import read_address
 from tailorbird.sources.fetching import USER_AGENT, Fetched, Fetcher, Limits
-from tailorbird.sources.live_passages import best_passages
+from tailorbird.sources.live_passages import best_passages, document_at
 
 INTRODUCTION = f"{USER_AGENT} (knowledge source; https://www.mediawiki.org/wiki/API:Etiquette)"
 
@@ -81,7 +81,8 @@ class Wikipedia:
         try:
             # A search that finds nothing is answered without a "query" at all.
             found = sorted(answer.get("query", {}).get("pages", []), key=lambda page: page["index"])
-            return [_document(page) for page in found if page.get("extract")]
+            documents = [_document(page) for page in found if page.get("extract")]
+            return [document for document in documents if document is not None]
         except (KeyError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"{self.url} answered a search with pages of an unknown form ({error!r}). "
@@ -146,10 +147,8 @@ def _plain_words(query: str) -> str:
     return words[: MAX_QUERY + 1].rpartition(" ")[0] or words[:MAX_QUERY]
 
 
-def _document(page: Mapping[str, Any]) -> Document:
-    return Document(
-        id=page["canonicalurl"], text=page["extract"], title=page["title"], version=str(page["lastrevid"])
-    )
+def _document(page: Mapping[str, Any]) -> Document | None:
+    return document_at(page["canonicalurl"], page["extract"], page["title"], str(page["lastrevid"]))
 
 
 def _error_code(answer: Any) -> str:

@@ -181,5 +181,12 @@ def test_long_openings_are_cut_and_the_fitting_passage_comes_first(wiki):
     assert any("nest hangs" in passage.text for passage in passages)
 
 
+def test_invisible_and_directional_characters_are_left_out(wiki):
+    page = dict(PAGES[0], index=1, extract="The nest\u200b hangs\u202e low.\x00", title="Wea\u2066ver")
+    wiki.answers = [(200, {"query": {"pages": [page]}})]
+    [found] = Wikipedia(endpoint=wiki.url).search("nest", 2)
+    assert (found.title, found.text) == ("Weaver", "The nest hangs low.")
+
+
 def test_it_keeps_the_contract_of_sources(wiki):
     check_source(Wikipedia(endpoint=wiki.url), ["birds that weave nests"])
