@@ -23,10 +23,11 @@ from tailorbird.errors import DocumentError, EndpointError, KindError
 from tailorbird.sources.addresses import (
     PORTS,
     Address,
-    is_local_name,
+    check_name,
     is_public,
     is_reachable,
     joined,
+    not_public,
     read_address,
     read_allowed,
 )
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 USER_AGENT = "tailorbird/0.1"
 REDIRECTS = frozenset({301, 302, 303, 307, 308})
 FOR_GOOD = frozenset({301, 308})
-LOWEST_OTHER_PORT = 1_024
-"""Ports below are those of other services than the web, but for 80 and 443."""
 MAX_HEADER_BYTES = 256 * 1024
 CONNECT_S = 5.0
 _NOTHING: Mapping[str, str] = {}
@@ -183,7 +182,7 @@ class Fetcher:
     ) -> Fetched:
         allowed = self._allows(address)
         if not allowed:
-            _check_name(address)
+            check_name(address)
         backend = _Pinning(self.resolve, is_reachable if allowed else is_public, deadline, self.limits)
         headers: dict[bytes | str, bytes | str] = {
             "Host": address.authority,
@@ -289,7 +288,7 @@ class _Pinning(httpcore.NetworkBackend):
             raise EndpointError(f"the host {host!r} has no network address. Check the address.")
         for address in addresses:
             if not self._fits(address):
-                raise _not_public(host, port, address)
+                raise not_public(host, port, address)
         return addresses
 
 
@@ -361,25 +360,6 @@ def _within(resolve: Callable[[], list[str]], deadline: _Deadline, host: str) ->
             f"the host {host!r} is not known ({found[0]}). Check the address and the network."
         ) from None
     return found[0]
-
-
-def _check_name(address: Address) -> None:
-    """Refuses what needs no resolver to be refused, for a question to one tells others what is asked."""
-    if is_local_name(address.host):
-        raise _not_public(address.host, address.port, "a name for local hosts")
-    if address.port not in PORTS.values() and address.port < LOWEST_OTHER_PORT:
-        raise DocumentError(
-            f"port {address.port} belongs to another service than the web. "
-            f"Expected 80, 443 or one from {LOWEST_OTHER_PORT}."
-        )
-
-
-def _not_public(host: str, port: int, got: str) -> DocumentError:
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return DocumentError(
-        f"the host {host!r} is not on the public internet (got {got}). "
-        f"If you trust it, allow it by name: allow_hosts = ({shown!r},)."
-    )
 
 
 @contextlib.contextmanager
