@@ -105,7 +105,7 @@ def page(result):
     lines = [
         "# Passages of two sources in one order",
         "",
-        f"`{result['command']}`, {result['date']}, {sentence(result['machine'])}.",
+        f"`{result['command']}`, {result['date']}, {sentence(result['machine'])}",
         "",
         f"The sample's handbook dealt out to two indexes, {total} of its questions, either index the first. Share of",
         "questions whose document is among the first passages, in %, with 95 % intervals.",
