@@ -54,6 +54,11 @@ class Plan:
     price: Mapping[str, float] | None = None
 
     @property
+    def sources(self) -> list[str]:
+        """The names of the live sources that any arm asks."""
+        return asked_live(self.arms)
+
+    @property
     def key(self) -> str:
         """Hash of what the run's answers depend on; documents and single arms have hashes of their own."""
         data = self.data
@@ -61,6 +66,12 @@ class Plan:
         documents = str(data.documents.resolve()) if data.documents else None
         task = [self.task.kind, self.task.instruction, list(self.task.labels), self.task.max_tokens]
         return content_hash([self.base, task, parts, documents, self.metric, self.seed], 10)
+
+
+def asked_live(arms: Sequence[ArmSpec]) -> list[str]:
+    """The names of the live sources that any of the arms asks."""
+    steps = [step for arm in arms for step in arm.steps]
+    return list(dict.fromkeys(source.name for step in steps for source in step.settings.get("sources", ())))
 
 
 @dataclass(frozen=True)
@@ -118,6 +129,8 @@ def make_plan(file: RecipeFile) -> Plan:
     specs = tuple(file.arm(word) for word in wanted)
     for spec in specs:
         build_recipe(spec)  # every setting is checked before anything runs
+    live = asked_live(specs)
+    note = f"{', '.join(live)}: asked live, once for each question; latencies leave that out from then on"
     return Plan(
         name=valid_name(file.name or source.stem),
         base=base,
@@ -126,7 +139,7 @@ def make_plan(file: RecipeFile) -> Plan:
         data=splits.data(task, documents),
         metric=file.metric or default_metric_name(task),
         seed=seed,
-        notes=splits.notes,
+        notes=(*splits.notes, note) if live else splits.notes,
         key_env=file.key_env,
         price=_price(file, base),
     )

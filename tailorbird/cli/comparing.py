@@ -152,19 +152,13 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "num_dev": len(data.dev),
         "num_test": len(data.test),
         "documents": str(data.documents) if data.documents else None,
-        "sources": _source_names(plan),
+        "sources": plan.sources,
         "metric": plan.metric,
         "seed": plan.seed,
         "budget_s": plan.budget_s,
         "folder": str(plan.folder),
         "notes": list(plan.notes),
     }
-
-
-def _source_names(plan: Plan) -> list[str]:
-    """The live sources that any arm asks."""
-    steps = [step for arm in plan.arms for step in arm.steps]
-    return list(dict.fromkeys(source.name for step in steps for source in step.settings.get("sources", ())))
 
 
 def _show_plan(plan: Plan) -> None:
@@ -178,8 +172,8 @@ def _show_plan(plan: Plan) -> None:
     }
     if data.documents:
         facts["documents"] = str(data.documents)
-    if sources := _source_names(plan):
-        facts["asked live"] = ", ".join(sources)
+    if plan.sources:
+        facts["asked live"] = ", ".join(plan.sources)
     if plan.budget_s is not None:
         facts["budget"] = f"no arm is started after {clock_time(plan.budget_s)}"
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)

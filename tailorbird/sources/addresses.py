@@ -18,6 +18,8 @@ MAX_CHARS = 8_192
 LOWEST_OTHER_PORT = 1_024
 """Ports below are those of other services than the web, but for 80 and 443."""
 PORTS = {"http": 80, "https": 443}
+LOWEST_OTHER_PORT = 1_024
+"""Ports below are those of other services than the web, but for 80 and 443."""
 
 _PARTS = re.compile(r"(https?)://([^/?#]*)([^?#]*)(?:\?([^#]*))?(?:#.*)?", re.IGNORECASE | re.DOTALL)
 _AUTHORITY = re.compile(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{0,5}))?")
@@ -163,6 +165,30 @@ def is_reachable(address: str) -> bool:
         return True
     return not (
         ip.is_link_local or ip.is_multicast or ip.is_unspecified or ip.is_reserved or ip in _THIS_HOST
+    )
+
+
+def check_name(address: Address) -> None:
+    """Refuses what needs no resolver to be refused, for a question to one tells others what is asked.
+
+    Raises:
+        DocumentError: The name is one of local hosts, or the port another service's.
+    """
+    if is_local_name(address.host):
+        raise not_public(address.host, address.port, "a name for local hosts")
+    if address.port not in PORTS.values() and address.port < LOWEST_OTHER_PORT:
+        raise DocumentError(
+            f"port {address.port} belongs to another service than the web. "
+            f"Expected 80, 443 or one from {LOWEST_OTHER_PORT}."
+        )
+
+
+def not_public(host: str, port: int, got: str) -> DocumentError:
+    """The error of a host that is not on the public internet."""
+    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    return DocumentError(
+        f"the host {host!r} is not on the public internet (got {got}). "
+        f"If you trust it, allow it by name: allow_hosts = ({shown!r},)."
     )
 
 

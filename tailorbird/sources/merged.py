@@ -21,7 +21,7 @@ GRACE_S = 0.5
 """Seconds beyond a source's own limit, in which it can say itself why it is late."""
 UNDER_WAY = 8
 """Questions that a source may be working on; one that is given up goes on until its own limits end it."""
-MAX_REASON = 300
+MAX_REASON = 400
 
 
 class Named(Protocol):
@@ -48,7 +48,7 @@ class Found:
 
 @dataclass(frozen=True)
 class Merged:
-    """Asks an index and live sources at the same time, and fuses their rankings by reciprocal rank.
+    """Asks an index and live sources at the same time, and fuses their rankings: see `fused`.
 
     A live source that fails or is late is left out and said: in the log, and to whoever asks by `ask`.
 
@@ -123,22 +123,22 @@ def _unasked(source: Named) -> str:
 
 
 def fused(rankings: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
-    """At most `k` passages by reciprocal rank; the same text found twice counts twice and stands once.
+    """At most `k` passages by reciprocal rank: each by its place in its own ranking, and in that of all by similarity.
 
-    Of equal ranks that of the earlier ranking comes first.
+    Without the second, sources whose finds differ would only take turns, however little one has to say. The same text
+    found twice stands once, in its better place. Of equals that of the earlier ranking comes first. A single ranking
+    stays as it is.
     """
-    places: dict[str, tuple[int, int]] = {}
-    passages: dict[tuple[int, int], Passage] = {}
-    order: list[list[tuple[int, int]]] = []
-    for number, ranking in enumerate(rankings):
-        mine: list[tuple[int, int]] = []
-        for rank, passage in enumerate(ranking):
-            place = places.setdefault(" ".join(passage.text.split()), (number, rank))
-            passages.setdefault(place, passage)
-            if place not in mine:
-                mine.append(place)
-        order.append(mine)
-    return [passages[place] for place, _ in reciprocal_rank_fusion(order)[:k]]
+    places = [(rank, number) for number, ranking in enumerate(rankings) for rank in range(len(ranking))]
+    first: dict[str, tuple[int, int]] = {}
+    for rank, number in sorted(places):
+        first.setdefault(" ".join(rankings[number][rank].text.split()), (number, rank))
+    kept = sorted(first.values())
+    if len(rankings) == 1:
+        return [rankings[0][rank] for _, rank in kept[:k]]
+    own = [[place for place in kept if place[0] == number] for number in range(len(rankings))]
+    alike = sorted(kept, key=lambda place: (-rankings[place[0]][place[1]].score, place[1], place[0]))
+    return [rankings[number][rank] for (number, rank), _ in reciprocal_rank_fusion([*own, alike])[:k]]
 
 
 class _Asked:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import html
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,8 @@ from tailorbird.sources.live_passages import MAX_RESULTS, document_at
 
 MAX_PARTS = 20
 """Texts of one result that are joined where its path leads to several."""
+_HIGHLIGHT = re.compile(r"""</?(?:b|em|i|mark|span|strong)(?: [\w-]+="[^"<>]*")*>""", re.IGNORECASE)
+"""By which searches mark the words that they found."""
 
 
 def found_at(value: Any, path: str) -> list[Any]:
@@ -109,9 +113,19 @@ def _texts(result: Any, path: str) -> Iterator[str]:
         return
     for part in found_at(result, path)[:MAX_PARTS]:
         if isinstance(part, str) and part.strip():
-            yield part.strip()
+            yield _unmarked(part).strip()
         elif isinstance(part, int | float) and not isinstance(part, bool):
             yield str(part)
+
+
+def _unmarked(text: str) -> str:
+    """The text without marks, and where it had some, which makes it HTML, with the characters that entities stand for.
+
+    >>> _unmarked("a <strong>lost</strong> card &amp; more"), _unmarked("if a <b and b> c: &amp;")
+    ('a lost card & more', 'if a <b and b> c: &amp;')
+    """
+    bare = _HIGHLIGHT.sub("", text)
+    return text if bare == text else html.unescape(bare)
 
 
 def _names(value: Any) -> str:

@@ -18,7 +18,7 @@ from tailorbird.errors import DocumentError, EndpointError
 from tailorbird.records import Document, Passage
 from tailorbird.sources.addresses import read_address
 from tailorbird.sources.fetching import USER_AGENT, Fetched, Fetcher, Limits
-from tailorbird.sources.live_passages import best_passages
+from tailorbird.sources.live_passages import best_passages, document_at
 
 INTRODUCTION = f"{USER_AGENT} (knowledge source; https://www.mediawiki.org/wiki/API:Etiquette)"
 
@@ -86,7 +86,8 @@ class Wikipedia:
         try:
             # A search that finds nothing is answered without a "query" at all.
             found = sorted(answer.get("query", {}).get("pages", []), key=lambda page: page["index"])
-            return [_document(page) for page in found if page.get("extract")]
+            documents = [_document(page) for page in found if page.get("extract")]
+            return [document for document in documents if document is not None]
         except (KeyError, TypeError, AttributeError) as error:
             raise EndpointError(
                 f"{self.url} answered a search with pages of an unknown form ({error!r}). "
@@ -111,18 +112,29 @@ class Wikipedia:
     def _get(self, parameters: Mapping[str, str]) -> tuple[int, float, Any]:
         """Status, seconds to wait as the wiki asks for, and the parsed answer (None if it is not JSON)."""
         separator = "&" if "?" in self.url else "?"
+        url = f"{self.url}{separator}{urlencode(parameters)}"
         try:
             # The address is the user's own setting, so its host may be on a private network.
             host = read_address(self.url)
             fetcher = Fetcher((host.authority,), Limits(self.timeout_s, self.timeout_s), INTRODUCTION)
-            answer = fetcher.fetch(f"{self.url}{separator}{urlencode(parameters)}")
+            answer = fetcher.fetch(url)
         except (DocumentError, EndpointError) as error:
+            # Without the question, which is nothing for a log.
+            reason = str(error).replace(_whole(url), self.url)
             raise EndpointError(
-                f"The wiki at {self.url} cannot be reached: {error} "
+                f"The wiki at {self.url} cannot be reached: {reason} "
                 "Give another address, or index a folder of documents instead."
             ) from error
         wait = answer.retry_after_s
         return answer.status, 1.0 if wait is None else wait, _parsed(answer)
+
+
+def _whole(url: str) -> str:
+    """The address as the fetcher's errors name it; what is none, as it stands."""
+    try:
+        return read_address(url).url
+    except DocumentError:
+        return url
 
 
 def _parsed(answer: Fetched) -> Any:
@@ -140,10 +152,8 @@ def _plain_words(query: str) -> str:
     return words[: MAX_QUERY + 1].rpartition(" ")[0] or words[:MAX_QUERY]
 
 
-def _document(page: Mapping[str, Any]) -> Document:
-    return Document(
-        id=page["canonicalurl"], text=page["extract"], title=page["title"], version=str(page["lastrevid"])
-    )
+def _document(page: Mapping[str, Any]) -> Document | None:
+    return document_at(page["canonicalurl"], page["extract"], page["title"], str(page["lastrevid"]))
 
 
 def _error_code(answer: Any) -> str:

@@ -62,7 +62,7 @@ def index(tmp_path):
         yield index
 
 
-def test_rankings_are_fused_by_rank_and_passages_say_where_they_are_from(index):
+def test_rankings_are_fused_and_passages_say_where_they_are_from(index):
     merged = Merged((gives("wiki", "w0", "w1"), gives("shop", "s0")), index)
     found = merged.search("lost card", 4)
     assert [(p.source, p.text) for p in found] == [
@@ -73,10 +73,30 @@ def test_rankings_are_fused_by_rank_and_passages_say_where_they_are_from(index):
     ]
 
 
-def test_a_text_that_two_sources_find_counts_twice_and_stands_once():
-    found = fused([shelf("a", "one", "both"), shelf("b", " both\n", "two")], 5)
-    assert [p.text for p in found] == ["both", "one", "two"]
-    assert found[0].source == "a"
+def scored(name, *scores):
+    return [Passage(f"{name}{n}", name, f"{name}{n}", score=score) for n, score in enumerate(scores)]
+
+
+def test_a_place_in_the_own_ranking_and_the_similarity_count_alike():
+    found = fused([scored("a", 0.2, 0.1), scored("b", 0.9, 0.8)], 5)
+    assert [p.text for p in found] == ["b0", "a0", "b1", "a1"]
+    own_order = fused([scored("a", 0.1, 0.5)], 5)
+    assert [p.text for p in own_order] == ["a0", "a1"]
+
+
+def test_a_source_with_nothing_to_say_takes_no_turns():
+    found = fused([scored("a", 0.9, 0.8, 0.7), scored("b", 0.05, 0.04, 0.03)], 3)
+    assert [p.text for p in found] == ["a0", "a1", "b0"]
+
+
+def test_a_text_that_two_sources_find_stands_once_in_its_better_place():
+    found = fused([shelf("a", "one", "two", "both"), shelf("b", " both\n", "three")], 5)
+    assert [(p.source, p.text.strip()) for p in found] == [
+        ("a", "one"),
+        ("b", "both"),
+        ("a", "two"),
+        ("b", "three"),
+    ]
 
 
 def test_it_keeps_the_contract_of_sources(index):

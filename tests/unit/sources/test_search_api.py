@@ -321,6 +321,17 @@ def test_paths_lead_through_lists_and_names():
     assert found_at([1, [2]], "") == [1, [2]]
 
 
+def test_marks_of_what_was_found_are_left_out():
+    rows = [
+        {"t": 'A <span class="hit">lost</span> <B>card</B> &amp; its &lt;key&gt;.'},
+        {"t": "x &lt; <u>y</u>"},
+    ]
+    assert [d.text for d in ResultFields("", ("t",), "", "").documents(rows, "api")] == [
+        "A lost card & its <key>.",
+        "x &lt; <u>y</u>",
+    ]
+
+
 def test_results_of_one_link_come_once():
     twice = [{"t": "first", "l": "u"}, {"t": "second", "l": "u"}, {"t": "third"}]
     found = ResultFields("", ("t",), "", "l").documents(twice, "api")

@@ -155,8 +155,11 @@ def test_a_wiki_that_cannot_be_reached_is_an_error(wiki):
     url = wiki.url
     wiki.shutdown()
     wiki.server_close()
-    with pytest.raises(EndpointError, match=r"cannot be reached: .*index a folder of documents instead"):
-        Wikipedia(endpoint=url, timeout_s=2).search("nest", 2)
+    with pytest.raises(
+        EndpointError, match=r"cannot be reached: .*index a folder of documents instead"
+    ) as caught:
+        Wikipedia(endpoint=url, timeout_s=2).search("my private nest", 2)
+    assert "private" not in str(caught.value)
 
 
 @pytest.mark.parametrize("endpoint", ["no address", "ftp://host/api.php", "http://", "http://[::1"])
@@ -176,6 +179,13 @@ def test_long_openings_are_cut_and_the_fitting_passage_comes_first(wiki):
     passages = Wikipedia(endpoint=wiki.url).search("nest branch", 2)
     assert len(passages) == 2
     assert any("nest hangs" in passage.text for passage in passages)
+
+
+def test_invisible_and_directional_characters_are_left_out(wiki):
+    page = dict(PAGES[0], index=1, extract="The nest\u200b hangs\u202e low.\x00", title="Wea\u2066ver")
+    wiki.answers = [(200, {"query": {"pages": [page]}})]
+    [found] = Wikipedia(endpoint=wiki.url).search("nest", 2)
+    assert (found.title, found.text) == ("Weaver", "The nest hangs low.")
 
 
 def test_it_keeps_the_contract_of_sources(wiki):
