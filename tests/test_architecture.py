@@ -118,9 +118,8 @@ SHARED_BY_SOURCES = {
     "gate",  # a scale that passes or refuses
     "live_passages", "result_fields", "live_sources", "merged",  # what is asked live: by name, and together
     "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents
-    "sql_reading",  # the one way to databases that aren't ours
+    "sql_statement", "sql_reading", "database_rows",  # the one way to databases that aren't ours, and to rows
     "optional", "path_patterns",  # extra packages, and which of many paths are meant
-    "sql_statement", "database_rows",  # from a database to rows
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {
@@ -135,7 +134,6 @@ SPEAKS = {
     "tailorbird.sources.mcp_session": {"anyio", "mcp"},
     "tailorbird.sources.mcp_transports": {"anyio", "httpx2", "mcp"},
     "tailorbird.sources.sql_reading": {"sqlalchemy"},
-    "tailorbird.sources.database_rows": {"sqlalchemy"},
     "tailorbird.sources.object_storage": {"obstore"},
     "tailorbird.sources.lancedb_store": {"lancedb"},
     "tailorbird.sources.qdrant_store": {"qdrant_client"},

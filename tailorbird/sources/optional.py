@@ -20,6 +20,6 @@ def need(module: str, kind: str, extra: str) -> None:
     """
     if find_spec(module) is None:
         raise Unsupported(
-            f"connector {kind!r}: the package {module} is not installed. "
+            f"{kind}: the package {module} is not installed. "
             f"Install it with: pip install 'tailorbird[{extra}]'."
         )

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
@@ -18,18 +17,10 @@ from tailorbird.data.documents import (
     reading_version,
 )
 from tailorbird.data.parser_process import ParserProcess
-from tailorbird.errors import DocumentError, NotFound, RecipeError
+from tailorbird.errors import DocumentError, RecipeError
 from tailorbird.records import Document, content_hash
-from tailorbird.sources.database_rows import (
-    Row,
-    Rows,
-    Selection,
-    database_rows,
-    read_url,
-    sqlite_path,
-    sqlite_rows,
-)
-from tailorbird.sources.optional import need
+from tailorbird.sources.database_rows import Rows, Selection
+from tailorbird.sources.sql_reading import Place, Row, opened
 from tailorbird.sources.sql_statement import check_reads_only
 from tailorbird.sources.web_reading import reason_of, words_of
 
@@ -38,6 +29,8 @@ _SUFFIXES = {"text": ".txt", "markdown": ".md", "html": ".html"}
 _FIELD = re.compile(r"\{([^{}]+)\}")
 ONE_BY_ONE = 1_000
 """Changed rows up to this many are asked for one by one; of more the whole is read."""
+VALUE_BYTES = 256 * 2**20
+"""The largest value of an SQLite database that is loaded."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +39,8 @@ class SqlRows:
 
     Args:
         place: An SQLite file, also as `sqlite:///shop.db`, or a database's address as SQLAlchemy has it, such as
-            `postgresql+psycopg://reader@db.example/shop`, without a password.
+            `postgresql+psycopg://reader@db.example/shop`; never with a password, but its variable may be named there,
+            as `reader:$SHOP_PASSWORD@`.
         selection: The table or the query.
         ids: Columns whose values name a row; no two rows have the same.
         texts: Columns that hold the text; of several each value is on a line of its own behind the column's name.
@@ -79,7 +73,7 @@ class SqlRows:
         if bool(self.selection.table) == bool(self.selection.query):
             raise RecipeError("sql: expected either table or query. Give one of them.")
         if self.selection.query:  # also where no plug-in made it
-            check_reads_only(self.selection.query)
+            check_reads_only(self.selection.query, "sql")
         if not self.ids or bool(self.texts) == bool(self._fields):
             raise RecipeError(
                 f"sql: got id {', '.join(self.ids)!r}, text {', '.join(self.texts)!r} and template {self.template!r}; "
@@ -94,9 +88,7 @@ class SqlRows:
             raise RecipeError(
                 "sql: a query's rows need a name for their ids. Give a label, such as label=orders."
             )
-        if sqlite_path(self.place) is None:
-            need("sqlalchemy", "sql", "sql")
-            read_url(self.place)
+        self._place.check_address()
 
     @property
     def name(self) -> str:
@@ -127,16 +119,14 @@ class SqlRows:
             for row in self._unique(rows.select(self._columns, self.ids)):
                 yield self._item(row, parser)
 
-    def _rows(self) -> AbstractContextManager[Rows]:
-        path = sqlite_path(self.place)
-        if path is not None:
-            return sqlite_rows(path, self.selection, self.timeout_s)
-        password = os.environ.get(self.password_env) if self.password_env else None
-        if self.password_env and password is None:
-            raise NotFound(
-                f"sql: the environment variable {self.password_env!r} is not set. Put the database's password there."
-            )
-        return database_rows(read_url(self.place), password, self.selection, self.timeout_s)
+    @property
+    def _place(self) -> Place:
+        return Place(self.place, "sql", self.timeout_s, VALUE_BYTES, self.password_env)
+
+    @contextmanager
+    def _rows(self) -> Generator[Rows]:
+        with opened(self._place, streamed=True) as reading:
+            yield Rows(reading, self.selection)
 
     def _unique(self, rows: Iterator[Row]) -> Iterator[Row]:
         """The rows, which come by id, if no two have the same."""
@@ -260,7 +250,7 @@ def sql_at(
     **rest: Any,
 ) -> SqlRows:
     """The rows at a place, as the plug-in `sql`; several columns are words apart by commas."""
-    selection = Selection(table, check_reads_only(query) if query else "")
+    selection = Selection(table, check_reads_only(query, "sql") if query else "")
     ids, texts = words_of(id), words_of(text)
     if version:
         return VersionedSqlRows(place, selection, ids, texts, version=version, **rest)

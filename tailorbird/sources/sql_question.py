@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from tailorbird.errors import EndpointError, RecipeError
+from tailorbird.errors import DocumentError, EndpointError, RecipeError
 from tailorbird.records import Document, Passage
 from tailorbird.sources.keywords import match_any
 from tailorbird.sources.live_passages import MAX_RESULTS, best_passages, document_at, sendable
-from tailorbird.sources.sql_reading import bound_names, check_database, check_select, read_rows
+from tailorbird.sources.sql_reading import Place, opened
+from tailorbird.sources.sql_statement import bound_names, check_reads_only
 
 WORDS = ("fts5", "tsquery", "like")
 BOUND = ("query", "words", "k")
+VALUE_BYTES = 2 * 2**20
+"""The largest value that an SQLite database may make."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +46,9 @@ class SqlQuery:
     timeout_s: float = 10.0
 
     def __post_init__(self) -> None:
-        check_select(self.query, "sql_query")
-        check_database(self.database, "sql_query")
+        check_reads_only(self.query, "sql_query")
         names = bound_names(self.query)
+        Place(self.database, "sql_query", self.timeout_s, VALUE_BYTES)  # holds no password
         if self.words not in WORDS:
             raise RecipeError(f"sql_query: words is {self.words!r}; expected one of {', '.join(WORDS)}.")
         if unknown := sorted(names - set(BOUND)):
@@ -67,25 +71,29 @@ class SqlQuery:
         words = words_for(self.words, asked)
         if k <= 0 or not asked or not words:
             return []
-        place = self.database.rpartition("/")[2].partition("?")[0] or "database"
-        rows = read_rows(
-            self.database,
-            self.query,
-            {"query": asked, "words": words, "k": k},
-            limit=MAX_RESULTS,
-            timeout_s=self.timeout_s,
-            where="sql_query",
-        )
-        if "text" not in rows.columns:
+        columns, records = self._records({"query": asked, "words": words, "k": k})
+        if "text" not in columns:
             raise EndpointError(
-                f"sql_query: the query gives the columns {', '.join(rows.columns) or 'of nothing'}, and no `text`. "
+                f"sql_query: the query gives the columns {', '.join(columns) or 'of nothing'}, and no `text`. "
                 "Name it so: SELECT body AS text."
             )
-        records = list(rows.records())
-        if "score" in rows.columns:
+        if "score" in columns:
             records.sort(key=_score, reverse=True)
+        place = self.database.rpartition("/")[2].partition("?")[0] or "database"
         found = (_document(record, place, number) for number, record in enumerate(records, 1))
         return best_passages([document for document in found if document], query, k)
+
+    def _records(self, values: dict[str, Any]) -> tuple[tuple[str, ...], list[dict[str, Any]]]:
+        """The columns' names in lower case, and the first rows by them."""
+        place = Place(self.database, "sql_query", self.timeout_s, VALUE_BYTES)
+        bound = {name: values[name] for name in sorted(bound_names(self.query))}
+        try:
+            with opened(place) as reading:
+                named, rows = reading.ask(self.query, bound)
+                columns = tuple(name.lower() for name in named)
+                return columns, [dict(zip(columns, row, strict=True)) for row in islice(rows, MAX_RESULTS)]
+        except (DocumentError, RecipeError) as error:
+            raise EndpointError(str(error)) from None  # nothing of the settings that could be known before
 
 
 def words_for(form: str, query: str) -> str:

@@ -1,178 +1,198 @@
-"""Databases that aren't ours, opened to be read: one SELECT at a time, under limits, its values bound.
+"""Databases that aren't ours, opened for nothing but reading.
 
-What may be said is judged three times: by the words of the statement, by the database itself (SQLite's authorizer,
-or a transaction that is read-only), and by never committing.
+SQLite is opened read-only, and every step of a statement that does more than read is denied. Other databases are
+reached by SQLAlchemy, in one transaction that is read-only where the database knows such (PostgreSQL, MySQL, MariaDB,
+Oracle) and undone at its end: give them a user that may do no more.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import sqlite3
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
+from urllib.parse import quote
 
-from tailorbird.errors import EndpointError, NotFound, RecipeError, Unsupported
+from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError, Unsupported
 from tailorbird.sources.live_passages import filled_in
+from tailorbird.sources.optional import need
+from tailorbird.sources.sql_statement import escaped
 
-MAX_CELL = 2 * 2**20
-"""Bytes of one value that SQLite may make."""
 CHECKED_EVERY = 1_000
 """SQLite's instructions between two looks at the clock."""
+ROWS_AT_ONCE = 500
 
-_SKIPPED = re.compile(
-    r"""'(?:[^']|'')*' | "(?:[^"]|"")*" | `[^`]*` | \[[^\]]*\] | --[^\n]* | /\*.*?(?:\*/|\Z)""",
-    re.VERBOSE | re.DOTALL,
-)
-_WRITES = frozenset(
-    """insert update delete merge into drop alter create attach detach pragma call exec execute copy grant revoke
-    truncate vacuum reindex begin commit rollback savepoint lock set do load handler analyze""".split()  # noqa: SIM905
-)
+_PASSWORD = re.compile(r"(?<=://)([^:/]*):([^@]*)@")
+_SECRET_SETTING = re.compile(r"[?&](?!passfile=)[^=&]*(?:pass|pwd|secret|token)[^=&]*=", re.IGNORECASE)
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
 _KEPT_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "edit", "writefile", "readfile"})
-_PASSWORD = re.compile(r"://[^/@?]*:([^/@?]*)@")
-_READ_ONLY: Mapping[str, tuple[str, ...]] = {
-    "postgresql": ("SET TRANSACTION READ ONLY", "SET LOCAL statement_timeout = {ms}"),
+_LATE = re.compile("interrupted|statement timeout|execution time exceeded|max_statement_time exceeded")
+"""How SQLite, PostgreSQL, MySQL and MariaDB say that time ran out."""
+_HELD_BY: Mapping[str, tuple[str, ...]] = {
+    "postgresql": ("SET LOCAL statement_timeout = {ms}",),
     "mysql": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_execution_time = {ms}"),
     "mariadb": ("SET SESSION TRANSACTION READ ONLY", "SET SESSION max_statement_time = {s}"),
+    "oracle": ("SET TRANSACTION READ ONLY",),
 }
-"""What is said first, by dialect; other databases are held by the words of the statement and by never committing."""
+"""What is said first, by dialect; what isn't named is held by the words of the statement and by never committing."""
+
+Row = tuple[Any, ...]
 
 
 @dataclass(frozen=True)
-class Rows:
-    """What a SELECT gave: the names of its columns, in lower case, and rows of as many values."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[Any, ...], ...]
-
-    def records(self) -> Iterator[dict[str, Any]]:
-        """Each row by its columns' names."""
-        for row in self.rows:
-            yield dict(zip(self.columns, row, strict=True))
-
-
-def check_select(query: str, where: str) -> None:
-    """Refuses what is not one SELECT, by its words; they are no proof, and what opens the database has its own.
-
-    Raises:
-        RecipeError: it is something else, or more than one statement.
-    """
-    bare = _SKIPPED.sub(" ' ", query).strip().rstrip(";").strip()
-    words = [word.lower() for word in re.findall(r"[A-Za-z_]+", bare)]
-    said = ""
-    if ";" in bare:
-        said = "more than one statement"
-    elif not words or words[0] not in {"select", "with"} or not bare[:1].isalpha():
-        said = f"a statement that begins with {bare[:20]!r}"
-    elif written := sorted(_WRITES & set(words)):
-        said = f"the word {written[0].upper()!r} outside quotes"
-    if said:
-        raise RecipeError(
-            f"{where}: got {said}; expected one SELECT. Write it as a view in the database, or put a name in quotes."
-        )
-
-
-def bound_names(query: str) -> set[str]:
-    """The names that a query binds, such as `query` in `:query`; `::text` binds none."""
-    return set(re.findall(r"(?<![:\w\\]):([A-Za-z_]\w*)", _SKIPPED.sub(" ' ", query)))
-
-
-def check_database(database: str, where: str) -> None:
-    """Refuses an address that holds a password: settings are kept.
-
-    Raises:
-        RecipeError: it does.
-    """
-    found = _PASSWORD.search(database)
-    if found and found[1] and not found[1].startswith("$"):
-        raise RecipeError(
-            f"{where}: the database's address holds a password, and settings are kept with the model. Name an "
-            "environment variable in its place: postgresql://reader:$SHOP_PASSWORD@host/shop"
-        )
-
-
-def read_rows(
-    database: str,
-    query: str,
-    values: Mapping[str, Any],
-    *,
-    limit: int,
-    timeout_s: float,
-    where: str,
-) -> Rows:
-    """The first rows of one SELECT.
+class Place:
+    """Where a database is, and how it may be read.
 
     Args:
-        database: the path of an SQLite file, or a URL as SQLAlchemy has it.
-        query: the SELECT, with `:name` where a value goes.
-        values: those that are bound; more than the query names may be given.
-        limit: rows, at most.
-        timeout_s: seconds that it may take.
-        where: what errors begin with.
+        at: The path of an SQLite file, also as `sqlite:///shop.db`, or an address as SQLAlchemy has it. Where the
+            password goes may stand the name of an environment variable: `postgresql://reader:$SHOP_PASSWORD@host/shop`.
+        where: What errors begin with.
+        timeout_s: Seconds that reading may take: of SQLite in all, of others for one statement.
+        value_bytes: The largest value of an SQLite database that is loaded.
+        password_env: Another way to name the environment variable that holds the password.
 
     Raises:
-        NotFound: there is no such file.
-        EndpointError: the database can't be read, refuses, or takes too long.
-        Unsupported: SQLAlchemy, or the database's driver, is not installed.
+        RecipeError: It holds a password, for settings are kept.
     """
-    bound = {name: values[name] for name in sorted(bound_names(query)) if name in values}
-    asked = _Asked(query, bound, limit, timeout_s, where)
-    return _by_sqlalchemy(database, asked) if "://" in database else _by_sqlite(Path(database), asked)
 
-
-@dataclass(frozen=True)
-class _Asked:
-    """One SELECT with its values and limits."""
-
-    query: str
-    values: Mapping[str, Any]
-    limit: int
-    timeout_s: float
+    at: str
     where: str
+    timeout_s: float
+    value_bytes: int
+    password_env: str = ""
 
+    def __post_init__(self) -> None:
+        password = _PASSWORD.search(self.at)
+        if (password and not password[2].startswith("$")) or _SECRET_SETTING.search(self.at):
+            raise RecipeError(
+                f"{self.where}: the place holds a password, which would be stored: {self.shown}. Name an environment "
+                "variable in its place: postgresql://reader:$SHOP_PASSWORD@host/shop"
+            )
 
-def _by_sqlite(path: Path, asked: _Asked) -> Rows:
-    end = time.monotonic() + asked.timeout_s
-    with opened_sqlite(path, asked.timeout_s, asked.where) as connection:
-        connection.set_progress_handler(lambda: time.monotonic() > end, CHECKED_EVERY)
+    @property
+    def path(self) -> Path | None:
+        """The SQLite file; None if it is another database."""
+        if self.at.startswith("sqlite:///"):
+            return Path(self.at.removeprefix("sqlite:///"))
+        return None if "://" in self.at else Path(self.at)
+
+    @property
+    def shown(self) -> str:
+        """The place without a password."""
+        if self.path is not None:
+            return str(self.path)
+        return _PASSWORD.sub(r"\1:…@", self.at).partition("?")[0]
+
+    def check_address(self) -> None:
+        """Refuses what SQLAlchemy can't read.
+
+        Raises:
+            Unsupported: SQLAlchemy is not installed.
+            RecipeError: The place is no address.
+        """
+        if self.path is None:
+            self._url(self.at)
+
+    def _url(self, at: str) -> Any:
+        need("sqlalchemy", self.where, "sql")
+        from sqlalchemy.engine import make_url
+        from sqlalchemy.exc import ArgumentError
+
         try:
-            cursor = connection.execute(asked.query, asked.values)
-            columns = tuple(str(column[0]).lower() for column in cursor.description or ())
-            return Rows(columns, tuple(cursor.fetchmany(asked.limit)))
-        except sqlite3.Error as error:
-            if time.monotonic() > end:
-                raise _late(asked) from None
-            raise EndpointError(
-                f"{asked.where}: {path.name} refuses the query ({error}). Correct the query."
+            return make_url(at)
+        except (ArgumentError, ValueError):
+            raise RecipeError(
+                f"{self.where}: the place is no database's address. Expected a file, or one such as "
+                "postgresql+psycopg://user@host/shop."
             ) from None
+
+    def url(self) -> Any:
+        """SQLAlchemy's address, with the password.
+
+        Raises:
+            NotFound: An environment variable that is named is not set.
+        """
+        url = self._url(
+            filled_in(self.at, f"{self.where}: {self.shown}", lambda value: quote(value, safe=""))
+        )
+        if not self.password_env:
+            return url
+        password = os.environ.get(self.password_env)
+        if password is None:
+            raise NotFound(
+                f"{self.where}: the environment variable {self.password_env!r} is not set. Put the database's "
+                "password there."
+            )
+        return url.set(password=password) if password else url
+
+
+class Reading(Protocol):
+    """A database that is open to be read, all in the same state where it can say so."""
+
+    def quoted(self, name: str) -> str:
+        """The name of a column or table as it stands in a statement."""
+        ...
+
+    def ask(self, statement: str, values: Mapping[str, Any]) -> tuple[tuple[str, ...], Iterator[Row]]:
+        """The names of a SELECT's columns, and its rows as they come; `values` are bound where `:name` stands."""
+        ...
+
+
+def opened(place: Place, *, streamed: bool = False) -> AbstractContextManager[Reading]:
+    """A database for as long as it is read.
+
+    Args:
+        place: Where it is.
+        streamed: Whether rows come from the server a few at a time.
+
+    Raises:
+        NotFound: There is no such file, or an environment variable that is named is not set.
+        Unsupported: SQLAlchemy, or the database's driver, is not installed.
+        DocumentError: An SQLite file can't be read, refuses the statement, or takes too long.
+        EndpointError: Another database can't be reached, does not know the user, breaks off, or takes too long.
+        RecipeError: Another database refuses the statement.
+    """
+    if place.path is not None:
+        return _opened_sqlite(place, place.path)
+    return _opened_by_sqlalchemy(place, streamed=streamed)
 
 
 @contextmanager
-def opened_sqlite(path: Path, timeout_s: float, where: str) -> Generator[sqlite3.Connection]:
-    """An SQLite file, opened so that it can't be changed, nor another file be reached from it.
-
-    Raises:
-        NotFound: there is no such file.
-        EndpointError: it can't be opened.
-    """
+def _opened_sqlite(place: Place, path: Path) -> Generator[Reading]:
     if not path.is_file():
-        raise NotFound(f"{where}: {path}: there is no such database. Check the path.")
-    address = f"{path.resolve().as_uri()}?mode=ro"
+        raise NotFound(f"{place.where}: {path}: there is no such database. Check the path.")
+    end_s = time.monotonic() + place.timeout_s
     try:
-        connection = sqlite3.connect(address, uri=True, timeout=timeout_s, isolation_level=None)
+        with closing(
+            sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=ro", uri=True, timeout=place.timeout_s, isolation_level=None
+            )
+        ) as database:
+            database.text_factory = lambda data: data.decode("utf-8", "replace")
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, place.value_bytes)
+            database.execute("BEGIN")  # all is read in one state of the file
+            _hold_sqlite(database, end_s)
+            yield _Sqlite(database)
     except sqlite3.Error as error:
-        raise EndpointError(f"{where}: {path} can't be opened ({error}). Check its permissions.") from None
-    with closing(connection):
-        connection.execute("PRAGMA query_only = ON")
-        connection.execute("PRAGMA trusted_schema = OFF")
-        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_CELL)
-        connection.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
-        connection.set_authorizer(_may)
-        yield connection
+        if _LATE.search(str(error)):
+            raise DocumentError(_too_late(place)) from None
+        raise DocumentError(
+            f"{place.where}: {path}: {error}. Check the file, the query and the columns' names."
+        ) from None
+
+
+def _hold_sqlite(database: sqlite3.Connection, end_s: float) -> None:
+    """Makes a connection read-only, keeps it in its own file, and bounds its time."""
+    database.execute("PRAGMA query_only = ON")
+    database.execute("PRAGMA trusted_schema = OFF")
+    database.setlimit(sqlite3.SQLITE_LIMIT_ATTACHED, 0)
+    database.set_authorizer(_may)
+    database.set_progress_handler(lambda: time.monotonic() > end_s, CHECKED_EVERY)
 
 
 def _may(action: int, first: str | None, second: str | None, *_: str | None) -> int:
@@ -188,76 +208,109 @@ def _may(action: int, first: str | None, second: str | None, *_: str | None) -> 
     return sqlite3.SQLITE_OK if allowed else sqlite3.SQLITE_DENY
 
 
-def _by_sqlalchemy(database: str, asked: _Asked) -> Rows:
-    where, timeout_s = asked.where, asked.timeout_s
-    sqlalchemy = _sqlalchemy(where)
-    url = filled_in(database, f"{where}: database", encode=_as_part_of_url)
-    shown = _PASSWORD.sub("://…@", database)
+class _Sqlite:
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+
+    def quoted(self, name: str) -> str:
+        return '"' + name.replace('"', '""') + '"'
+
+    def ask(self, statement: str, values: Mapping[str, Any]) -> tuple[tuple[str, ...], Iterator[Row]]:
+        cursor = self._database.execute(statement, values)
+        return tuple(str(column[0]) for column in cursor.description or ()), cursor
+
+
+@contextmanager
+def _opened_by_sqlalchemy(place: Place, *, streamed: bool) -> Generator[Reading]:
+    url = place.url()
+    import sqlalchemy
+    from sqlalchemy import exc
+    from sqlalchemy.pool import NullPool
+
     try:
-        engine = sqlalchemy.create_engine(url, poolclass=sqlalchemy.pool.NullPool)
-    except ImportError as error:
+        engine = sqlalchemy.create_engine(url, poolclass=NullPool, hide_parameters=True)
+    except (exc.NoSuchModuleError, ImportError) as error:
         raise Unsupported(
-            f"{where}: {shown} needs a driver that isn't installed ({error}). Install it, such as psycopg for "
-            "postgresql."
+            f"{place.where}: {place.shown}: its driver is not installed ({error}). Install it with pip, such as "
+            "psycopg for postgresql."
         ) from None
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        raise RecipeError(f"{where}: {shown} is no database's address ({_first_line(error)}).") from None
-    end = time.monotonic() + timeout_s
     try:
-        with engine.connect() as connection:
-            _hold(sqlalchemy, connection, engine.dialect.name, timeout_s, end)
-            result = connection.execute(sqlalchemy.text(asked.query), dict(asked.values))
-            columns = tuple(str(name).lower() for name in result.keys())  # noqa: SIM118 - it is no dictionary
-            rows = tuple(tuple(row) for row in result.fetchmany(asked.limit))
-            connection.rollback()
-            return Rows(columns, rows)
-    except sqlalchemy.exc.SQLAlchemyError as error:
-        if time.monotonic() > end:
-            raise _late(asked) from None
-        raise EndpointError(
-            f"{where}: {shown} can't be read ({_first_line(error)}). Check the address, the rights and the query."
+        with engine.connect() as connection, closing(_BySqlalchemy(connection)) as reading:
+            _hold(connection, place.timeout_s)
+            connection.execution_options(stream_results=streamed, max_row_buffer=ROWS_AT_ONCE)
+            yield reading
+    except exc.DBAPIError as error:
+        raise _refused(place, error, url.password) from None
+    except exc.SQLAlchemyError as error:
+        raise RecipeError(
+            f"{place.where}: {place.shown}: {_words(error, url.password)}. Check the settings."
         ) from None
-    finally:
-        engine.dispose()
 
 
-def _hold(sqlalchemy: Any, connection: Any, dialect: str, timeout_s: float, end: float) -> None:
-    """Makes the connection read-only and bounds the time of its statements, as far as the database can."""
-    if dialect == "sqlite":
-        raw = connection.connection.driver_connection
-        raw.execute("PRAGMA query_only = ON")
-        raw.set_authorizer(_may)
-        raw.set_progress_handler(lambda: time.monotonic() > end, CHECKED_EVERY)
-    for said in _READ_ONLY.get(dialect, ()):
-        with suppress(sqlalchemy.exc.ProgrammingError):  # an older server doesn't know the variable
-            connection.execute(sqlalchemy.text(said.format(ms=int(timeout_s * 1000), s=timeout_s)))
+def _refused(place: Place, error: Any, password: str | None) -> DocumentError | EndpointError | RecipeError:
+    from sqlalchemy.exc import ProgrammingError
 
-
-def _sqlalchemy(where: str) -> Any:
-    try:
-        import sqlalchemy
-    except ImportError:
-        raise Unsupported(
-            f"{where}: databases by URL are read with SQLAlchemy, which isn't installed. Install it with: "
-            "pip install 'tailorbird[sql]'"
-        ) from None
-    return sqlalchemy
-
-
-def _as_part_of_url(value: str) -> str:
-    from urllib.parse import quote
-
-    return quote(value, safe="")
-
-
-def _first_line(error: Exception) -> str:
-    """What a driver says, without the statement and the values, which SQLAlchemy adds in further lines."""
-    words: Sequence[str] = str(error).strip().splitlines() or [type(error).__name__]
-    return words[0][:200]
-
-
-def _late(asked: _Asked) -> EndpointError:
+    said = _words(error.orig, password)
+    if _LATE.search(said):
+        return EndpointError(_too_late(place))
+    if isinstance(error, ProgrammingError):
+        return RecipeError(f"{place.where}: {place.shown}: {said}. Check the query and the columns' names.")
     return EndpointError(
-        f"{asked.where}: the query took longer than {asked.timeout_s:g} s. Give the table an index, or allow more by "
-        "timeout_s."
+        f"{place.where}: {place.shown}: {said}. Check the address, the user, the password and the query."
     )
+
+
+def _words(error: BaseException, password: str | None) -> str:
+    """What a driver says, without the password, and without the statement that some add."""
+    said = re.split(r"\s(?:LINE \d+:|\[SQL: )", " ".join(str(error).split()))[0]
+    return said[:500].replace(password or "\0", "…").rstrip(".")
+
+
+def _too_late(place: Place) -> str:
+    return (
+        f"{place.where}: {place.shown}: took longer than {place.timeout_s:g} s. Give the table an index, or allow "
+        "more with timeout_s."
+    )
+
+
+def _hold(connection: Any, timeout_s: float) -> None:
+    """Begins a transaction that may only read and bounds the time of its statements, as far as the database can."""
+    import sqlalchemy
+
+    dialect = connection.dialect.name
+    if dialect == "postgresql":
+        connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+    if dialect == "sqlite":
+        _hold_sqlite(connection.connection.driver_connection, time.monotonic() + timeout_s)
+    for said in _HELD_BY.get(dialect, ()):
+        with suppress(sqlalchemy.exc.ProgrammingError):  # an older server doesn't know the variable
+            connection.exec_driver_sql(said.format(ms=int(timeout_s * 1000), s=timeout_s))
+    if dialect in {"mysql", "mariadb"}:  # what was said holds from the next transaction on
+        connection.commit()
+
+
+class _BySqlalchemy:
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self._results: list[Any] = []
+
+    def close(self) -> None:
+        """Closes what was not read to its end, and undoes the transaction."""
+        for result in self._results:
+            result.close()
+        self._connection.rollback()
+
+    def quoted(self, name: str) -> str:
+        return self._connection.dialect.identifier_preparer.quote(name)
+
+    def ask(self, statement: str, values: Mapping[str, Any]) -> tuple[tuple[str, ...], Iterator[Row]]:
+        import sqlalchemy
+
+        result = self._connection.execute(sqlalchemy.text(escaped(statement, values.keys())), dict(values))
+        self._results.append(result)
+        return tuple(map(str, result.keys())), self._rows(result)
+
+    def _rows(self, result: Any) -> Iterator[Row]:
+        for row in result:
+            yield tuple(row)
+        self._results.remove(result)

@@ -229,9 +229,7 @@ def test_no_repository_odd_patterns_and_a_missing_package_are_said(tmp_path, mon
     with pytest.raises(RecipeError, match=r"^pattern '/': expected one to 500 characters"):
         git_at("x", include=["/"])
     monkeypatch.setattr("tailorbird.sources.optional.find_spec", lambda _: None)
-    with pytest.raises(
-        Unsupported, match=r"'git': the package dulwich is not installed.*'tailorbird\[git\]'"
-    ):
+    with pytest.raises(Unsupported, match=r"git: the package dulwich is not installed.*'tailorbird\[git\]'"):
         git_at("x")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError, Unsupported
 from tailorbird.records import Document
-from tailorbird.sources.database_rows import _SqliteRows
+from tailorbird.sources.database_rows import Rows
 from tailorbird.sources.index import KnowledgeIndex
 from tailorbird.sources.source import Unreadable, Versioned
 from tailorbird.sources.sql import sql_at
@@ -94,7 +94,7 @@ def test_it_keeps_its_contract(file):
 def test_of_rows_with_a_version_only_changed_ones_are_read(file, tmp_path, monkeypatch, one_by_one):
     monkeypatch.setattr("tailorbird.sources.sql.ONE_BY_ONE", one_by_one)
     run(file, "DELETE FROM articles WHERE id = 2")
-    asked, select = [], _SqliteRows.select
+    asked, select = [], Rows.select
 
     def counted(self, columns, order, where=None):
         for row in select(self, columns, order, where):
@@ -110,7 +110,7 @@ def test_of_rows_with_a_version_only_changed_ones_are_read(file, tmp_path, monke
             "INSERT INTO articles VALUES (9, 'New', 'New text.', '2026-02-02')",
             "INSERT INTO articles VALUES (10, 'Same', 'As it was.', '2026-02-02')",
         )
-        monkeypatch.setattr(_SqliteRows, "select", counted)
+        monkeypatch.setattr(Rows, "select", counted)
         report = index.sync(connector)
         assert (report.added, report.changed, report.unchanged) == (2, 1, 1)
         whole = [row for columns, row in asked if "body" in columns]
@@ -143,12 +143,14 @@ WRITING = {
     "lock": ("SELECT * FROM a FOR UPDATE", "has the word UPDATE"),
     "attach": ("ATTACH 'x' AS y", "begins with ATTACH"),
     "pragma": ("PRAGMA writable_schema = 1", "begins with PRAGMA"),
-    "hidden by a comment": ("SELECT 1 /* ' */; DROP TABLE a --'", "is more than one statement"),
+    "hidden by a comment": ("SELECT 1 /* ' */; DROP TABLE a -- '", "is more than one statement"),
     "run by MySQL": ("SELECT 1 /*! INTO OUTFILE 'x' */", "which databases read in different ways"),
     "an escaped quote": (r"SELECT '\' OR 1; DROP TABLE a --'", "has an escaped quote"),
     "dollars": ("SELECT $$'$$; DELETE FROM a; --'", r"has '\$\$', which databases read"),
     "an open quote": ("SELECT 'x", 'has "\'", which databases read'),
     "a mark of MySQL": ("SELECT 1 # '\n INTO OUTFILE x --'", "has '#', which databases read"),
+    "dashes": ("SELECT 1--1 INTO OUTFILE x", "has '--', which databases read"),
+    "in brackets": ("SELECT a[1 ; DROP TABLE x; SELECT b[1]", "is more than one statement"),
     "nothing": (" ; ", "begins with nothing"),
     "long": ("SELECT " + "1," * 60_000 + "1", "more than 100,000"),
 }
@@ -172,7 +174,7 @@ def test_statements_that_may_write_are_refused(file, name):
     ],
 )
 def test_statements_that_read_are_allowed(statement):
-    assert check_reads_only(statement + " ;") == statement.rstrip()
+    assert check_reads_only(statement + " ;", "sql") == statement.rstrip()
 
 
 @pytest.mark.parametrize(
@@ -206,7 +208,7 @@ ENDLESS = "WITH RECURSIVE n(id) AS (SELECT 1 UNION ALL SELECT id + 1 FROM n) SEL
         ({"table": "articles", "text": "bdy"}, "no such column: q.bdy."),
         (
             {"query": ENDLESS, "timeout_s": 0.2, "label": "x"},
-            "took longer than 0.2 s. Allow more with timeout_s.",
+            "took longer than 0.2 s. Give the table an index, or allow more with timeout_s.",
         ),
         ({"query": "SELECT 1 AS id, zeroblob(900000000) AS body", "label": "x"}, "string or blob too big."),
         (
@@ -285,6 +287,32 @@ def test_a_password_comes_from_the_variable_that_is_named(monkeypatch):
 
 
 @pytest.mark.usefixtures("_sqlalchemy")
+def test_a_variable_stands_in_the_place_of_the_password(monkeypatch):
+    connector = sql_at(PLACE.replace("reader@", "reader:$SHOP_PASSWORD@"), **ARTICLES)
+    monkeypatch.setenv("SHOP_PASSWORD", "s3cret/@")
+    with pytest.raises(EndpointError, match=r"reader:…@127\.0\.0\.1:1/shop: .*Check the address") as caught:
+        list(connector.documents())
+    assert "s3cret" not in str(caught.value) + repr(connector) + connector.name
+
+
+@pytest.mark.usefixtures("_sqlalchemy")
+def test_by_sqlalchemy_the_same_rows_are_read_and_nothing_is_written(file):
+    place, before = f"sqlite+pysqlite:///{file}", file.read_bytes()
+    query = "SELECT id, name, body || ':k' AS body, changed FROM articles WHERE body <> '12:30 %'"
+    settings = {"query": query, "label": "articles", **{k: v for k, v in ARTICLES.items() if k != "table"}}
+    by_url, by_path = (list(sql_at(at, **settings).documents()) for at in (place, str(file)))
+    assert by_url == by_path
+    assert by_url[0].text.endswith("app.:k")
+    check_versioned(sql_at(place, **ARTICLES, version="changed"))
+    connector = sql_at(place, **ARTICLES)
+    bad = "SELECT load_extension('/x') AS id, 1 AS body, 1 AS name"
+    object.__setattr__(connector, "selection", type(connector.selection)(query=bad))
+    with pytest.raises(EndpointError, match=r"sql: sqlite\+pysqlite:///.*not authorized"):
+        list(connector.documents())
+    assert file.read_bytes() == before
+
+
+@pytest.mark.usefixtures("_sqlalchemy")
 def test_what_is_no_address_or_lacks_its_driver_is_said():
     with pytest.raises(RecipeError, match="the place is no database's address"):
         sql_at("my-shop://x", **ARTICLES)
@@ -295,7 +323,7 @@ def test_what_is_no_address_or_lacks_its_driver_is_said():
 def test_without_sqlalchemy_only_sqlite_is_read(file, monkeypatch):
     monkeypatch.setattr("tailorbird.sources.optional.find_spec", lambda _: None)
     with pytest.raises(
-        Unsupported, match=r"'sql': the package sqlalchemy is not installed.*'tailorbird\[sql\]'"
+        Unsupported, match=r"sql: the package sqlalchemy is not installed.*'tailorbird\[sql\]'"
     ):
         sql_at(PLACE, **ARTICLES)
     assert isinstance(next(sql_at(str(file), **ARTICLES).documents()), Document)

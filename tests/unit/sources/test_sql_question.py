@@ -8,7 +8,7 @@ import pytest
 
 from tailorbird.errors import EndpointError, NotFound, RecipeError, Unsupported
 from tailorbird.sources.sql_question import SqlQuery
-from tailorbird.sources.sql_reading import bound_names, check_select
+from tailorbird.sources.sql_statement import bound_names, check_reads_only
 from tailorbird.testing.sources import check_source
 
 ROWS = [
@@ -125,7 +125,7 @@ def test_what_reaches_beyond_the_file_is_refused(database, query):
     ],
 )
 def test_only_one_select_is_taken(statement):
-    with pytest.raises(RecipeError, match=r"sql_query: got .*; expected one SELECT"):
+    with pytest.raises(RecipeError, match=r"sql_query: the query .*\. Expected one SELECT that only reads"):
         SqlQuery("shop.db", statement)
 
 
@@ -138,7 +138,7 @@ def test_only_one_select_is_taken(statement):
     ],
 )
 def test_words_in_quotes_and_comments_are_no_statements(statement):
-    check_select(statement, "test")
+    check_reads_only(statement, "test")
 
 
 def test_values_are_found_where_they_are_bound():
@@ -178,13 +178,13 @@ def test_a_file_that_is_not_there_is_said_and_not_made(tmp_path):
 
 def test_a_file_that_is_no_database_is_said(tmp_path):
     (tmp_path / "text.db").write_text("not a database, but long enough to be looked at " * 50)
-    with pytest.raises(EndpointError, match=r"text.db refuses the query \(file is not a database\)"):
+    with pytest.raises(EndpointError, match=r"text.db: file is not a database. Check the file"):
         SqlQuery(str(tmp_path / "text.db"), FTS).search("card", 1)
 
 
 def test_the_file_is_opened_so_that_nothing_can_be_written(file, monkeypatch):
     # Even if the words of a statement deceived the first judge.
-    monkeypatch.setattr("tailorbird.sources.sql_question.check_select", lambda *_: None)
+    monkeypatch.setattr("tailorbird.sources.sql_question.check_reads_only", lambda *_: None)
     for statement in ("DELETE FROM pages WHERE :query <> ''", "ATTACH :query AS other"):
         with pytest.raises(EndpointError, match="not authorized"):
             SqlQuery(str(file), statement).search("card", 1)

@@ -118,7 +118,7 @@ def test_a_missing_file_and_a_missing_package_are_said(tmp_path, monkeypatch):
     with pytest.raises(NotFound, match=r"a\.zim: there is no such file\. Name a ZIM archive"):
         list(zim_at(str(tmp_path / "a.zim")).documents())
     monkeypatch.setattr("tailorbird.sources.optional.find_spec", lambda _: None)
-    with pytest.raises(Unsupported, match=r"'zim': the package libzim is not installed.*'tailorbird\[zim\]'"):
+    with pytest.raises(Unsupported, match=r"zim: the package libzim is not installed.*'tailorbird\[zim\]'"):
         zim_at("a.zim")
 
 
