@@ -206,7 +206,8 @@ class KnowledgeBases:
             settings: those of `SearchSettings` that change.
 
         Raises:
-            NotFound: there is none of that name, or what was chosen isn't installed.
+            NotFound: there is none of that name.
+            Unsupported: what was chosen isn't installed.
             InputError: a setting can't be used.
             EndpointError: the vector store's server can't be reached; it is searched as before.
         """

@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 
 from tailorbird.data.storage import atomic_folder
-from tailorbird.errors import IntegrityError, NotFound, Unsupported
+from tailorbird.errors import IntegrityError, Unsupported
+from tailorbird.sources.optional import need_for_store
 from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors
 
 CELLS, FACTS, HALVES = "cells.faiss", "facts.json", "halves.tmp"
@@ -62,7 +63,7 @@ class FaissStore:
         dimensions: of the vectors.
 
     Raises:
-        NotFound: faiss isn't installed.
+        Unsupported: faiss is not installed.
     """
 
     grows = False
@@ -70,7 +71,10 @@ class FaissStore:
     def __init__(self, folder: Path, dimensions: int) -> None:
         self.folder = folder
         self.dimensions = dimensions
-        self._faiss = _faiss()
+        need_for_store("faiss", "faiss")
+        import faiss
+
+        self._faiss = faiss
         self._loaded: tuple[Any, Facts] | None = None
         self._lock = threading.Lock()
 
@@ -213,14 +217,3 @@ def _true_nearest(halves: npt.NDArray[np.float16], asked: Vectors) -> Numbers:
             keep = np.argpartition(-best, NEAREST, axis=1)[:, :NEAREST]
             best, rows = np.take_along_axis(best, keep, 1), np.take_along_axis(rows, keep, 1)
     return rows
-
-
-def _faiss() -> Any:
-    try:
-        import faiss
-    except ImportError:
-        raise NotFound(
-            "The vector store faiss is not installed. Install it with: pip install 'tailorbird[faiss]', "
-            "or choose another: tailor knowledge store NAME auto"
-        ) from None
-    return faiss

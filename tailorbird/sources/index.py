@@ -170,7 +170,8 @@ class KnowledgeIndex:
         """Bring what stands beside the file up to date with it, as every sync does; says what was done.
 
         Raises:
-            NotFound: What was chosen isn't installed.
+            Unsupported: The package of what was chosen isn't installed.
+            NotFound: It is a plug-in's and isn't installed, or an environment variable isn't set.
             EndpointError: A store's server can't be reached; the file holds everything all the same.
         """
         vectors = self._stored.catch_up(self._database, self._vectors_wanted)

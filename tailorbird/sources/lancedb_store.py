@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from tailorbird.errors import IntegrityError, NotFound
+from tailorbird.errors import IntegrityError
+from tailorbird.sources.optional import need_for_store
 from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors
 
 INDEXED_FROM = 20_000
@@ -33,7 +34,7 @@ class LanceDBStore:
         place: object storage instead of the folder, such as `s3://bucket/knowledge`.
 
     Raises:
-        NotFound: lancedb isn't installed.
+        Unsupported: lancedb is not installed.
     """
 
     grows = True
@@ -41,7 +42,10 @@ class LanceDBStore:
     def __init__(self, folder: Path, dimensions: int, place: str = "") -> None:
         self.place = place or str(folder)
         self.dimensions = dimensions
-        self._lancedb = _lancedb()
+        need_for_store("lancedb", "lancedb")
+        import lancedb
+
+        self._lancedb = lancedb
         self._table: Any = None
 
     def count(self) -> int:
@@ -151,14 +155,3 @@ def _condition(allowed: Allowed, *, few: bool) -> str:
 def quoted(term: str) -> str:
     """A term inside a text of SQL's."""
     return term.replace("'", "''")
-
-
-def _lancedb() -> Any:
-    try:
-        import lancedb
-    except ImportError:
-        raise NotFound(
-            "The vector store lancedb is not installed. Install it with: pip install 'tailorbird[lancedb]', "
-            "or choose another: tailor knowledge store NAME auto"
-        ) from None
-    return lancedb

@@ -7,7 +7,6 @@ neither a model's words nor files nor the user are offered to it.
 from __future__ import annotations
 
 import atexit
-import importlib.util
 import logging
 import math
 import os
@@ -19,8 +18,9 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tailorbird.errors import EndpointError, NotFound, TailorbirdError, Unsupported
+from tailorbird.errors import EndpointError, NotFound, TailorbirdError
 from tailorbird.sources.mcp_transports import ANSWER_BYTES, STOP_S, McpServer, Room, over_http, over_pipes
+from tailorbird.sources.optional import need
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -55,7 +55,7 @@ class McpSession:
             NotFound: an environment variable is not set, or there is no such command.
             Unsupported: the SDK is not installed.
         """
-        _check_installed()
+        need("mcp", "mcp", "mcp")
         with self._lock:
             line, fresh = self._line, False
             if line is None or not line.is_open:
@@ -245,11 +245,3 @@ def _is_closed(error: Exception) -> bool:
         # The words are those by which the SDK says that a server has forgotten the session.
         return error.error.code == CONNECTION_CLOSED or error.error.message == "Session terminated"
     return isinstance(error, anyio.ClosedResourceError | anyio.BrokenResourceError)
-
-
-def _check_installed() -> None:
-    if importlib.util.find_spec("mcp") is None:
-        raise Unsupported(
-            "mcp: the MCP SDK isn't installed, so no MCP server can be asked. Install it with: "
-            "pip install 'tailorbird[mcp]'"
-        )

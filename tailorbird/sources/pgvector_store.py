@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from tailorbird.errors import EndpointError, InputError, IntegrityError, NotFound
+from tailorbird.errors import EndpointError, InputError, IntegrityError
+from tailorbird.sources.optional import need_for_store
 from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors
 
 INDEXED_FROM = 20_000
@@ -31,7 +32,7 @@ class PgvectorStore:
         dimensions: of the vectors.
 
     Raises:
-        NotFound: psycopg isn't installed.
+        Unsupported: psycopg is not installed.
     """
 
     grows = True
@@ -42,7 +43,10 @@ class PgvectorStore:
         self.place = place
         self.table = table
         self.dimensions = dimensions
-        self._psycopg = _psycopg()
+        need_for_store("psycopg", "pgvector")
+        import psycopg
+
+        self._psycopg = psycopg
         self._lock = threading.Lock()
         self._open: list[Any] = []
         # The connection is closed even when the owner forgets to, so that no warning is left behind.
@@ -165,14 +169,3 @@ def _conditions(allowed: Allowed | None) -> tuple[str, list[Any]]:
 def _text(vector: Vectors) -> str:
     """A vector as pgvector reads it."""
     return f"[{','.join(f'{value:.6g}' for value in vector.tolist())}]"
-
-
-def _psycopg() -> Any:
-    try:
-        import psycopg
-    except ImportError:
-        raise NotFound(
-            "The vector store pgvector is not installed. Install it with: pip install 'tailorbird[pgvector]', "
-            "or choose another: tailor knowledge store NAME auto"
-        ) from None
-    return psycopg

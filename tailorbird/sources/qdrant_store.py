@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from tailorbird.errors import EndpointError, IntegrityError, NotFound
+from tailorbird.errors import EndpointError, IntegrityError
+from tailorbird.sources.optional import need_for_store
 from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors
 
 FEW = 2_000
@@ -28,7 +29,7 @@ class QdrantStore:
         key: the server's API key; empty if it needs none.
 
     Raises:
-        NotFound: qdrant-client isn't installed.
+        Unsupported: qdrant-client is not installed.
     """
 
     grows = True
@@ -133,13 +134,9 @@ class _told:  # noqa: N801
 
 
 def _client(place: str, key: str) -> tuple[Any, Any]:
-    try:
-        from qdrant_client import QdrantClient, models
-    except ImportError:
-        raise NotFound(
-            "The vector store qdrant is not installed. Install it with: pip install 'tailorbird[qdrant]', "
-            "or choose another: tailor knowledge store NAME auto"
-        ) from None
+    need_for_store("qdrant_client", "qdrant")
+    from qdrant_client import QdrantClient, models
+
     if "://" in place:
         return models, QdrantClient(url=place, api_key=key or None, timeout=60, check_compatibility=False)
     return models, QdrantClient(path=place)

@@ -137,7 +137,8 @@ class Sidecar(Generic[_KeptT]):
             What was done, as a sentence; empty if nothing was.
 
         Raises:
-            NotFound: What was chosen isn't installed.
+            Unsupported: The package of what was chosen isn't installed.
+            NotFound: It is a plug-in's and isn't installed, or an environment variable isn't set.
             EndpointError: Its server can't be reached; the file is as it was.
         """
         with database.reading() as connection:

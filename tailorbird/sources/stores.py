@@ -94,7 +94,8 @@ def open_store(choice: Choice, folder: Path, identity: int, dimensions: int, key
         key_env: the environment variable with the server's key.
 
     Raises:
-        NotFound: It isn't installed, or the environment variable isn't set.
+        Unsupported: Its package isn't installed.
+        NotFound: It is a plug-in's and isn't installed, or the environment variable isn't set.
     """
     if choice.name == "faiss":
         from tailorbird.sources.faiss_store import FaissStore

@@ -16,8 +16,9 @@ from typing import Any
 import numpy as np
 
 from tailorbird.data.storage import atomic_folder
-from tailorbird.errors import IntegrityError, NotFound
+from tailorbird.errors import IntegrityError
 from tailorbird.sources.keywords import telling_words
+from tailorbird.sources.optional import need
 from tailorbird.sources.vector_store import Allowed, Numbers
 
 WRITER_BYTES = 128_000_000
@@ -46,14 +47,17 @@ class WordIndex:
         folder: where it is, or will be once it is filled.
 
     Raises:
-        NotFound: tantivy isn't installed.
+        Unsupported: tantivy is not installed.
     """
 
     grows = True
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._tantivy = _tantivy()
+        need("tantivy", "keyword index", "tantivy")
+        import tantivy
+
+        self._tantivy = tantivy
         self._analyzer = _analyzer(self._tantivy)
         self._index: Any = None
 
@@ -184,14 +188,3 @@ def _analyzer(tantivy: Any) -> Any:
     for step in steps:
         builder = builder.filter(step)
     return builder.build()
-
-
-def _tantivy() -> Any:
-    try:
-        import tantivy
-    except ImportError:
-        raise NotFound(
-            "The keyword index needs tantivy, which is not installed. "
-            "Install it with: pip install 'tailorbird[tantivy]'"
-        ) from None
-    return tantivy

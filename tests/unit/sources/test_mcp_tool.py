@@ -363,6 +363,6 @@ def test_a_server_is_named_in_few_words(place, shown):
 
 
 def test_without_the_sdk_it_is_named(monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
-    with pytest.raises(Unsupported, match=r"pip install 'tailorbird\[mcp\]'"):
+    monkeypatch.setattr("tailorbird.sources.optional.find_spec", lambda _: None)
+    with pytest.raises(Unsupported, match=r"mcp: the package mcp is not installed.*'tailorbird\[mcp\]'"):
         McpTool("https://bank.example/mcp", "search").search("card", 1)

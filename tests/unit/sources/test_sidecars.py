@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tailorbird.errors import InputError, NotFound
+from tailorbird.errors import InputError, NotFound, Unsupported
 from tailorbird.records import Document, Reader, Scope
 from tailorbird.sources import sidecars, snapshot, stores
 from tailorbird.sources.exact_scan import ExactScan
@@ -237,7 +237,10 @@ def test_a_store_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, MODULES[store], None)
     place = "http://localhost:1" if store in ("qdrant", "pgvector") else ""
     with opened(tmp_path, SearchSettings(store=store, place=place)) as index:
-        with pytest.raises(NotFound, match=rf"{store} is not installed.*tailorbird\[{store}\]"):
+        with pytest.raises(
+            Unsupported,
+            match=rf"'{store}': the package {MODULES[store]} is not installed.*tailorbird\[{store}\]",
+        ):
             index.sync(Listing([CARD]))
         assert ids(index.search("lost card")) == ["card.md"]
 
@@ -246,7 +249,9 @@ def test_tantivy_that_is_not_installed_says_how_to_install_it(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "tantivy", None)
     with (
         opened(tmp_path, SearchSettings(words="tantivy")) as index,
-        pytest.raises(NotFound, match=r"needs tantivy, .*pip install 'tailorbird\[tantivy\]'"),
+        pytest.raises(
+            Unsupported, match=r"package tantivy is not installed.*pip install 'tailorbird\[tantivy\]'"
+        ),
     ):
         index.sync(Listing([CARD]))
 
