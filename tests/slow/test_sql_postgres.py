@@ -1,16 +1,9 @@
 """Questions to a real PostgreSQL: found by its own search, in a transaction that can write nothing, within a time."""
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
-import tempfile
 import time
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
+from postgres import postgres
 
 from tailorbird.errors import EndpointError
 from tailorbird.sources.sql_question import SqlQuery
@@ -30,75 +23,10 @@ CREATE ROLE reader LOGIN PASSWORD 'hunter2'; GRANT ALL ON ALL TABLES IN SCHEMA p
 """
 
 
-def programs():
-    """Where the server's programs are, if they are anywhere."""
-    places = [
-        Path(shutil.which("initdb") or "/none").resolve().parent,
-        *sorted(Path("/usr/lib/postgresql").glob("*/bin")),
-    ]
-    return next((place for place in places if (place / "initdb").is_file()), None)
-
-
-@contextmanager
-def postgres():
-    """A server of its own; it refuses to run as root, so then as `nobody`."""
-    place, user = programs(), None
-    folder = Path(tempfile.mkdtemp(prefix="postgres-"))
-    if os.geteuid() == 0:
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        user = nobody.pw_name
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    usual = {"user": user, "capture_output": True, "cwd": folder, "timeout": 120}
-    data = folder / "data"
-    subprocess.run(
-        [place / "initdb", "-D", data, "-U", "owner", "--auth=trust", "--no-sync"], check=True, **usual
-    )
-    (data / "pg_hba.conf").write_text(
-        "local all all trust\nhost all owner 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n"
-    )
-    command = [
-        place / "postgres",
-        "-D",
-        data,
-        "-p",
-        str(port),
-        "-k",
-        folder,
-        "-c",
-        "fsync=off",
-        "-c",
-        "listen_addresses=127.0.0.1",
-    ]
-    server = subprocess.Popen(
-        command, user=user, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    try:
-        end = time.monotonic() + 60
-        while subprocess.run(
-            [place / "pg_isready", "-h", "127.0.0.1", "-p", str(port)], capture_output=True, check=False
-        ).returncode:
-            assert time.monotonic() < end, "PostgreSQL did not start"
-            time.sleep(0.1)
-        yield port
-    finally:
-        server.terminate()
-        server.wait(60)
-        shutil.rmtree(folder)
-
-
 @pytest.fixture(scope="module")
 def database():
-    if programs() is None:
-        pytest.skip("PostgreSQL is not installed")
-    psycopg = pytest.importorskip("psycopg", reason="psycopg, PostgreSQL's driver, is not installed")
-    pytest.importorskip("sqlalchemy")
-    with postgres() as port:
-        with psycopg.connect(host="127.0.0.1", port=port, user="owner", dbname="postgres") as connection:
-            connection.execute(TABLES)
-        yield f"postgresql+psycopg://reader:$SHOP_PASSWORD@127.0.0.1:{port}/postgres"
+    with postgres(TABLES) as server:
+        yield f"postgresql+psycopg://reader:$SHOP_PASSWORD@127.0.0.1:{server.port}/postgres"
 
 
 @pytest.fixture(autouse=True)

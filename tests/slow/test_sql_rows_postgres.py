@@ -1,14 +1,9 @@
 """Rows of a real PostgreSQL as documents: streamed, only changed ones read, and nothing written."""
 
-import os
-import pwd
-import shutil
-import socket
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from postgres import postgres
 
 from tailorbird.errors import EndpointError, RecipeError
 from tailorbird.sources.database_rows import Selection
@@ -32,89 +27,10 @@ GRANT ALL ON ALL TABLES IN SCHEMA shop TO reader;
 """
 
 
-def programs():
-    """Where the server's programs are, if they are anywhere."""
-    named = Path(shutil.which("initdb") or "/none").resolve().parent
-    places = [named, *sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)]
-    return next((place for place in places if (place / "initdb").is_file()), None)
-
-
-class Server:
-    def __init__(self, place, folder, user):
-        self.place, self.folder, self.user = place, folder, user
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-
-    def run(self, program, *arguments):
-        ran = subprocess.run(
-            [self.place / program, *arguments],
-            check=False,
-            user=self.user,
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-        )
-        assert ran.returncode == 0, ran.stderr
-        return ran.stdout
-
-    def sql(self, text):
-        return self.run(
-            "psql", "-h", self.folder, "-p", str(self.port), "-U", "owner", "-d", "postgres", "-c", text
-        )
-
-    def wait(self):
-        for _ in range(300):
-            try:
-                self.sql("SELECT 1")
-            except AssertionError:
-                time.sleep(0.1)
-            else:
-                return
-        raise AssertionError("PostgreSQL did not start")
-
-
 @pytest.fixture(scope="module")
-def server(tmp_path_factory):
-    pytest.importorskip("sqlalchemy")
-    pytest.importorskip("psycopg")
-    place = programs()
-    if place is None:
-        pytest.skip("PostgreSQL's programs (initdb, postgres, psql) are not installed")
-    user = None
-    folder = Path("/tmp") / f"tailorbird-postgres-{os.getpid()}"  # short: a socket's path may have 107 bytes
-    folder.mkdir(mode=0o700)
-    if os.geteuid() == 0:  # it refuses to run as root
-        nobody = pwd.getpwnam("nobody")
-        os.chown(folder, nobody.pw_uid, nobody.pw_gid)
-        user = "nobody"
-    server = Server(place, folder, user)
-    data = folder / "data"
-    try:
-        server.run("initdb", "-D", str(data), "-U", "owner", "--auth=trust", "--no-sync")
-        (data / "pg_hba.conf").write_text("local all all trust\nhost all all 127.0.0.1/32 scram-sha-256\n")
-        options = [
-            f"port={server.port}",
-            f"unix_socket_directories={folder}",
-            "listen_addresses=127.0.0.1",
-            "fsync=off",
-        ]
-        started = subprocess.Popen(
-            [place / "postgres", "-D", data, *(word for option in options for word in ("-c", option))],
-            user=user,
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        try:
-            server.wait()
-            server.sql(TABLES)
-            yield server
-        finally:
-            started.terminate()
-            started.wait(60)
-    finally:
-        shutil.rmtree(folder)
+def server():
+    with postgres(TABLES) as server:
+        yield server
 
 
 @pytest.fixture
