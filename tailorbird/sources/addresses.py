@@ -15,8 +15,6 @@ from urllib.parse import quote, urljoin
 from tailorbird.errors import DocumentError
 
 MAX_CHARS = 8_192
-LOWEST_OTHER_PORT = 1_024
-"""Ports below are those of other services than the web, but for 80 and 443."""
 PORTS = {"http": 80, "https": 443}
 LOWEST_OTHER_PORT = 1_024
 """Ports below are those of other services than the web, but for 80 and 443."""
@@ -278,27 +276,3 @@ def _without_dots(path: str) -> str:
 def _hidden(url: str) -> str:
     """The address without its credentials, for a message that may be logged."""
     return re.sub(r"//[^/?#]*@", "//…@", url)
-
-
-def check_name(address: Address) -> None:
-    """Refuses what needs no resolver to be refused, for a question to one tells others what is asked.
-
-    Raises:
-        DocumentError: a name for local hosts, or a port of another service than the web.
-    """
-    if is_local_name(address.host):
-        raise not_public(address.host, address.port, "a name for local hosts")
-    if address.port not in PORTS.values() and address.port < LOWEST_OTHER_PORT:
-        raise DocumentError(
-            f"port {address.port} belongs to another service than the web. "
-            f"Expected 80, 443 or one from {LOWEST_OTHER_PORT}."
-        )
-
-
-def not_public(host: str, port: int, got: str) -> DocumentError:
-    """The error of a host that only this network, or none, has at `got`."""
-    shown = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    return DocumentError(
-        f"the host {host!r} is not on the public internet (got {got}). "
-        f"If you trust it, allow it by name: allow_hosts = ({shown!r},)."
-    )

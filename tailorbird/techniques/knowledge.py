@@ -205,7 +205,8 @@ def load_lookup(folder: Path, settings: dict[str, Any]) -> Lookup:
 
 
 def _saved_source(folder: Path, live: dict[str, Any] | None, ranking: Ranking) -> Source | None:
-    if live is None and not (path := folder / INDEX).is_file():
+    path = folder / INDEX
+    if live is None and not path.is_file():
         return None
     if live is None:
         reader = reranker_of(ranking)
