@@ -24,7 +24,7 @@ def main():
     from tailorbird.evaluation.statistics import wilson
     from tailorbird.records import Message, Request
     from tailorbird.sources.relevance import synced_index
-    from tailorbird.techniques.knowledge import Lookup
+    from tailorbird.techniques.lookup import Lookup
 
     lookup = Lookup(synced_index(ROOT / "sample" / "handbook", 600), 3, -1.0)
     rows = [

@@ -41,7 +41,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "nearest": "tailorbird.techniques.floors:NearestFloor",
     },
     "tailorbird.wrappers": {
-        "knowledge": "tailorbird.techniques.knowledge:load_lookup",
+        "knowledge": "tailorbird.techniques.lookup:load_lookup",
         "few_shot": "tailorbird.techniques.few_shot:load_metaprompt",
         "linear_prior": "tailorbird.techniques.linear_prior:load_prior",
     },

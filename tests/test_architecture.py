@@ -100,7 +100,7 @@ SETS_THREADS = ("tailorbird.opening", "set_threads")
 SHARED_BY_TECHNIQUES = {
     "technique", "through_wrappers", "measured_training", "prompt_noise", "rate_race",
     "selection", "calibration", "metaprompt", "metaprompt_file", "metaprompt_fit", "metaprompt_search", "proposing",
-    "dspy_optimizers", "asking", "chat_queries", "grounding", "question_proposing",
+    "dspy_optimizers", "asking", "chat_queries", "grounding", "lookup", "question_proposing",
 }  # fmt: skip
 SHARED_BY_SOURCES = {
     "source",  # the protocols

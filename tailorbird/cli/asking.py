@@ -15,6 +15,7 @@ import typer
 from tailorbird.cli.options import AsJson, KeyEnv, ModelArgument
 from tailorbird.cli.output import is_terminal, kept_for_json, print_json, remark, say
 from tailorbird.cli.project import project_of
+from tailorbird.cli.scoping import AskedDocuments, AskedFacts, AskedGroups, AskedTenant, read_scope
 from tailorbird.errors import InputError, NotFound, TailorbirdError
 from tailorbird.records import Completion, Message, Passage, Request
 
@@ -38,6 +39,10 @@ def ask(
     schema: Annotated[
         Path | None, typer.Option(metavar="FILE", help="A JSON schema that the answer must keep to.")
     ] = None,
+    tenant: AskedTenant = None,
+    groups: AskedGroups = None,
+    facts: AskedFacts = None,
+    documents: AskedDocuments = "",
     key_env: KeyEnv = None,
     as_json: AsJson = False,
 ) -> None:
@@ -46,6 +51,7 @@ def ask(
     with kept_for_json(as_json):
         opened = project_of(context).workbench().open(model, key_env=key_env)
         request = _request(opened, [Message("user", message)], max_tokens, _schema(schema))
+        request = replace(request, only=read_scope(tenant, groups, facts, documents))
         completion = opened.model.answer([request])[0]
     if as_json:
         print_json(answer_json(opened.id, completion))

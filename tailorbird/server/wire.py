@@ -15,9 +15,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from tailorbird.records import Message, Request, Role
+from tailorbird.records import Message, Request, Role, Scope
 from tailorbird.server.failures import Refusal
 from tailorbird.server.response_format import ClosedSet, Schema, read_response_format
+from tailorbird.server.wire_scope import read_scope
 
 if TYPE_CHECKING:
     from tailorbird.workbench import OpenModel
@@ -36,6 +37,7 @@ HONOURED = (
     "response_format",
     "logprobs",
     "top_logprobs",
+    "tailorbird",
 )
 IGNORED = (
     "user",
@@ -83,7 +85,8 @@ class ChatRequest:
     """A chat completion request, read and checked.
 
     `sampling` holds only the fields of `records.Sampling` that the client gave, so that the model's own
-    stand for the rest. `closed_set` and `schema` are what its `response_format` limits the answer to.
+    stand for the rest. `closed_set` and `schema` are what its `response_format` limits the answer to, `only` is what
+    part of the knowledge it may be answered from.
     """
 
     model: str
@@ -94,6 +97,7 @@ class ChatRequest:
     stream: bool = False
     include_usage: bool = False
     logprobs: bool = False
+    only: Scope | None = None
 
     def ask(self, opened: OpenModel) -> Request:
         """The request as the model was measured with, what the client gave taking its place.
@@ -111,7 +115,7 @@ class ChatRequest:
                 param="logprobs",
                 code="unsupported_parameter",
             )
-        return replace(request, sampling=replace(request.sampling, **self.sampling))
+        return replace(request, sampling=replace(request.sampling, **self.sampling), only=self.only)
 
 
 def read_chat(body: Any) -> ChatRequest:
@@ -135,6 +139,7 @@ def read_chat(body: Any) -> ChatRequest:
         stream=stream,
         include_usage=_include_usage(fields, stream),
         logprobs=_logprobs(fields),
+        only=read_scope(fields.get("tailorbird")),
     )
 
 
@@ -205,7 +210,7 @@ def _message(message: Any, where: str) -> Message:
     # record that we added to it.
     for key, value in message.items():
         empty = value is None or value == []
-        ours = role == "assistant" and key == "tailorbird"
+        ours = role == "assistant" and key in {"tailorbird", "annotations"}
         if key not in MESSAGE_FIELDS and key not in IGNORED_MESSAGE_FIELDS and not empty and not ours:
             raise _unsupported(f"{where}.{key}", "not supported. A message has 'role' and 'content'.")
     return Message(ROLES[role], _content(message.get("content"), f"{where}.content"))

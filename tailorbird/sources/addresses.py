@@ -15,8 +15,6 @@ from urllib.parse import quote, urljoin
 from tailorbird.errors import DocumentError
 
 MAX_CHARS = 8_192
-LOWEST_OTHER_PORT = 1_024
-"""Ports below are those of other services than the web, but for 80 and 443."""
 PORTS = {"http": 80, "https": 443}
 LOWEST_OTHER_PORT = 1_024
 """Ports below are those of other services than the web, but for 80 and 443."""

@@ -306,9 +306,9 @@ class KnowledgeIndex:
                 key=lambda number: (-cosines[number], found[number].id),
             )
             fused = self.ranking.fuse(by_words[:candidates], by_meaning[:candidates], scores, cosines)
-            found = fused[: max(k, self.ranking.rerank)]
-            passages = fetch_passages(connection, {number: cosines[number] for number, _ in found})
-        return self._read_again(query, passages, found)[:k]
+            first = fused[: max(k, self.ranking.rerank)]
+            passages = fetch_passages(connection, {number: cosines[number] for number, _ in first})
+        return self._read_again(query, passages, first)[:k]
 
     def _read_again(
         self, query: str, passages: list[Passage], found: Sequence[tuple[int, float]]

@@ -11,8 +11,9 @@ from tailorbird.techniques.few_shot import FewShot, load_metaprompt
 from tailorbird.techniques.fine_tune import FineTune
 from tailorbird.techniques.floors import BlankFloor, EmbeddingFloor, MajorityFloor, NearestFloor, TfidfFloor
 from tailorbird.techniques.from_scratch import FromScratch
-from tailorbird.techniques.knowledge import Knowledge, load_lookup
+from tailorbird.techniques.knowledge import Knowledge
 from tailorbird.techniques.linear_prior import LinearPrior, load_prior
+from tailorbird.techniques.lookup import load_lookup
 from tailorbird.techniques.technique import Recipe
 from tailorbird.testing.models import check_model
 from tailorbird.testing.sources import WordHash

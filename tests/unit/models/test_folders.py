@@ -15,7 +15,8 @@ from tailorbird.techniques.few_shot import FewShot, load_metaprompt
 from tailorbird.techniques.fine_tune import FineTune
 from tailorbird.techniques.floors import NearestFloor
 from tailorbird.techniques.from_scratch import FromScratch
-from tailorbird.techniques.knowledge import Knowledge, load_lookup
+from tailorbird.techniques.knowledge import Knowledge
+from tailorbird.techniques.lookup import load_lookup
 from tailorbird.techniques.technique import Recipe
 from tailorbird.testing.sources import WordHash
 from tailorbird.testing.tiny import tiny_data, tiny_documents, tiny_model, tiny_questions

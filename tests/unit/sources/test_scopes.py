@@ -17,7 +17,7 @@ from tailorbird.sources.scopes import Rules
 from tailorbird.sources.source import search_within
 from tailorbird.sources.stores import SearchSettings
 from tailorbird.sources.wikipedia import Wikipedia
-from tailorbird.techniques.knowledge import Lookup
+from tailorbird.techniques.lookup import Lookup
 from tailorbird.testing.sources import ODD_QUERIES, WordHash
 
 TENANTS, GROUPS, KINDS = ("", "acme", "globex"), ("staff", "boss", 'o\'neil "x"'), ("faq", "memo", "Straße")

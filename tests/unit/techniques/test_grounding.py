@@ -7,7 +7,8 @@ from tailorbird.models.model import ReviewingRewrite, TeachingRewrite, Wrapped, 
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Message, Passage, Request
 from tailorbird.sources.gate import Gate
 from tailorbird.techniques.grounding import fit_ground, gold_of, with_gold, without_gold
-from tailorbird.techniques.knowledge import Knowledge, Lookup, load_lookup
+from tailorbird.techniques.knowledge import Knowledge
+from tailorbird.techniques.lookup import Lookup, load_lookup
 
 TASK = Task("answer", "Be brief.")
 

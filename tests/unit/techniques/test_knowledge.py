@@ -14,7 +14,8 @@ from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.relevance import UNCALIBRATED_THRESHOLD, fit_threshold, synced_index
 from tailorbird.sources.search_api import SearchApi
 from tailorbird.sources.wikipedia import Wikipedia
-from tailorbird.techniques.knowledge import INSTRUCTION, Knowledge, Lookup, load_lookup
+from tailorbird.techniques.knowledge import Knowledge
+from tailorbird.techniques.lookup import INSTRUCTION, Lookup, load_lookup
 from tailorbird.testing.sources import WordHash
 from tailorbird.testing.tiny import tiny_data, tiny_documents, tiny_questions
 
