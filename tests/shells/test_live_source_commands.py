@@ -166,7 +166,8 @@ def test_a_saved_model_asks_its_sources_and_keeps_no_key(tailor, api, endpoint, 
     assert code == 0, err
     answer = json.loads(out)
     assert answer["text"] == "within 14 days"
-    assert {citation["source"] for citation in answer["citations"]} == {"", "shop"}
+    assert {passage["source"] for passage in answer["evidence"]} == {"", "shop"}
+    assert answer["citations"][0]["quote"] == "Gloves may be returned within 14 days."
     assert api.queries == ["May gloves be returned?"]
     shown = json.dumps(endpoint.bodies[-1])
     assert "Gloves may be returned within 14 days." in shown
@@ -192,7 +193,7 @@ def test_an_answer_says_which_source_it_had_to_do_without(tailor, api):
     code, out, _ = tailor("ask", "helper", "May helmets be returned?", "--json")
     answer = json.loads(out)
     assert code == 0
-    assert [citation["document"] for citation in answer["citations"]] == ["helmets.md"]
+    assert [passage["document"] for passage in answer["evidence"]] == ["helmets.md"]
     assert answer["dropped"][0].startswith("source shop: ")
     assert "status 503" in answer["dropped"][0]
 
@@ -200,7 +201,7 @@ def test_an_answer_says_which_source_it_had_to_do_without(tailor, api):
 def test_a_model_whose_only_source_fails_gives_no_answer_but_an_error(tailor, api):
     assert tailor("customize", "--name", "helper", "--steps", "knowledge", "--source", "shop")[0] == 0
     code, out, _ = tailor("ask", "helper", "May gloves be returned?")
-    assert (code, out.splitlines()[0]) == (0, "within 14 days")
+    assert (code, out.splitlines()[0]) == (0, "within 14 days [1]")
     forget_answers()
     api.status = 500
     code, out, err = tailor("ask", "helper", "May gloves be returned?")
