@@ -74,7 +74,7 @@ class FaissStore:
         need_for_store("faiss", "faiss")
         import faiss
 
-        self._faiss = faiss
+        self._faiss: Any = faiss
         self._loaded: tuple[Any, Facts] | None = None
         self._lock = threading.Lock()
 

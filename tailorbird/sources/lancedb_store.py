@@ -45,7 +45,7 @@ class LanceDBStore:
         need_for_store("lancedb", "lancedb")
         import lancedb
 
-        self._lancedb = lancedb
+        self._lancedb: Any = lancedb
         self._table: Any = None
 
     def count(self) -> int:

@@ -275,7 +275,7 @@ def _too_late(place: Place) -> str:
 
 def _hold(connection: Any, timeout_s: float) -> None:
     """Begins a transaction that may only read and bounds the time of its statements, as far as the database can."""
-    import sqlalchemy
+    from sqlalchemy.exc import ProgrammingError
 
     dialect = connection.dialect.name
     if dialect == "postgresql":
@@ -283,7 +283,7 @@ def _hold(connection: Any, timeout_s: float) -> None:
     if dialect == "sqlite":
         _hold_sqlite(connection.connection.driver_connection, time.monotonic() + timeout_s)
     for said in _HELD_BY.get(dialect, ()):
-        with suppress(sqlalchemy.exc.ProgrammingError):  # an older server doesn't know the variable
+        with suppress(ProgrammingError):  # an older server doesn't know the variable
             connection.exec_driver_sql(said.format(ms=int(timeout_s * 1000), s=timeout_s))
     if dialect in {"mysql", "mariadb"}:  # what was said holds from the next transaction on
         connection.commit()
