@@ -173,21 +173,21 @@ def test_a_file_that_is_changed_while_it_is_in_use_is_an_error(tmp_path, small_m
         stored[0]
 
 
-def test_thirty_megabytes_are_kept_in_a_few(tmp_path, monkeypatch):
+def test_ten_megabytes_are_kept_in_a_few(tmp_path, monkeypatch):
     import tracemalloc
 
     path = tmp_path / "x.jsonl"
     with path.open("w") as file:
         file.writelines(
-            json.dumps({"prompt": f"{i} " + "word " * 800, "completion": f"{i}"}) + "\n" for i in range(7500)
+            json.dumps({"prompt": f"{i} " + "word " * 800, "completion": f"{i}"}) + "\n" for i in range(2500)
         )
-    assert path.stat().st_size > 30_000_000
+    assert path.stat().st_size > 10_000_000
     monkeypatch.setattr(stored_examples, "IN_MEMORY_BYTES", 2**20)
     tracemalloc.start()
     try:
         found = scan(path)
         splits = split(found.examples)
-        assert len(splits.train) == 4500
-        assert tracemalloc.get_traced_memory()[1] < 8_000_000
+        assert len(splits.train) == 1500
+        assert tracemalloc.get_traced_memory()[1] < 4_000_000
     finally:
         tracemalloc.stop()
