@@ -82,18 +82,22 @@ class Memory(threading.Thread):
     def run(self):
         while not self.ended.wait(0.05):
             own = resident("self")
-            children = Path("/proc/self/task").glob("*/children")
-            pids = {pid for file in children for pid in file.read_text().split()}
+            pids = {pid for file in Path("/proc/self/task").glob("*/children") for pid in words_in(file)}
             self.most_own = max(self.most_own, own)
             self.most = max(self.most, own + sum(map(resident, pids)))
 
 
-def resident(pid):
+def words_in(file):
+    """The words of a file; none if what it tells of has ended."""
     try:
-        found = re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())
+        return file.read_text().split()
     except OSError:
-        return 0
-    return int(found[1]) * 1024 if found else 0
+        return []
+
+
+def resident(pid):
+    words = words_in(Path(f"/proc/{pid}/status"))
+    return int(words[words.index("VmRSS:") + 1]) * 1024 if "VmRSS:" in words else 0
 
 
 def many_times(dump, times, target):
