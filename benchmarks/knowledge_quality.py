@@ -2,9 +2,9 @@
 
     python benchmarks/knowledge_quality.py [--only scifact,xquad,…] [--fresh] [--write]
 
-SciFact's 300 test claims only report. What is chosen was chosen on the others: SquadShifts' and XQuAD's questions
-on their paragraphs, and the last sentences of 1,000 SciFact abstracts, each asked of all abstracts with that
-sentence taken out of its own. Weights that are fitted to SciFact itself are fitted on four fifths of its claims and
+SciFact's 300 test claims only report. What the default is follows from the others by themselves: SquadShifts' and
+XQuAD's questions on their paragraphs, and the last sentences of 1,000 SciFact abstracts, each asked of all abstracts
+with that sentence taken out of its own. Weights that are fitted to SciFact itself are fitted on four fifths of its claims and
 reported on the rest. Differences are by pairs.
 """
 
@@ -271,7 +271,7 @@ def report(found, facts, command):
     lines += [
         (
             "nDCG@10 × 100 with 95 % intervals, whole documents indexed. The default adds both rankings' scores with "
-            "equal weights; it was chosen on the sets other than SciFact, whose test claims only report."
+            "equal weights, fitted to nothing; the sets other than SciFact choose it by themselves."
         ),
         "",
     ]
