@@ -4,8 +4,8 @@
 
 SciFact's 300 test claims only report. What the default is follows from the others by themselves: SquadShifts' and
 XQuAD's questions on their paragraphs, and the last sentences of 1,000 SciFact abstracts, each asked of all abstracts
-with that sentence taken out of its own. Weights that are fitted to SciFact itself are fitted on four fifths of its claims and
-reported on the rest. Differences are by pairs.
+with that sentence taken out of its own. Weights that are fitted to a set itself are fitted on four fifths of its
+questions and reported on the rest. Differences are by pairs.
 """
 
 import argparse
