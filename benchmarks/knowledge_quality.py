@@ -296,7 +296,9 @@ def report(found, facts, command):
         )
         lines += [
             "",
-            f"{counted} By meaning's share of the weight: {shares}. The folds chose {folds}.{crossed}",
+            counted
+            + (f" By meaning's share of the weight: {shares}. The folds chose {folds}." if folds else "")
+            + crossed,
             "",
         ]
     return "\n".join(lines)
