@@ -20,6 +20,7 @@ import argparse
 import datetime as dt
 import importlib.util
 import json
+import os
 import random
 import shutil
 import sys
@@ -147,6 +148,8 @@ def as_markdown(result):
         "",
         f"`{result['command']}`, {result['date']}. {sentence(result['machine'])}",
         "",
+        f"The load was {result['load']:.1f} as it ended: above the number of cores, time on the clock says little.",
+        "",
         f"{result['pages']} pages of the AWS documentation, drawn by chance, passages of up to 600 characters.",
         "",
         NOTES,
@@ -157,9 +160,9 @@ def as_markdown(result):
     if (ours := arms.get("tailorbird")) and len(arms) > 1:
         lines += ["", "How many times faster we are:", ""]
         lines += [
-            "| than | searchable | fully embedded | in processor time | unchanged again |",
-            "|---|---|---|---|---|",
+            "| than | searchable | fully embedded | in processor time | unchanged again | in processor time |"
         ]
+        lines += ["|---|---|---|---|---|---|"]
         lines += [times_row(name, arm, ours) for name, arm in arms.items() if arm is not ours]
     if "whole" in result:
         lines += ["", whole_sentence(result["whole"], result["num_whole"])]
@@ -197,6 +200,7 @@ def times_row(name, arm, ours):
         first["seconds"] / mine["seconds"],
         first["processor_s"] / mine["processor_s"],
         arm["unchanged"]["seconds"] / ours["unchanged"]["seconds"],
+        arm["unchanged"]["processor_s"] / ours["unchanged"]["processor_s"],
     ]
     return f"| {name} | {' | '.join(f'{ratio:.1f} ×' for ratio in ratios)} |"
 
@@ -242,6 +246,7 @@ def main():
     given.out.mkdir(parents=True, exist_ok=True)
 
     def keep():
+        result["load"] = os.getloadavg()[1]
         path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
         path.with_suffix(".md").write_text(as_markdown(result), "utf-8")
 
