@@ -150,9 +150,7 @@ def as_markdown(result):
         "",
         f"The load was {result['load']:.1f} as it ended: above the number of cores, time on the clock says little.",
         "",
-        f"{result['pages']} pages of the AWS documentation, drawn by chance, passages of up to 600 characters. "
-        f"Changed: one more sentence in {max(1, round(CHANGED_SHARE * result['pages']))} of them. "
-        f"Deleted: {result['num_deleted']} of them.",
+        drawn_sentence(result),
         "",
         NOTES,
         f"| {' | '.join(COLUMNS)} |",
@@ -176,6 +174,14 @@ def as_markdown(result):
             f"| {name} | {e['texts_per_s']:.1f} | {e['least_cosine']:.4f} |" for name, e in found.items()
         ]
     return "\n".join(lines) + "\n"
+
+
+def drawn_sentence(result):
+    changed = max(1, round(CHANGED_SHARE * result["pages"]))
+    return (
+        f"{result['pages']} pages of the AWS documentation, drawn by chance, passages of up to 600 characters. "
+        f"Changed: one more sentence in {changed} of them. Deleted: {result['num_deleted']} of them."
+    )
 
 
 def arm_row(name, arm, num_deleted):
