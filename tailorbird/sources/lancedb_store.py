@@ -17,7 +17,7 @@ INDEXED_FROM = 20_000
 """Fewer vectors are compared one by one, which is exact."""
 FEW = 20_000
 """So few allowed passages are asked for by number, and compared one by one."""
-PROBED_SHARE = 0.2
+PROBED_SHARE = 0.3
 """How many of the partitions are searched."""
 REFINED = 10
 """So many times as many candidates are compared by their whole vectors."""
