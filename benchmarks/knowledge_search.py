@@ -10,6 +10,7 @@ where it was.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -147,7 +148,7 @@ class Known:
         return np.stack([self.vectors[text] for text in texts])
 
 
-def measure(size, store, words, questions, asked):
+def measure(size, store, words, questions, asked, limit):
     """One row: timed searches of all readers, one question after another."""
     path = WORK / str(size) / "index.db"
     settings = SearchSettings(store=store, words=words)
@@ -155,7 +156,8 @@ def measure(size, store, words, questions, asked):
     row = {"passages": size, "store": store, "words": words, "readers": {}}
     known = Known(dict(zip(questions, asked, strict=True)))
     count = ASKED if size * (store == "numpy") <= 100_000 else 50
-    questions = questions[:count]
+    questions = questions[: min(count, limit)]
+    row["load"] = os.getloadavg()[0]
     with KnowledgeIndex(path, known, settings=settings) as index:
         row["done"] = index.catch_up()
     folder = path.with_suffix(".vectors")
@@ -242,7 +244,8 @@ def report(rows):
         f"{ASKED} real questions one after another (50 where a million vectors are compared in memory); "
         "milliseconds, median and 99th percentile, without embedding the question, which the last column has in it. "
         "Recall is of the ten nearest in float32. Memory is what the searching process has resident before the "
-        "embedder is loaded, mapped files included."
+        "embedder is loaded, mapped files included. Load is the machine's when the row began: above 1, other work ran "
+        "beside it, and its times are more than they need be."
     )
     columns = ["passages", "store, words", "reads", "vectors p50 / p99", "recall@10", "words p50 / p99"]
     columns += ["both p50 / p99", "first of a reader", "memory MB", "with embedding"]
@@ -267,12 +270,13 @@ def report(rows):
             lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| passages | store, words | vectors on disk MB | opened in s |",
-        "|---|---|---|---|",
+        "| passages | store, words | vectors on disk MB | opened in s | questions | load |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
         cells = [f"{row['passages']:,}", f"{row['store']}, {row['words']}"]
         cells += [f"{row['store_mb']:,.0f}", f"{row['opened_s']:.1f}"]
+        cells += [str(row["questions"]), f"{row['load']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -284,6 +288,7 @@ def pair(times):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--questions", type=int, default=ASKED, help="with --row: at most so many")
     parser.add_argument("--row", help="measure one, as SIZE,STORE,WORDS, and print it")
     parser.add_argument("--build", action="store_true", help="with --row: only bring its stores up to date")
     parser.add_argument(
@@ -300,7 +305,7 @@ def main():
     questions, asked = [questions[i] for i in chosen], asked[chosen]
     if args.row:
         size, store, words = args.row.split(",")
-        print("ROW " + json.dumps(measure(int(size), store, words, questions, asked)))
+        print("ROW " + json.dumps(measure(int(size), store, words, questions, asked, args.questions)))
         return
     texts = json.loads(texts_file.read_text())
     vectors = corpus.embedded(texts, WORK, "real")
