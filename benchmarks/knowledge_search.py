@@ -322,6 +322,11 @@ def main():
         rows[key] = _row(subprocess.run(own, check=True, stdout=subprocess.PIPE, text=True))
         kept.write_text(json.dumps(rows))
         print(key, json.dumps(rows[key]), flush=True)
+        write_results(rows)
+
+
+def write_results(rows):
+    """What was measured so far."""
     found = [rows[key] for row in sorted(ROWS) if (key := ",".join(map(str, row))) in rows]
     RESULTS.with_suffix(".json").write_text(
         json.dumps({"machine": machine.machine(), "rows": found}, indent=1)
