@@ -260,7 +260,7 @@ def report(rows):
                 f"{row['store']}, {row['words']}",
                 name,
                 pair(reader["vector"]),
-                f"{reader['recall']:.3f}",
+                f"{reader['recall']:.4f}",
                 pair(reader["keyword"]),
                 pair(reader["hybrid"]),
                 f"{reader['first_ms']:.0f}",
