@@ -67,7 +67,7 @@ bench-gpu: install
 	$(BIN)/python benchmarks/fine_tune_gpu.py --rows build/bench/gpu
 
 bench-knowledge: install bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers
-	$(BIN)/python benchmarks/knowledge_quality.py --write
+	$(BIN)/python benchmarks/knowledge_quality.py --fresh --write
 	$(BIN)/python benchmarks/knowledge_passages.py --write
 	$(BIN)/python benchmarks/knowledge_questions.py --write
 

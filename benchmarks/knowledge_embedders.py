@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROUNDS = 3
+ROUNDS = 2
 
 
 def ours(folder):

@@ -8,10 +8,13 @@ cutting, embedding and storing is.
 
 import json
 import re
+import resource
 import shutil
 import sys
 import time
 from pathlib import Path
+
+import numpy as np
 
 MAX_CHARS = 600
 ADDED = " This was looked at again in spring."
@@ -28,13 +31,22 @@ class Counted:
         return self.count - before
 
 
+class Nothing:
+    """An embedder that costs nothing and knows nothing: for all that is not embedding."""
+
+    name, dimensions = "nothing", 384
+
+    def embed(self, texts):
+        return np.full((len(texts), self.dimensions), self.dimensions**-0.5, np.float32)
+
+
 def tailorbird_index(job, counted):
     """(sync, search): `sync()` gives seconds until all is found by words, `search(text)` the documents found."""
     from tailorbird.sources.embedder import MiniLM
     from tailorbird.sources.folder import Folder
     from tailorbird.sources.index import KnowledgeIndex
 
-    embedder = MiniLM(Path(job["weights"]))
+    embedder = Nothing() if job["embedder"] == "nothing" else MiniLM(Path(job["weights"]))
     embedder.embed(["warm", "up"])
     index = KnowledgeIndex(Path(job["work"]) / "index.db", embedder, max_chars=MAX_CHARS)
 
@@ -199,6 +211,12 @@ def change(folder, names):
         path.write_text(text[:middle] + ADDED + text[middle:], "utf-8")
 
 
+def processor_s():
+    """Seconds that all processors together worked for this process and its children."""
+    used = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return sum(found.ru_utime + found.ru_stime for found in used)
+
+
 def asked_of(text):
     """Words of the middle of a page, as a question."""
     middle = len(text) // 2
@@ -214,12 +232,13 @@ def measure(job):
     sync, search = MAKERS[job["contender"]](job, counted)
 
     def step(name):
-        before, began = counted.count, time.perf_counter()
+        before, began, worked = counted.count, time.perf_counter(), processor_s()
         searchable_s, passages = sync()
         seconds = time.perf_counter() - began
         result[name] = {
             "searchable_s": searchable_s,
             "seconds": seconds,
+            "processor_s": processor_s() - worked,
             "embedded": counted.of(before),
             "passages": passages,
         }

@@ -10,6 +10,7 @@ where it was.
 
 import argparse
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -147,7 +148,7 @@ class Known:
         return np.stack([self.vectors[text] for text in texts])
 
 
-def measure(size, store, words, questions, asked):
+def measure(size, store, words, questions, asked, limit):
     """One row: timed searches of all readers, one question after another."""
     path = WORK / str(size) / "index.db"
     settings = SearchSettings(store=store, words=words)
@@ -155,11 +156,10 @@ def measure(size, store, words, questions, asked):
     row = {"passages": size, "store": store, "words": words, "readers": {}}
     known = Known(dict(zip(questions, asked, strict=True)))
     count = ASKED if size * (store == "numpy") <= 100_000 else 50
-    questions = questions[:count]
+    questions = questions[: min(count, limit)]
+    row["load"] = os.getloadavg()[0]
     with KnowledgeIndex(path, known, settings=settings) as index:
-        began = time.monotonic()
         row["done"] = index.catch_up()
-        row["built_s"] = time.monotonic() - began
     folder = path.with_suffix(".vectors")
     row["store_mb"] = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file()) / 1e6
     return row if "--build" in sys.argv else row | timed(path, settings, known, questions, truth)
@@ -244,7 +244,8 @@ def report(rows):
         f"{ASKED} real questions one after another (50 where a million vectors are compared in memory); "
         "milliseconds, median and 99th percentile, without embedding the question, which the last column has in it. "
         "Recall is of the ten nearest in float32. Memory is what the searching process has resident before the "
-        "embedder is loaded, mapped files included."
+        "embedder is loaded, mapped files included. Load is the machine's when the row began: above 1, other work ran "
+        "beside it, and its times are more than they need be."
     )
     columns = ["passages", "store, words", "reads", "vectors p50 / p99", "recall@10", "words p50 / p99"]
     columns += ["both p50 / p99", "first of a reader", "memory MB", "with embedding"]
@@ -259,7 +260,7 @@ def report(rows):
                 f"{row['store']}, {row['words']}",
                 name,
                 pair(reader["vector"]),
-                f"{reader['recall']:.3f}",
+                f"{reader['recall']:.4f}",
                 pair(reader["keyword"]),
                 pair(reader["hybrid"]),
                 f"{reader['first_ms']:.0f}",
@@ -269,12 +270,13 @@ def report(rows):
             lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
-        "| passages | store, words | made in s | on disk MB | opened in s |",
-        "|---|---|---|---|---|",
+        "| passages | store, words | vectors on disk MB | opened in s | questions | load |",
+        "|---|---|---|---|---|---|",
     ]
     for row in rows:
-        cells = [f"{row['passages']:,}", f"{row['store']}, {row['words']}", f"{row['built_s']:.0f}"]
+        cells = [f"{row['passages']:,}", f"{row['store']}, {row['words']}"]
         cells += [f"{row['store_mb']:,.0f}", f"{row['opened_s']:.1f}"]
+        cells += [str(row["questions"]), f"{row['load']:.1f}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, ""])
 
@@ -286,6 +288,7 @@ def pair(times):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--questions", type=int, default=ASKED, help="with --row: at most so many")
     parser.add_argument("--row", help="measure one, as SIZE,STORE,WORDS, and print it")
     parser.add_argument("--build", action="store_true", help="with --row: only bring its stores up to date")
     parser.add_argument(
@@ -302,7 +305,7 @@ def main():
     questions, asked = [questions[i] for i in chosen], asked[chosen]
     if args.row:
         size, store, words = args.row.split(",")
-        print("ROW " + json.dumps(measure(int(size), store, words, questions, asked)))
+        print("ROW " + json.dumps(measure(int(size), store, words, questions, asked, args.questions)))
         return
     texts = json.loads(texts_file.read_text())
     vectors = corpus.embedded(texts, WORK, "real")
@@ -315,11 +318,15 @@ def main():
         args.steps -= 1
         build(size, vectors, texts, asked)
         own = [sys.executable, __file__, "--shared", str(args.shared), "--row", key]
-        made = _row(subprocess.run([*own, "--build"], check=True, stdout=subprocess.PIPE, text=True))
-        rows[key] = made | _row(subprocess.run(own, check=True, stdout=subprocess.PIPE, text=True))
-        rows[key]["built_s"] = made["built_s"]
+        subprocess.run([*own, "--build"], check=True, stdout=subprocess.PIPE)
+        rows[key] = _row(subprocess.run(own, check=True, stdout=subprocess.PIPE, text=True))
         kept.write_text(json.dumps(rows))
         print(key, json.dumps(rows[key]), flush=True)
+        write_results(rows)
+
+
+def write_results(rows):
+    """What was measured so far."""
     found = [rows[key] for row in sorted(ROWS) if (key := ",".join(map(str, row))) in rows]
     RESULTS.with_suffix(".json").write_text(
         json.dumps({"machine": machine.machine(), "rows": found}, indent=1)

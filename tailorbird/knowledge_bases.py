@@ -45,6 +45,7 @@ _KINDS_BY_END = {
 }
 _KINDS_BY_SCHEME = {
     **dict.fromkeys(("s3", "gs", "az", "file"), "object_storage"),
+    **dict.fromkeys(("git", "ssh"), "git"),
     **dict.fromkeys(("sqlite", "postgresql", "mysql", "mariadb", "oracle", "mssql"), "sql"),
 }
 

@@ -8,6 +8,7 @@ A package adds a part by an entry point in one of these groups; its name is the 
     tailorbird.trackers     a function (folder, name) -> tracker, told of every training step
     tailorbird.connectors   called with (place, **settings), gives a `Connector`: documents to be indexed
     tailorbird.sources      a frozen dataclass with `search(query, k)`: passages, asked for live
+    tailorbird.vector_stores  called with (folder, dimensions, place), gives a `VectorStore`: see `sources.stores`
 """
 
 from __future__ import annotations

@@ -51,10 +51,10 @@ def add(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="Of the knowledge base; made if there is none.")
     ],
-    place: Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or what --kind reads.")],
+    place: Annotated[str, typer.Argument(metavar="PLACE", help="A folder, or what else a connector reads.")],
     *,
     kind: Annotated[
-        str | None, typer.Option(metavar="KIND", help="The connector; of a folder it is told by itself.")
+        str | None, typer.Option(metavar="KIND", help="The connector; told from the place if it can be.")
     ] = None,
     settings: Annotated[
         list[str] | None,

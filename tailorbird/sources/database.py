@@ -16,8 +16,9 @@ SCHEMA_VERSION = 2
 WITHOUT_RULES = 1
 """The version whose documents had no rules and whose changes were not counted: brought up to date when opened."""
 
-WRITER_KIB, READER_KIB = 131_072, 2_000
-"""Memory for pages of the file: what a large transaction changes would else be written out over and over."""
+WRITER_KIB, READER_KIB = 131_072, 16_384
+"""Memory for pages of the file: what a large transaction changes would else be written out over and over, and what
+leads to the pages that are searched for read in each time."""
 WAIT_S = 30.0
 """How long one writer waits for another."""
 
@@ -216,6 +217,7 @@ class Database:
                 connection.execute("PRAGMA journal_mode = WAL")
                 connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute(f"PRAGMA cache_size = -{READER_KIB}")
             if self.read_only and self._version(connection) == WITHOUT_RULES:
                 connection.executescript(_SEEN_AS_2)
         except sqlite3.DatabaseError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from tailorbird.data.documents import Limits, Unchanged, Unreadable, read_entry, reading_version
 from tailorbird.data.entry_process import EntryReader
 from tailorbird.data.parser_process import ParserProcess
-from tailorbird.errors import NotFound
+from tailorbird.errors import NotFound, RecipeError
 from tailorbird.records import Document
 from tailorbird.sources.optional import need
 from tailorbird.sources.path_patterns import chooses
@@ -92,6 +92,14 @@ def git_at(
     id_prefix: str = "",
     label: str = "",
 ) -> GitRepository:
-    """The repository in a folder, as the plug-in `git`; patterns may be words apart by commas."""
+    """The repository in a folder, as the plug-in `git`; patterns may be words apart by commas.
+
+    Raises:
+        RecipeError: The place is an address.
+    """
     need("dulwich", "git", "git")
+    if "://" in place:
+        raise RecipeError(
+            "git: repositories elsewhere are not fetched. Clone it (git clone --mirror) and name the folder it is in."
+        )
     return GitRepository(Path(place), str(ref), words_of(include), words_of(exclude), id_prefix, label)

@@ -226,7 +226,9 @@ class KnowledgeIndex:
         """At most `k` passages that share words with the query; `score` is BM25, higher is better."""
         with self._database.reading() as connection:
             scores = self._keyword_scores(connection, query, k, self._allowed(connection, only))
-            passages = fetch_passages(connection, scores)
+            # Only what may be among the first: the others' texts need not be read.
+            least = sorted(scores.values(), reverse=True)[:k][-1:]
+            passages = fetch_passages(connection, {n: s for n, s in scores.items() if [s] >= least})
         return sorted(passages, key=lambda p: (-p.score, p.id))[: max(0, k)]
 
     def vector_search(self, query: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:

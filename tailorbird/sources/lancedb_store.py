@@ -18,7 +18,7 @@ INDEXED_FROM = 20_000
 """Fewer vectors are compared one by one, which is exact."""
 FEW = 20_000
 """So few allowed passages are asked for by number, and compared one by one."""
-PROBED_SHARE = 0.2
+PROBED_SHARE = 0.3
 """How many of the partitions are searched."""
 REFINED = 10
 """So many times as many candidates are compared by their whole vectors."""
@@ -57,7 +57,8 @@ class LanceDBStore:
         from lancedb.index import BTree, LabelList
 
         rows = pa.RecordBatchReader.from_batches(self._schema(), map(self._rows, batches))
-        table = self._lancedb.connect(self.place).create_table(TABLE, data=rows, mode="overwrite")
+        mode = "overwrite" if self._is_there() else "create"
+        table = self._lancedb.connect(self.place).create_table(TABLE, data=rows, mode=mode)
         self._index_vectors(table)
         table.create_index("terms", config=LabelList())
         table.create_index("number", config=BTree())
@@ -99,6 +100,13 @@ class LanceDBStore:
 
     def close(self) -> None:
         self._table = None
+
+    def _is_there(self) -> bool:
+        try:
+            self._opened()
+        except IntegrityError:
+            return False
+        return True
 
     def _opened(self) -> Any:
         if self._table is None:

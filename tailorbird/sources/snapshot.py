@@ -14,8 +14,8 @@ from tailorbird.sources.vector_store import Allowed, Numbers, Vectors
 
 RELOAD_SHARE, RELOAD_LEAST = 0.1, 2_000
 """Vectors in memory are read anew once more than this share, and this many, have changed."""
-NOMINATED = 50
-"""A store that keeps vectors in few bits is asked for at least so many, and twice as many as are wanted."""
+NOMINATED, SPARE = 50, 20
+"""A store that keeps vectors in few bits is asked for at least so many, and for some more than are wanted."""
 DEEPER = 4
 """How many times as many are asked for where what a store nominates is gone or may no longer be seen."""
 
@@ -50,7 +50,7 @@ class Snapshot:
         allowed: Allowed | None,
     ) -> dict[int, Found]:
         """At least the `k` passages closest to a vector, of the allowed ones, in no order: exactly compared."""
-        wanted = max(NOMINATED, 2 * k)
+        wanted = max(NOMINATED, k + SPARE)
         later = self.tail.search(vector, k, allowed)
         while True:
             nominated = self.store.search(vector, wanted, allowed)

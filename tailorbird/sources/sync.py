@@ -53,7 +53,7 @@ LACKING_AT_A_TIME = 4096
 """Texts without a vector that are in memory at a time."""
 SHOWN_EVERY_S = 5.0
 """Seconds after which new vectors are made known to searches: each time they read all vectors anew."""
-TURN_WAIT_S = 60.0
+TURN_WAIT_S = 600.0
 """How long a sync waits for another one that reads and applies the same connector."""
 WRITE_WAIT_S = 3600.0
 """How long a writer waits for one that applies all documents of a large connector."""

@@ -23,7 +23,7 @@ from tailorbird.sources.vector_store import Allowed, Numbers
 
 WRITER_BYTES = 128_000_000
 """Memory that indexing takes before it writes."""
-FEW = 1_000
+FEW = 500
 """So few allowed passages are asked for by number."""
 MOST_WORD_CHARS = 200
 """Longer words, such as encoded data, are not looked for."""

@@ -54,7 +54,7 @@ def test_a_folder_stays_a_folder_whatever_it_is_called(tmp_path):
     assert _kind_of(str(tmp_path / "old.db")) == "folder"
 
 
-@pytest.mark.parametrize("place", ["https://example.org/", "git+https://example.org/a.git", "nosuch://x"])
+@pytest.mark.parametrize("place", ["https://example.org/", "https://example.org/a.git", "nosuch://x"])
 def test_what_is_in_doubt_has_to_be_said(place):
     with pytest.raises(
         InputError, match=r"say with --kind which connector reads it\. Known: folder, web_pages"
@@ -108,6 +108,14 @@ def test_a_password_is_never_stored(tmp_path, knowledge):
     assert "the place holds a password, which would be stored" in err
     assert "s3cret" not in out + err
     assert not list(tmp_path.rglob("knowledge.json"))
+
+
+def test_a_repository_elsewhere_has_to_be_cloned_first(knowledge):
+    pytest.importorskip("dulwich")
+    for place in ("git+https://example.org/a.git", "ssh://git@example.org/a.git"):
+        code, _, err = knowledge("add", "desk", place)
+        assert code == 2
+        assert "git: repositories elsewhere are not fetched. Clone it (git clone --mirror)" in err
 
 
 def test_a_wrong_setting_is_an_error(knowledge):

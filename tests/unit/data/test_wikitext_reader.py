@@ -157,7 +157,6 @@ CHEAP = {
     "marks": "*#:;" * 100_000,
 }
 COSTLY = {
-    "attributes": '<span style="' * 20_000,
     "tables": "\n{|\n|-\n|" * 100_000,
     "elements": "<b>" * 100_000,
 }

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,8 @@ from tailorbird.sources.knowledge_base import (
     read_knowledge_base,
 )
 from tailorbird.sources.relevance import documents_hash, synced_index
+from tailorbird.sources.scopes import Rules
+from tailorbird.sources.stores import SearchSettings
 from tailorbird.testing.sources import WordHash
 
 ORIGIN = Origin("folder", "/docs", "folder:/docs", {"label": "x"})
@@ -75,3 +78,16 @@ def test_it_stands_where_a_folder_of_documents_stands_as_it_was_last_synced(tmp_
 def test_a_folder_is_made_of_the_text_of_its_path(tmp_path):
     assert folder_at(str(tmp_path)) == Folder(tmp_path)
     assert folder_at(str(tmp_path), label="docs").name == "docs"
+
+
+def test_a_record_comes_back_as_it_was_and_one_from_before_there_were_rules_is_read(tmp_path):
+    rules = Rules("acme", ("staff", "boss"), (("kind", "faq"),))
+    search = SearchSettings(store="lancedb", place="s3://bucket", weights=(2.0, 1.0), rank_constant=10)
+    origin = Origin("folder", "/docs", "folder:/docs", {}, rules)
+    KnowledgeBase(tmp_path, (origin,), search=search).save()
+    assert read_knowledge_base(tmp_path) == KnowledgeBase(tmp_path, (origin,), search=search)
+    record = tmp_path / "knowledge.json"
+    facts = json.loads(record.read_text())
+    del facts["search"], facts["origins"][0]["rules"]
+    record.write_text(json.dumps(facts))
+    assert read_knowledge_base(tmp_path) == KnowledgeBase(tmp_path, (replace(origin, rules=Rules()),))

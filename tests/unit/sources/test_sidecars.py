@@ -349,3 +349,28 @@ def test_a_fill_that_is_cut_off_leaves_what_was_there(tmp_path, filled, monkeypa
     monkeypatch.undo()
     monkeypatch.setattr(sidecars, "LAG_LEAST", 0)
     assert filled.catch_up() == ["faiss: 61 passages."]
+
+
+def test_a_store_of_another_package_is_chosen_by_its_name(tmp_path, monkeypatch):
+    made = []
+
+    class Point:
+        name = "shelf"
+
+        def load(self):
+            from tailorbird.sources.faiss_store import FaissStore
+
+            def make(folder, dimensions, place):
+                made.append((folder.name, dimensions, place))
+                return FaissStore(folder, dimensions)
+
+            return make
+
+    monkeypatch.setattr(stores, "entry_points", lambda group: [Point()] if group == stores.GROUP else [])
+    with opened(tmp_path, SearchSettings(store="shelf", place="there")) as index:
+        assert index.sync(Listing([CARD])).stores == ("shelf: 1 passages.",)
+        assert ids(index.search("lost card")) == ["card.md"]
+    assert set(made) == {("shelf", 64, "there")}
+    monkeypatch.setattr(stores, "entry_points", lambda group: [])
+    with pytest.raises(NotFound, match="vector store 'shelf' is not installed"):
+        stores.open_store(sidecars.Choice("shelf"), tmp_path, 1, 64, "")

@@ -96,7 +96,7 @@ def test_damaged_archives_are_refused_and_the_index_keeps_what_it_has(make, tmp_
             archive.file.write_bytes(data)
             with pytest.raises(DocumentError, match=rf"^{re.escape(str(archive.file))}: .*\."):
                 index.sync(archive)
-        for at in range(80, 2_600, 450):  # header, and what is behind it
+        for at in (90, 2_117, 2_214):  # in the header, and where its entries are told
             archive.file.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
             try:
                 items = list(archive.documents())

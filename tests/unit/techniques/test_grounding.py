@@ -6,7 +6,7 @@ from tailorbird.data.task import Data, Task
 from tailorbird.models.model import ReviewingRewrite, TeachingRewrite, Wrapped, lessons_for_weights
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Message, Passage, Request
 from tailorbird.sources.gate import Gate
-from tailorbird.techniques.grounding import fit_ground, gold_of, with_gold, without_gold
+from tailorbird.techniques.grounding import ONLY_NUMBERS, fit_ground, gold_of, with_gold, without_gold
 from tailorbird.techniques.knowledge import Knowledge
 from tailorbird.techniques.lookup import Lookup, load_lookup
 
@@ -120,8 +120,6 @@ def test_labels_and_refusals_are_learnt_as_they_are_asked(example, choices):
 
 # -- the gate behind the answer -------------------------------------------------------------------
 
-ONLY_NUMBERS = Gate((0.0, 0.0, 10.0, 0.0), -5.0, 0.5)
-
 
 def test_an_answer_without_ground_is_withheld_and_kept():
     lookup = Lookup(Shelf(OTHERS[:2]), 2, 0.0, ground=ONLY_NUMBERS)
@@ -178,11 +176,27 @@ def test_the_gate_is_fitted_to_right_answers_and_to_those_without_their_document
     [(examples(4), Reader()), (examples(12), Reader(invents=NOT_IN_DOCUMENTS)), ((), Reader())],
     ids=["too_few", "refuses_by_itself", "none"],
 )
-def test_without_cases_of_both_kinds_answers_are_not_checked(dev, reader, caplog):
+def test_without_cases_of_both_kinds_invented_numbers_are_withheld(dev, reader, caplog):
     caplog.set_level("INFO", "tailorbird")
     lookup = Lookup(Shelf((GOLD, *OTHERS)), 2, 0.0)
-    assert lookup.fitted(reader, Data(TASK, (), dev=dev)) == lookup
-    assert "answers are not checked" in caplog.text
+    assert lookup.fitted(reader, Data(TASK, (), dev=dev)) == replace(lookup, ground=ONLY_NUMBERS)
+    assert ("answers are checked for invented numbers only" in caplog.text) is bool(dev)
+
+
+@pytest.mark.parametrize(
+    ("answer", "withheld"),
+    [
+        ("40 euros", False),
+        ("17 euros", True),
+        ("It costs 40, not 17.", False),
+        ("A lamp.", False),
+        ("Robin", False),
+    ],
+)
+def test_the_gate_that_nothing_was_fitted_to_looks_at_numbers(answer, withheld):
+    lookup = Lookup(Shelf((GOLD,)), 1, 0.0, ground=ONLY_NUMBERS)
+    asked = lookup(TASK.ask(EXAMPLE))
+    assert (lookup.review(Completion(answer, asked=asked)).withheld is not None) is withheld
 
 
 def test_checking_answers_can_be_left_out():
