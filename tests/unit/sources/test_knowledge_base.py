@@ -12,6 +12,7 @@ from tailorbird.sources.knowledge_base import (
     is_knowledge_base,
     read_knowledge_base,
 )
+from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.relevance import documents_hash, synced_index
 from tailorbird.sources.scopes import Rules
 from tailorbird.sources.stores import SearchSettings
@@ -82,12 +83,13 @@ def test_a_folder_is_made_of_the_text_of_its_path(tmp_path):
 
 def test_a_record_comes_back_as_it_was_and_one_from_before_there_were_rules_is_read(tmp_path):
     rules = Rules("acme", ("staff", "boss"), (("kind", "faq"),))
-    search = SearchSettings(store="lancedb", place="s3://bucket", weights=(2.0, 1.0), rank_constant=10)
+    search = SearchSettings(store="lancedb", place="s3://bucket", words="tantivy")
     origin = Origin("folder", "/docs", "folder:/docs", {}, rules)
-    KnowledgeBase(tmp_path, (origin,), search=search).save()
-    assert read_knowledge_base(tmp_path) == KnowledgeBase(tmp_path, (origin,), search=search)
+    base = KnowledgeBase(tmp_path, (origin,), search=search, ranking=Ranking(words_weight=2.0, rerank=10))
+    base.save()
+    assert read_knowledge_base(tmp_path) == base
     record = tmp_path / "knowledge.json"
     facts = json.loads(record.read_text())
-    del facts["search"], facts["origins"][0]["rules"]
+    del facts["search"], facts["ranking"], facts["origins"][0]["rules"]
     record.write_text(json.dumps(facts))
     assert read_knowledge_base(tmp_path) == KnowledgeBase(tmp_path, (replace(origin, rules=Rules()),))
