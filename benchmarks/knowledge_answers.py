@@ -7,8 +7,9 @@ but for one in five, which is left out: the right answer to its questions is tha
 are split by article, so no arm has seen a document's questions before. The base is the starter, SmolLM2-135M-Instruct.
 
 Arms: base; knowledge; fine_tune; fine_tune,knowledge, which learns from the bare questions and looks things up
-afterwards; knowledge,fine_tune, which learns through the passages; and that without what RAFT adds (`plain`): there
-the passages of training are those that the search found, whether or not they hold the answer.
+afterwards; knowledge,fine_tune, which learns through the passages; the same with other shares of examples that are
+also shown without their answer (`missing`); and without what RAFT adds (`plain`): there the passages of training are
+those that the search found, whether or not they hold the answer.
 
 Writes benchmarks/results/knowledge_answers.json and .md; works in build/bench/knowledge_answers, where a run that
 was stopped goes on.
@@ -32,7 +33,14 @@ WORK = ROOT / "build" / "bench" / "knowledge_answers"
 COMMAND = "python benchmarks/knowledge_answers.py"
 CASES = {"xquad": "xquad_en/xquad.en.json", "squadshifts": "squadshifts/new_wiki_v1.0.json"}
 KNOWN, BOTH, PLAIN = "knowledge", "knowledge,fine_tune", "knowledge,fine_tune (plain)"
-ARMS = ("base", KNOWN, "fine_tune", "fine_tune,knowledge", BOTH, PLAIN)
+MISSING = {
+    BOTH: None,
+    "knowledge,fine_tune (missing 0)": 0.0,
+    "knowledge,fine_tune (missing 0.2)": 0.2,
+    PLAIN: 0.0,
+}
+"""The arms that learn through the passages, and the share of examples that they see without their answer."""
+ARMS = ("base", KNOWN, "fine_tune", "fine_tune,knowledge", *MISSING)
 LEFT_OUT = 5
 """One paragraph in so many is no document."""
 SEED = 13
@@ -95,11 +103,11 @@ def made(arm, data, folder, tell):
     from tailorbird.techniques.knowledge import Knowledge
 
     base, notes, adapter = open_local("starter"), folder / "training.json", folder / "adapter"
-    knowledge = Knowledge(**KNOWLEDGE, missing=0.0 if arm == PLAIN else 0.2)
+    knowledge = Knowledge(**KNOWLEDGE, missing=MISSING.get(arm))
     began = time.perf_counter()
     if "fine_tune" not in arm:
         return (knowledge.apply(base, data) if arm == KNOWN else base), time.perf_counter() - began
-    before = knowledge.apply(base, replace(data, dev=())) if arm in (BOTH, PLAIN) else base
+    before = knowledge.apply(base, replace(data, dev=())) if arm in MISSING else base
     if arm == PLAIN:
         before = replace(before, rewrite=Unhelped(before.rewrite))
     if notes.is_file():

@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 
 FURTHER = 20
 """Passages beyond those that are shown, among which what holds the answer is looked for."""
+REFUSED = 0.1
+"""The part of what training sees that is to be refused, where the examples have less."""
+MOST_COUNTED = 1_000
 MOST_DEV = 32
 """Dev examples whose answers the gate behind the answers is fitted to."""
 ONLY_NUMBERS = Gate((0.0, 4.0, 4.0, 0.0), -4.0, 0.5)
@@ -73,6 +76,19 @@ def with_gold(example: Example, found: Sequence[Passage], k: int) -> Sequence[Pa
     if gold is not None and gold not in best and best:
         best[random.Random(f"gold/{example.id}").randrange(len(best))] = gold
     return best
+
+
+def missing_share(examples: Sequence[Example]) -> float:
+    """The share of the examples to be shown a second time without their answer, so that `REFUSED` are refused in all.
+
+    Where so many are unanswerable already it is 0: a model that sees more refusals than it will need refuses too much.
+    """
+    first = examples[:MOST_COUNTED]
+    if not first:
+        return 0.0
+    refused = sum(map(is_unanswerable, first)) / len(first)
+    # of 1 + missing lessons an example, refused + missing are refusals
+    return max(0.0, (REFUSED - refused) / (1 - REFUSED))
 
 
 def without_gold(example: Example, found: Sequence[Passage], k: int, share: float) -> Sequence[Passage]:

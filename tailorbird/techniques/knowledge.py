@@ -23,6 +23,7 @@ from tailorbird.sources.relevance import (
     synced_index,
 )
 from tailorbird.sources.source import Source
+from tailorbird.techniques.grounding import missing_share
 from tailorbird.techniques.lookup import INSTRUCTION, Lookup
 
 MOST_PASSAGES = 50
@@ -42,7 +43,7 @@ class Knowledge:
         instruction: replaces the task's for free answers; None keeps the task's.
         max_chars: length of a passage in characters.
         missing: the share of the examples, 0–1, that fine-tuning beneath sees a second time without what holds
-            their answer, to learn to say so.
+            their answer, to learn to say so. None: as many as make one in ten that is to be refused.
         check_answers: whether an answer is withheld where the evidence holds too little of it; how much that is, is
             found on the dev examples.
         rerank: how many of the first passages are read again; None leaves it to the knowledge base, which
@@ -62,7 +63,7 @@ class Knowledge:
     source: Source | None = field(default=None, compare=False)
     instruction: str | None = INSTRUCTION
     max_chars: int = 600
-    missing: float = 0.2
+    missing: float | None = None
     check_answers: bool = True
     rerank: int | None = None
     reranker: str = ""
@@ -70,14 +71,15 @@ class Knowledge:
     def __post_init__(self) -> None:
         if not 1 <= self.k <= MOST_PASSAGES:
             raise RecipeError(f"knowledge: k is {self.k}; expected 1 to {MOST_PASSAGES} passages.")
-        if not 0 <= self.missing <= 1:
+        if self.missing is not None and not 0 <= self.missing <= 1:
             raise RecipeError(f"knowledge: missing is {self.missing}; expected a share of 0 to 1.")
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise RecipeError(f"knowledge: the source {twice[0]!r} is named twice. Name every source once.")
 
     def apply(self, model: Model, data: Data) -> Model:
-        lookup = self._lookup(data)
+        missing = missing_share(data.train) if self.missing is None else self.missing
+        lookup = replace(self._lookup(data), missing=missing)
         return Wrapped(model, lookup.fitted(model, data))
 
     def _lookup(self, data: Data) -> Lookup:
@@ -99,7 +101,6 @@ class Knowledge:
             self.k,
             threshold if self.threshold is None else self.threshold,
             self.instruction,
-            missing=self.missing,
             checked=self.check_answers,
         )
 

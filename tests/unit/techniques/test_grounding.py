@@ -6,7 +6,14 @@ from tailorbird.data.task import Data, Task
 from tailorbird.models.model import ReviewingRewrite, TeachingRewrite, Wrapped, lessons_for_weights
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Message, Passage, Request
 from tailorbird.sources.gate import Gate
-from tailorbird.techniques.grounding import ONLY_NUMBERS, fit_ground, gold_of, with_gold, without_gold
+from tailorbird.techniques.grounding import (
+    ONLY_NUMBERS,
+    fit_ground,
+    gold_of,
+    missing_share,
+    with_gold,
+    without_gold,
+)
 from tailorbird.techniques.knowledge import Knowledge
 from tailorbird.techniques.lookup import Lookup, load_lookup
 
@@ -88,6 +95,18 @@ def test_a_share_of_the_examples_is_also_shown_without_it():
     assert all(list(s) == OTHERS[:3] for s in shown if s)
     assert not any(without_gold(e, found, 3, 0.0) for e in examples)
     assert all("twin" not in {p.id for p in without_gold(e, found, 9, 1.0)} for e in examples)
+
+
+@pytest.mark.parametrize(("unanswerable", "share"), [(0, 0.1), (5, 0.05), (10, 0.0), (40, 0.0)])
+def test_as_many_are_shown_without_their_answer_as_make_one_in_ten_a_refusal(unanswerable, share):
+    refused = [Example.pair(f"Why {n}?", NOT_IN_DOCUMENTS) for n in range(unanswerable)]
+    given = [*refused, *(Example.pair(f"What {n}?", "40") for n in range(100 - unanswerable))]
+    missing = missing_share(given)
+    assert (unanswerable + 100 * missing) / (100 + 100 * missing) == pytest.approx(
+        max(0.1, unanswerable / 100)
+    )
+    assert missing == pytest.approx(share / 0.9)
+    assert missing_share([]) == 0.0
 
 
 def test_an_example_becomes_lessons_with_and_without_its_passage():
