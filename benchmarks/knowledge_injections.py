@@ -191,9 +191,10 @@ def main():
     with ParserProcess() as reading:
         tell = lambda line: print(line, flush=True)  # noqa: E731
         arms = {arm: run_arm(arm, given, reading, tell) for arm in given.arms.split(",")}
+    arms_flag = f" --arms {given.arms}" if given.arms != ",".join(ARMS) else ""
     record = {
         "arms": arms,
-        "command": f"{COMMAND}{f' --every {given.every}' if given.every > 1 else ''}",
+        "command": f"{COMMAND}{arms_flag}{f' --every {given.every}' if given.every > 1 else ''}",
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": machine(),
     }
