@@ -187,6 +187,7 @@ def answered(model, data, answers, path, tell):
 
 def chances(lookup, request, answer):
     """What each gate thought: the similarity of the best passage, the first gate's chance, the second one's."""
+    from tailorbird.data.citing import support_for
     from tailorbird.sources.relevance import NEIGHBOURS, relevance_figures
     from tailorbird.techniques.grounding import ground_figures
 
@@ -195,11 +196,11 @@ def chances(lookup, request, answer):
     found = lookup.found(request, NEIGHBOURS)
     figures = relevance_figures(request.question, found, lookup.k)
     said = answer if answer.withheld is None else replace(answer, text=answer.withheld)
-    shown = bool(answer.asked and answer.asked.evidence)
+    support = support_for(said)
     return [
         figures[0],
         lookup.relevance.chance(figures) if lookup.relevance else None,
-        lookup.ground.chance(ground_figures(said)) if lookup.ground and shown else None,
+        lookup.ground.chance(ground_figures(said, support)) if lookup.ground and support else None,
     ]
 
 

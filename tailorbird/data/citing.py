@@ -26,6 +26,23 @@ STEM = 5
 MARK = re.compile(r"\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
 """A citation that a model wrote itself: [2] or [1, 3]."""
 
+_LISTED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)", re.MULTILINE)
+"""The number of an item in a list, which says nothing."""
+_SPELLED = {
+    word: str(number)
+    for number, word in enumerate(
+        """zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen
+        seventeen eighteen nineteen twenty""".split()  # noqa: SIM905 - a list to read
+    )
+} | {
+    "thirty": "30",
+    "forty": "40",
+    "fifty": "50",
+    "sixty": "60",
+    "seventy": "70",
+    "eighty": "80",
+    "ninety": "90",
+}
 _WORD = re.compile(r"\d+(?:[.,:]\d+)*|[^\W\d_]+")
 _SMALL = frozenset(
     """a about all an and any are as at be been by can could did do does for from had has have he her his how i if in
@@ -39,8 +56,8 @@ _SMALL = frozenset(
 class Support:
     """What the evidence holds of an answer.
 
-    `share` in [0, 1] is of all its words, `numbers` of its numbers (1 where it has none), `near` of the question's
-    words around what is quoted.
+    `share` in [0, 1] is of all its words, `numbers` of the numbers that the question doesn't hold itself (1 where there
+    are none), `near` of the question's words around what is quoted.
     """
 
     share: float
@@ -61,12 +78,14 @@ class _Statement:
 
 
 def stem(word: str) -> str:
-    """What of a word is compared; of a number the digits, without what groups them.
+    """What of a word is compared; of a number the digits, without what groups them, and of one spelled out too.
 
-    >>> stem("Batteries"), stem("battery"), stem("3,150")
-    ('batte', 'batte', '3150')
+    >>> stem("Batteries"), stem("battery"), stem("3,150"), stem("Six")
+    ('batte', 'batte', '3150', '6')
     """
-    return re.sub(r"[.,:](?=\d{3}\b)", "", word) if word[0].isdigit() else word.lower()[:STEM]
+    if word[0].isdigit():
+        return re.sub(r"[.,:](?=\d{3}\b)", "", word)
+    return _SPELLED.get(word.lower(), word.lower()[:STEM])
 
 
 def stems(text: str) -> list[str]:
@@ -79,13 +98,17 @@ def telling(text: str) -> frozenset[str]:
     return frozenset(stem(w) for w in _WORD.findall(text) if w.lower() not in _SMALL)
 
 
-def cited(completion: Completion) -> Completion:
-    """The completion with what its evidence holds of it; as it is where it had none, or where it is empty."""
+def support_for(completion: Completion) -> Support | None:
+    """What its evidence holds of a completion; None where it had none, chose of a closed set, or is empty."""
     asked = completion.asked
     if asked is None or not asked.evidence or asked.choices is not None or not completion.text.strip():
-        return completion
-    found = support_of(completion.text, asked.question, asked.evidence)
-    return replace(completion, citations=found.citations, support=found.share)
+        return None
+    return support_of(completion.text, asked.question, asked.evidence)
+
+
+def cited(completion: Completion, support: Support) -> Completion:
+    """The completion with what it rests on."""
+    return replace(completion, citations=support.citations, support=support.share)
 
 
 def support_of(answer: str, question: str, evidence: Sequence[Passage]) -> Support:
@@ -101,13 +124,14 @@ def support_of(answer: str, question: str, evidence: Sequence[Passage]) -> Suppo
     everything = frozenset[str]().union(*(s.around for s in held))
     numbers, citations = list[bool](), list[Citation]()
     whole = weighed = near = 0.0
+    plain = _LISTED.sub(lambda found: " " * len(found.group()), answer)
     for start, end in statements(answer) or [(0, len(answer))]:
-        sentence = MARK.sub(" ", answer[start:end])
+        sentence = MARK.sub(" ", plain[start:end])
         weights = _weights(sentence, known)
         total = sum(weights.values())
         if not total:
             continue
-        numbers += [word in everything for word in weights if word[0].isdigit()]
+        numbers += [word in everything for word in weights if word[0].isdigit() and word not in known]
         best = _best(weights, held, known)
         support = sum(weights[word] for word in best.around & weights.keys()) / total if best else 0.0
         whole, weighed = whole + support * total, weighed + total

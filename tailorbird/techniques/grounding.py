@@ -12,7 +12,7 @@ import random
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
-from tailorbird.data.citing import cited, support_of
+from tailorbird.data.citing import Support, support_for
 from tailorbird.evaluation.metrics import answered_right, is_refusal, is_unanswerable, normalise
 from tailorbird.records import Completion, Example, Passage, Request
 from tailorbird.sources.gate import Gate, fit_gate
@@ -99,17 +99,14 @@ def without_gold(example: Example, found: Sequence[Passage], k: int, share: floa
     return [p for p in found if p.document != gold.document and not holds_answer(p, example)][:k]
 
 
-def ground_figures(completion: Completion) -> tuple[float, ...]:
+def ground_figures(completion: Completion, support: Support) -> tuple[float, ...]:
     """What tells whether an answer has ground, all in [-1, 1].
 
     The best passage's similarity; the part of the answer's words, and of its numbers, that the evidence holds; the
     part of the question's telling words that stand around them.
     """
-    asked = completion.asked
-    if asked is None or not asked.evidence:
-        return -1.0, 0.0, 0.0, 0.0
-    support = support_of(completion.text, asked.question, asked.evidence)
-    return max(p.score for p in asked.evidence), support.share, support.numbers, support.near
+    evidence = completion.asked.evidence if completion.asked else ()
+    return max((p.score for p in evidence), default=-1.0), support.share, support.numbers, support.near
 
 
 def fit_ground(lookup: Looking, base: Model, data: Data) -> Gate:
@@ -118,7 +115,7 @@ def fit_ground(lookup: Looking, base: Model, data: Data) -> Gate:
     Right answers should pass. What should not are answers to what the documents don't tell: to unanswerable examples,
     and to answerable ones that were shown other passages than those of their document.
     """
-    dev = [e for e in data.dev if e.document is not None or is_unanswerable(e)][:MOST_DEV]
+    dev = data.dev[:MOST_DEV]
     shown: list[tuple[Example | None, Request]] = []
     for example in dev:
         request = lookup(data.task.ask(example))
@@ -131,12 +128,13 @@ def fit_ground(lookup: Looking, base: Model, data: Data) -> Gate:
     answers = answer_all(base, [request for _, request in shown], "knowledge")
     good, bad = list[tuple[float, ...]](), list[tuple[float, ...]]()
     for (example, _), answer in zip(shown, answers, strict=True):
-        if is_refusal(answer.text) or not answer.text.strip():
+        support = support_for(answer)
+        if support is None or is_refusal(answer.text):
             continue
         if example is None:
-            bad.append(ground_figures(cited(answer)))
+            bad.append(ground_figures(answer, support))
         elif answered_right(example, answer) >= RIGHT:
-            good.append(ground_figures(cited(answer)))
+            good.append(ground_figures(answer, support))
     gate = fit_gate(good, bad)
     if gate is None and data.dev:
         log.info(

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from tailorbird.data.citing import cited
+from tailorbird.data.citing import cited, support_for
 from tailorbird.data.task import Data
 from tailorbird.errors import RecipeError
 from tailorbird.evaluation.metrics import is_refusal, is_unanswerable
@@ -21,10 +21,7 @@ from tailorbird.sources.knowledge_base import reranker_of
 from tailorbird.sources.live_sources import LiveSource, kind_of, saved_source, with_tuples
 from tailorbird.sources.merged import Found, Merged, look_up
 from tailorbird.sources.ranking import Ranking
-from tailorbird.sources.relevance import (
-    NEIGHBOURS,
-    relevance_figures,
-)
+from tailorbird.sources.relevance import NEIGHBOURS, relevance_figures
 from tailorbird.sources.source import Source
 from tailorbird.techniques.chat_queries import search_queries
 from tailorbird.techniques.grounding import FURTHER, fit_ground, ground_figures, with_gold, without_gold
@@ -106,12 +103,12 @@ class Lookup:
 
     def review(self, completion: Completion) -> Completion:
         """The completion with citations; without enough ground, the answer that the documents don't tell."""
-        completion = cited(completion)
-        if self.ground is None or completion.support is None or is_refusal(completion.text):
+        support = support_for(completion)
+        if support is None or is_refusal(completion.text):
             return completion
-        if self.ground.passes(ground_figures(completion)):
-            return completion
-        return replace(completion, text=NOT_IN_DOCUMENTS, withheld=completion.text, citations=())
+        if self.ground is None or self.ground.passes(ground_figures(completion, support)):
+            return cited(completion, support)
+        return replace(completion, text=NOT_IN_DOCUMENTS, withheld=completion.text, support=support.share)
 
     def unfitted(self) -> Lookup:
         """The same without the gate that was fitted to a model's answers."""

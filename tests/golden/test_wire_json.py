@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from tailorbird.data.citing import cited
+from tailorbird.data.citing import cited, support_for
 from tailorbird.records import Completion, Message, Passage, Request, Usage
 from tailorbird.server.response_format import ClosedSet
 from tailorbird.server.wire_answers import (
@@ -22,11 +22,17 @@ GOLDEN = Path(__file__).parent / "wire.json"
 HEAD = Head("chatcmpl-1", 1_700_000_000, "bank-help", "fp_0123456789", "starter + knowledge")
 PASSAGE = Passage("p1", "fees.md", "A card costs 5 €.", "Fees", ("Cards",), 10, 27, 2, "v1", 0.75)
 ASKED = Request((Message("user", "How much?"),), evidence=(PASSAGE,))
-FREE = cited(
+
+
+def rests(completion):
+    return cited(completion, support_for(completion))
+
+
+FREE = rests(
     Completion("5 €", "length", Usage(120, 3, 100), 0.5, None, ASKED, ("evidence p9: context full",))
 )
 PAGE = replace(PASSAGE, document="https://shop.example/fees")
-OF_A_PAGE = cited(Completion("5 €.", asked=replace(ASKED, evidence=(PAGE,))))
+OF_A_PAGE = rests(Completion("5 €.", asked=replace(ASKED, evidence=(PAGE,))))
 WITHHELD = Completion("Not in the documents.", asked=ASKED, support=0.1, withheld="Nine.")
 CHOSEN = Completion("b", "choice", Usage(40, 2), probabilities={"a": 0.25, "b": 0.75})
 

@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tailorbird.data.citing import cited, support_of, uncited
+from tailorbird.data import citing
+from tailorbird.data.citing import support_for, support_of, uncited
 from tailorbird.data.passages import split_document
 from tailorbird.records import Completion, Document, Message, Passage, Request
 
@@ -21,6 +22,10 @@ DOCUMENT = Document("vans.md", TEXT, "Vans", "v7")
 [VANS] = split_document(DOCUMENT)
 HOURS = Passage("h", "hours.md", "We open at 9. On Sundays we are closed.", "Hours", start=40, version="v2")
 QUESTION = "Which van is electric?"
+
+
+def cited(answer):
+    return citing.cited(answer, support_for(answer))
 
 
 def completion(text, *evidence, **rest):
@@ -96,6 +101,29 @@ def test_numbers_that_stand_nowhere_are_told():
     assert support_of("The Dunnock.", QUESTION, [VANS]).numbers == 1.0
 
 
+@pytest.mark.parametrize(
+    ("answer", "numbers"),
+    [
+        ("2 seats", 1.0),
+        ("two seats", 1.0),
+        ("1. Dunnock\n2. Wren", 1.0),
+        ("Of 77 vans the Dunnock.", 1.0),
+        ("Of 77 vans 78.", 0.0),
+        ("3150 euros for 12 bikes, not 13", 2 / 3),
+    ],
+    ids=["digits", "spelled", "list", "of_the_question", "both", "some"],
+)
+def test_numbers_of_lists_and_of_the_question_are_not_invented(answer, numbers):
+    assert support_of(answer, "Which of the 77 vans is electric?", [VANS]).numbers == pytest.approx(numbers)
+
+
+def test_a_number_is_the_same_spelled_out():
+    six = Passage("f", "frames.md", "Frames carry a warranty of six years.")
+    for answer in ("6 years", "Six years."):
+        found = support_of(answer, "How long is the warranty?", [six])
+        assert (found.numbers, [c.quote for c in found.citations]) == (1.0, [six.text])
+
+
 def test_repeating_the_question_is_little_ground():
     repeated = support_of("The van that is electric is Robin.", QUESTION, [VANS])
     assert repeated.share < support_of("The van that is electric is Dunnock.", QUESTION, [VANS]).share
@@ -109,7 +137,7 @@ def test_where_nothing_was_shown_nothing_is_cited():
         completion("  ", VANS),
         replace(completion("a", VANS), asked=replace(completion("a", VANS).asked, choices=("a", "b"))),
     ):
-        assert cited(bare) is bare
+        assert support_for(bare) is None
 
 
 def test_marks_are_left_out_of_what_is_compared():

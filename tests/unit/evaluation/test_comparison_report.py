@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from scripted_arms import LABELS, Builds, Failing, Scripted, classify_data
 
-from tailorbird.data.citing import cited
+from tailorbird.data.citing import cited, support_for
 from tailorbird.data.task import Data, Task
 from tailorbird.evaluation.arms import Arm
 from tailorbird.evaluation.charts import intervals_plot, latency_plot, pareto_front
@@ -206,7 +206,8 @@ def test_what_answers_rest_on_is_shown_and_counted():
             asked = request.with_evidence((Passage("p", f"{number // 2}.md", f"It is {number}."),))
             if number == 0:
                 return Completion(NOT_IN_DOCUMENTS, asked=asked, withheld="Eighty <b>")
-            return cited(Completion(f"It is {number}.", asked=asked))
+            answer = Completion(f"It is {number}.", asked=asked)
+            return cited(answer, support_for(answer))
 
     examples = tuple(Example.pair(f"Q {i}", "yes", document=f"{i // 3}.md") for i in range(10))
     data = Data(Task("answer", "Answer."), (), examples, examples)

@@ -166,6 +166,14 @@ def test_a_stream_gives_what_an_answer_gives(ground, passages):
     assert len(pieces) == (1 if ground else len(answer.text))
 
 
+@pytest.mark.parametrize("ground", [None, ONLY_NUMBERS])
+def test_a_refusal_rests_on_nothing(ground):
+    about = passage("d", "It is not in the documents, they say.")
+    lookup = Lookup(Shelf((about,)), 1, 0.0, ground=ground)
+    answer = Completion(NOT_IN_DOCUMENTS, asked=lookup(TASK.ask(EXAMPLE)))
+    assert lookup.review(answer) == answer
+
+
 def test_a_label_is_never_withheld():
     lookup = Lookup(Shelf(OTHERS[:2]), 2, 0.0, ground=ONLY_NUMBERS)
     [answer] = Wrapped(Reader(), lookup).answer([replace(TASK.ask(EXAMPLE), choices=("17 euros", "b"))])
