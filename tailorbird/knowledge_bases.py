@@ -6,8 +6,9 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,10 @@ from tailorbird.sources.turns import turn
 if TYPE_CHECKING:
     from tailorbird.evaluation.retrieval import RetrievalReport
     from tailorbird.records import Passage, Scope
+    from tailorbird.sources.index import KnowledgeIndex
     from tailorbird.sources.merged import Found
     from tailorbird.sources.source import Connector
-    from tailorbird.sources.sync import SyncProgress, SyncReport
+    from tailorbird.sources.sync import SyncProgress, SyncReport, Tell
 
 GROUP = "tailorbird.connectors"
 RECORD_WAIT_S = 30.0
@@ -118,7 +120,7 @@ class KnowledgeBases:
             name: of the knowledge base, which is made if there is none.
             place: a folder, a URL, or what else the connector reads.
             kind: of the connector; None tells it by the place.
-            settings: of the connector.
+            settings: of the connector; None leaves what an origin of this kind and place has.
             max_chars: length of a passage in characters, of a new knowledge base; None takes 600.
             tenant: whose its documents are. Of this and the next two, None leaves what an origin that is there has.
             access: the groups that may read them; empty is everyone of the tenant.
@@ -132,9 +134,12 @@ class KnowledgeBases:
         folder = self.state / "knowledge" / valid_name(name)
         found = kind or _kind_of(place)
         where = _where(place) if found in ON_DISK else place
-        connector = connector_of(found, where, settings or {})
         with _recording(folder):
             base = read_knowledge_base(folder) if is_knowledge_base(folder) else KnowledgeBase(folder)
+            if settings is None:
+                there = (o.settings for o in base.origins if (o.kind, o.place) == (found, where))
+                settings = next(there, {})
+            connector = connector_of(found, where, settings)
             base = _with_length(base, max_chars)
             rules = next((o.rules for o in base.origins if o.name == connector.name), NO_RULES)
             rules = Rules(
@@ -142,7 +147,7 @@ class KnowledgeBases:
                 rules.access if access is None else tuple(access),
                 rules.facts if facts is None else tuple(facts),
             )
-            base = base.with_origin(Origin(found, where, connector.name, dict(settings or {}), rules))
+            base = base.with_origin(Origin(found, where, connector.name, dict(settings), rules))
             base.save()
         return base
 
@@ -168,21 +173,56 @@ class KnowledgeBases:
         with base.index() as index:
             for gone, count in index.connectors().items():
                 # Read anew: another process may have added the origin, and then filled it, a moment ago.
-                if gone not in {origin.name for origin in self.read(name).origins}:
-                    forgotten = count if dry_run else index.forget(gone)
-                    reports.append(OriginReport(gone, forgotten=forgotten))
+                if self._origin(name, gone) is None:
+                    try:
+                        forgotten = count if dry_run else index.forget(gone)
+                        reports.append(OriginReport(gone, forgotten=forgotten))
+                    except TailorbirdError as error:
+                        reports.append(OriginReport(gone, failed=str(error)))
             for origin in base.origins:
                 tell = None if on_progress is None else _about(on_progress, origin.name)
-                try:
-                    connector = connector_of(origin.kind, origin.place, origin.settings)
-                    report = index.sync(connector, rules=origin.rules, dry_run=dry_run, on_progress=tell)
-                    reports.append(OriginReport(origin.name, report))
-                except TailorbirdError as error:
-                    reports.append(OriginReport(origin.name, failed=str(error)))
+                if self._origin(name, origin.name) is not None:
+                    reports.append(self._synced(name, index, origin.name, dry_run=dry_run, tell=tell))
         if not dry_run and not all(found.failed for found in reports):
-            with _recording(base.folder):
-                replace(self.read(name), synced=int(time.time())).save()
+            self.change(name, synced=int(time.time()))
         return reports
+
+    def change(self, name: str, **fields: Any) -> KnowledgeBase:
+        """Records other fields of a `KnowledgeBase`; what other processes recorded meanwhile stays.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        with _recording(self.read(name).folder):
+            changed = replace(self.read(name), **fields)
+            changed.save()
+        return changed
+
+    def _origin(self, name: str, origin: str) -> Origin | None:
+        """An origin as it is recorded now: another process may change it while this one syncs."""
+        return next((o for o in self.read(name).origins if o.name == origin), None)
+
+    def _rules(self, name: str, origin: str) -> Rules:
+        """The rules of an origin as they are now; of one that was taken out: nobody may read what it left."""
+        found = self._origin(name, origin)
+        return found.rules if found is not None else Rules(access=None)
+
+    def _synced(
+        self, name: str, index: KnowledgeIndex, named: str, *, dry_run: bool, tell: Tell | None
+    ) -> OriginReport:
+        """What syncing one origin came to. Where it can't be read its rules are put in force all the same."""
+        rules = partial(self._rules, name, named)
+        try:
+            origin = self._origin(name, named)
+            if origin is None:
+                return OriginReport(named)
+            connector = connector_of(origin.kind, origin.place, origin.settings)
+            return OriginReport(named, index.sync(connector, rules=rules, dry_run=dry_run, on_progress=tell))
+        except TailorbirdError as error:
+            if not dry_run:
+                with suppress(TailorbirdError):  # the report says why the index can't be written
+                    index.govern(named, rules())
+            return OriginReport(named, failed=str(error))
 
     def search(self, name: str, question: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """The passages that a model would be given, best first.
@@ -213,10 +253,11 @@ class KnowledgeBases:
             EndpointError: the vector store's server can't be reached; it is searched as before.
         """
         base = self.read(name)
-        changed = replace(base, search=replace(base.search, **settings))
-        with changed.index() as index:
+        search = replace(base.search, **settings)
+        search.check()
+        with replace(base, search=search).index() as index:
             done = index.catch_up()
-        changed.save()
+        self.change(name, search=search)
         return done
 
     def search_live(

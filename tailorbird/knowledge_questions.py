@@ -13,6 +13,7 @@ from tailorbird.errors import DataError, InputError
 from tailorbird.knowledge_bases import KnowledgeBases, connector_of
 from tailorbird.sources.knowledge_base import INDEX, KnowledgeBase, reranker_of
 from tailorbird.sources.ranking import Ranking
+from tailorbird.sources.stores import SearchSettings
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.sweeping import Setting, Sweep
@@ -56,7 +57,7 @@ class KnowledgeQuestions:
         ranking = replace(base.ranking, **changes)
         if ranking != base.ranking:
             reranker_of(ranking)  # it can be opened
-            replace(base, ranking=ranking).save()
+            KnowledgeBases(self.state).change(name, ranking=ranking)
         return ranking
 
     def sweep(
@@ -99,7 +100,7 @@ class KnowledgeQuestions:
         with _Indexes(base) as indexes:
             found = sweep(read_examples(examples), indexes.of, settings, on_setting)
         if tune and found.confirmed_better and found.chosen.max_chars == base.max_chars:
-            replace(KnowledgeBases(self.state).read(name), ranking=found.chosen.ranking).save()
+            KnowledgeBases(self.state).change(name, ranking=found.chosen.ranking)
         return found
 
     def write(
@@ -171,7 +172,10 @@ class _Indexes(contextlib.ExitStack):
             return index
         folder = Path(self.enter_context(tempfile.TemporaryDirectory(dir=self._base.folder, prefix=".sweep")))
         index.copy(folder / INDEX)  # vectors of texts that stay the same are not made again
-        aside = self.enter_context(replace(self._base, folder=folder, max_chars=max_chars).index())
+        # In memory: a store on a server would take the copy for the index itself, which it replaces.
+        alone = SearchSettings(store="numpy", words="fts5")
+        base = replace(self._base, folder=folder, max_chars=max_chars, search=alone)
+        aside = self.enter_context(base.index())
         for origin in self._base.origins:
             aside.sync(connector_of(origin.kind, origin.place, origin.settings))
         return aside

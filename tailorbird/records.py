@@ -17,6 +17,8 @@ LAYOUTS: tuple[Layout, ...] = ("chat", "plain")
 
 NOT_IN_DOCUMENTS = "Not in the documents."
 """The answer of a model that found no evidence, and the completion of an unanswerable example."""
+MARK = re.compile(r"(?:[ \t]+|(?<![\w\])]))(?:\[\d{1,2}(?:\s*,\s*\d{1,2})*\])+(?!\()")
+"""Citations that a model wrote itself: [2], [1, 3] or [1][3] behind a blank or a stop; no list's index and no link."""
 ABSTAINED = "(unsure)"
 """The answer of a model that is less sure of its label than it is asked to be."""
 
@@ -249,13 +251,18 @@ class Completion:
         parts, at = list[str](), 0
         for start, end in sorted({(c.answer_start, c.answer_end) for c in self.citations}):
             marks = "".join(dict.fromkeys(f"[{c.number}]" for c in self.citations if c.answer_end == end))
-            parts += [_unmarked(self.text[at:start]), f"{_unmarked(self.text[start:end])} {marks}"]
+            parts += [uncited(self.text[at:start]), f"{uncited(self.text[start:end])} {marks}"]
             at = end
-        return "".join([*parts, _unmarked(self.text[at:])])
+        return "".join([*parts, uncited(self.text[at:])])
 
 
-def _unmarked(text: str) -> str:
-    return re.sub(r"[ \t]*\[\d{1,2}(?:\s*,\s*\d{1,2})*\]", "", text)
+def uncited(text: str) -> str:
+    """The text without the citations that a model wrote into it; what only looks alike stays.
+
+    >>> uncited("Two days [1], or three [2, 3]."), uncited("argv[1] or [1](page)")
+    ('Two days, or three.', 'argv[1] or [1](page)')
+    """
+    return MARK.sub("", text)
 
 
 @dataclass(frozen=True, slots=True)

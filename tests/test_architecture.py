@@ -107,7 +107,7 @@ SHARED_BY_SOURCES = {
     "bm25", "embedder", "minilm_graph", "fusion", "score_fusion", "keywords", "ranking",  # ways of ranking
     "reranking", "late_interaction", "cross_encoder",  # and of ranking the first once more
     "index", "database", "passage_rows",  # the one index that every connector fills
-    "sync", "staging", "turns", "notes",  # how it is filled
+    "sync", "sync_report", "staging", "turns", "notes",  # how it is filled
     "scopes",  # who may read what
     "vector_store", "exact_scan", "vector_rows", "snapshot", "sidecars", "word_index", "word_rows",  # searching it
     "fingerprint",

@@ -77,7 +77,7 @@ def add(
         name,
         place,
         kind=kind,
-        settings=dict(read_setting(text, EXAMPLE) for text in settings or ()),
+        settings=dict(read_setting(text, EXAMPLE) for text in settings) if settings else None,
         max_chars=max_chars,
         tenant=tenant,
         access=read_access(access),

@@ -58,8 +58,19 @@ def read_facts(texts: Iterable[str] | None) -> tuple[tuple[str, str], ...]:
 
 
 def read_access(text: str | None) -> tuple[str, ...] | None:
-    """Groups given with commas between them; None where nothing is said."""
-    return None if text is None else tuple(group for part in text.split(",") if (group := part.strip()))
+    """Groups given with commas between them; None where nothing is said.
+
+    Raises:
+        InputError: A group has no name; only nothing at all is everyone.
+    """
+    if text is None or not text.strip():
+        return None if text is None else ()
+    groups = tuple(part.strip() for part in text.split(","))
+    if "" in groups:
+        raise InputError(
+            f"--access {text!r}: a group has no name. Give names apart by commas, or '' for everyone."
+        )
+    return groups
 
 
 def read_scope(

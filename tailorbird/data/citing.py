@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
 from tailorbird.data.passages import statements
-from tailorbird.records import Citation, Completion, Passage
+from tailorbird.records import MARK, Citation, Completion, Passage
 
 CITED_FROM = 0.5
 """Support from which a statement is cited."""
@@ -23,8 +23,8 @@ KNOWN_WEIGHT = 0.25
 SMALL_WEIGHT = 0.1
 STEM = 5
 """Letters of a word that are compared: `battery` and `batteries` are one."""
-MARK = re.compile(r"\[(\d{1,2}(?:\s*,\s*\d{1,2})*)\]")
-"""A citation that a model wrote itself: [2] or [1, 3]."""
+_NAMED = re.compile(r"\b(?:passages?|documents?|evidence)\s+\d{1,2}\b", re.IGNORECASE)
+"""A passage by its number, which is none of the answer's."""
 
 _LISTED = re.compile(r"^\s*\d{1,2}[.)]\s+(?=\S)", re.MULTILINE)
 """The number of an item in a list, which says nothing."""
@@ -78,13 +78,13 @@ class _Statement:
 
 
 def stem(word: str) -> str:
-    """What of a word is compared; of a number the digits, without what groups them, and of one spelled out too.
+    """What of a word is compared; of a number the digits, without what groups them or ends it for nothing.
 
-    >>> stem("Batteries"), stem("battery"), stem("3,150"), stem("Six")
-    ('batte', 'batte', '3150', '6')
+    >>> stem("Batteries"), stem("battery"), stem("3,150"), stem("Six"), stem("12.00")
+    ('batte', 'batte', '3150', '6', '12')
     """
     if word[0].isdigit():
-        return re.sub(r"[.,:](?=\d{3}\b)", "", word)
+        return re.sub(r"[.,:](?=\d{3}\b)|[.,:]00$", "", word)
     return _SPELLED.get(word.lower(), word.lower()[:STEM])
 
 
@@ -124,7 +124,7 @@ def support_of(answer: str, question: str, evidence: Sequence[Passage]) -> Suppo
     everything = frozenset[str]().union(*(s.around for s in held))
     numbers, citations = list[bool](), list[Citation]()
     whole = weighed = near = 0.0
-    plain = _LISTED.sub(lambda found: " " * len(found.group()), answer)
+    plain = _NAMED.sub(_blanks, _LISTED.sub(_blanks, answer))
     for start, end in statements(answer) or [(0, len(answer))]:
         sentence = MARK.sub(" ", plain[start:end])
         weights = _weights(sentence, known)
@@ -133,16 +133,16 @@ def support_of(answer: str, question: str, evidence: Sequence[Passage]) -> Suppo
             continue
         numbers += [word in everything for word in weights if word[0].isdigit() and word not in known]
         best = _best(weights, held, known)
-        support = sum(weights[word] for word in best.around & weights.keys()) / total if best else 0.0
+        support = _share(best, weights) if best else 0.0
         whole, weighed = whole + support * total, weighed + total
         near = max(near, len(known & best.around) / max(1, len(known)) if best and support else 0.0)
-        chosen = _cited_by_the_model(answer[start:end], weights, held, known) or ([best] if best else [])
-        for statement in chosen:
-            share = sum(weights[word] for word in statement.around & weights.keys()) / total
-            if share >= CITED_FROM:
-                citations.append(
-                    _citation(statement, evidence[statement.number - 1], answer, (start, end), share)
-                )
+        right = _cited_by_the_model(answer[start:end], weights, held, known)
+        right = [statement for statement in right if _share(statement, weights) >= CITED_FROM]
+        if not right and best and support >= CITED_FROM:
+            right = [best]
+        for statement in right:
+            passage = evidence[statement.number - 1]
+            citations.append(_citation(statement, passage, answer, (start, end), _share(statement, weights)))
     return Support(
         share=whole / weighed if weighed else 0.0,
         numbers=sum(numbers) / len(numbers) if numbers else 1.0,
@@ -151,13 +151,8 @@ def support_of(answer: str, question: str, evidence: Sequence[Passage]) -> Suppo
     )
 
 
-def uncited(text: str) -> str:
-    """The text without the citations that a model wrote into it.
-
-    >>> uncited("Two days [1], or three [2, 3].")
-    'Two days, or three.'
-    """
-    return re.sub(r"[ \t]*" + MARK.pattern, "", text)
+def _blanks(found: re.Match[str]) -> str:
+    return " " * len(found.group())
 
 
 def _held(number: int, passage: Passage) -> list[_Statement]:
@@ -184,6 +179,11 @@ def _weights(sentence: str, known: AbstractSet[str]) -> dict[str, float]:
     return weights
 
 
+def _share(statement: _Statement, weights: dict[str, float]) -> float:
+    """The part of the words that a statement holds, with what stands above it."""
+    return sum(weights[word] for word in statement.around & weights.keys()) / sum(weights.values())
+
+
 def _best(
     weights: dict[str, float], held: Sequence[_Statement], known: AbstractSet[str]
 ) -> _Statement | None:
@@ -206,7 +206,7 @@ def _cited_by_the_model(
     sentence: str, weights: dict[str, float], held: Sequence[_Statement], known: AbstractSet[str]
 ) -> list[_Statement]:
     """The best statement of each passage that the model named itself, if it is there."""
-    numbers = [int(n) for mark in MARK.findall(sentence) for n in mark.split(",")]
+    numbers = [int(n) for mark in MARK.finditer(sentence) for n in re.findall(r"\d+", mark.group())]
     chosen = (_best(weights, [s for s in held if s.number == n], known) for n in dict.fromkeys(numbers))
     return [statement for statement in chosen if statement]
 

@@ -14,9 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from tailorbird.data.citing import uncited
 from tailorbird.data.task import Task
-from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example
+from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, uncited
 
 Metric = Callable[[Example, Completion], float]
 """A score in [0, 1] of one answer; 1 is best."""
@@ -67,12 +66,16 @@ def exact_match(example: Example, completion: Completion) -> float:
     """
     if is_unanswerable(example):
         return float(is_refusal(completion.text))
-    return float(normalise(example.completion) == normalise(_said(completion)))
+    expected, given = _compared(example, completion)
+    return float(expected == given)
 
 
-def _said(completion: Completion) -> str:
-    """The answer's text, without the citations in it where it was given numbered passages."""
-    return uncited(completion.text) if completion.asked and completion.asked.evidence else completion.text
+def _compared(example: Example, completion: Completion) -> tuple[str, str]:
+    """The expected and the given answer, normalised; without citations where there were numbered passages to cite."""
+    texts = example.completion, completion.text
+    cites = bool(completion.asked and completion.asked.evidence)
+    expected, given = (normalise(uncited(text) if cites else text) for text in texts)
+    return expected, given
 
 
 def token_f1(example: Example, completion: Completion) -> float:
@@ -83,7 +86,7 @@ def token_f1(example: Example, completion: Completion) -> float:
     >>> round(token_f1(Example.pair("Who?", "Ada Lovelace"), Completion("Lovelace")), 3)
     0.667
     """
-    expected, got = normalise(example.completion).split(), normalise(_said(completion)).split()
+    expected, got = (text.split() for text in _compared(example, completion))
     if not expected or not got:
         return float(expected == got)
     shared = sum((Counter(expected) & Counter(got)).values())

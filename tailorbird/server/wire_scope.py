@@ -21,6 +21,8 @@ MOST_NAMES = 100
 def read_scope(value: Any) -> Scope | None:
     """What part of the knowledge may answer; None where nothing is said, which is all of it.
 
+    A null in it is refused: a program that doesn't know for whom it asks must not be answered as the owner.
+
     Raises:
         Refusal: it is of another form, or has a field that isn't known.
     """
@@ -36,18 +38,13 @@ def read_scope(value: Any) -> Scope | None:
             code="unsupported_parameter",
         )
     reader = None
-    if value.get("tenant") is not None or value.get("groups") is not None:
-        groups = value.get("groups")
-        reader = Reader(
-            _text("tenant", value.get("tenant") or ""), _texts("groups", [] if groups is None else groups)
-        )
-    return Scope(reader, _facts(value.get("facts")), _text("documents", value.get("documents") or ""))
+    if "tenant" in value or "groups" in value:
+        reader = Reader(_text("tenant", value.get("tenant", "")), _texts("groups", value.get("groups", [])))
+    return Scope(reader, _facts(value.get("facts", {})), _text("documents", value.get("documents", "")))
 
 
 def _facts(value: Any) -> tuple[tuple[str, str], ...]:
     """Each name with each of its values, of which a document must have one."""
-    if value is None:
-        return ()
     if not isinstance(value, dict) or len(value) > MOST_NAMES:
         raise _refused("tailorbird.facts", value, 'an object such as {"kind": "faq"}')
     found: list[tuple[str, str]] = []
@@ -66,7 +63,7 @@ def _texts(name: str, value: Any) -> tuple[str, ...]:
 
 
 def _text(name: str, value: Any) -> str:
-    if not isinstance(value, str) or len(value) > MOST_CHARS:
+    if not isinstance(value, str) or len(value) > MOST_CHARS or not value.isprintable():
         raise _refused(f"tailorbird.{name}", value, f"a text of at most {MOST_CHARS} characters")
     return value
 

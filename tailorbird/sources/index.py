@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +20,7 @@ from typing import ClassVar, Literal, Self
 
 import numpy as np
 
-from tailorbird.errors import InputError, IntegrityError
+from tailorbird.errors import InputError, IntegrityError, NotFound, Unsupported
 from tailorbird.records import Passage, Scope
 from tailorbird.sources.database import Database
 from tailorbird.sources.embedder import Embedder
@@ -52,6 +52,7 @@ from tailorbird.sources.sync import (
     Tell,
     foretell,
     forget,
+    govern,
     synchronize,
 )
 from tailorbird.sources.vector_rows import (
@@ -120,7 +121,7 @@ class KnowledgeIndex:
         self._scopes: dict[Scope, Allowed] = {}
         self._scopes_of = -1
         self._snapshot_lock = threading.Lock()
-        open_vectors = partial(open_store, dimensions=embedder.dimensions, key_env=self.settings.key_env)
+        open_vectors = partial(open_store, dimensions=embedder.dimensions)
         read_vectors = partial(vector_changes, embedder=embedder.name)
         self._stored: Sidecar[VectorStore] = Sidecar(
             path.with_suffix(".vectors"), embedder.name, VECTOR_CHANGES, open_vectors, read_vectors
@@ -137,7 +138,7 @@ class KnowledgeIndex:
         self,
         connector: Connector,
         *,
-        rules: Rules = NO_RULES,
+        rules: Rules | Callable[[], Rules] = NO_RULES,
         dry_run: bool = False,
         on_progress: Tell | None = None,
     ) -> SyncReport:
@@ -151,6 +152,7 @@ class KnowledgeIndex:
         Args:
             connector: gives the documents.
             rules: of who may read them and what they are chosen by; those that a document brings are narrowed by them.
+                A function is asked for them when they are put in force.
             dry_run: changes nothing and reports what would be done.
             on_progress: told how far it is.
 
@@ -159,11 +161,12 @@ class KnowledgeIndex:
             InputError: Another sync of the same connector goes on for too long.
             IntegrityError: The index's parts disagree afterwards; it is left as it was.
         """
+        asked = rules if callable(rules) else lambda: rules
         if dry_run:
-            return foretell(self._database, self.embedder.name, connector, self.max_chars, rules)
+            return foretell(self._database, self.embedder.name, connector, self.max_chars, asked())
         beside = Beside(self._catch_up_words, self.catch_up)
         return synchronize(
-            self._database, self.embedder, connector, self.max_chars, rules, on_progress, beside
+            self._database, self.embedder, connector, self.max_chars, asked, on_progress, beside
         )
 
     def catch_up(self) -> list[str]:
@@ -180,6 +183,10 @@ class KnowledgeIndex:
     def _catch_up_words(self) -> list[str]:
         words = self._worded.catch_up(self._database, self._words_wanted)
         return [words] if words else []
+
+    def govern(self, connector_name: str, rules: Rules) -> int:
+        """Put rules in force for what the index holds of a connector, without reading it; returns for how many."""
+        return govern(self._database, connector_name, rules)
 
     def connectors(self) -> dict[str, int]:
         """The names of the connectors whose documents the index holds, and how many of each."""
@@ -398,10 +405,10 @@ class KnowledgeIndex:
         if before is not None and before.mark == mark:
             store = before.store
         else:
-            store = self._stored.opened(mark)
             try:
+                store = self._stored.opened(mark)
                 store.count()
-            except IntegrityError as error:
+            except (IntegrityError, NotFound, Unsupported) as error:
                 log.warning("%s Until then vectors are compared in memory.", error)
                 return replace(in_memory(connection, name, dimensions, generation, before), mark=mark)
         tail = read_tail(connection, name, dimensions, mark.sequence)
@@ -418,10 +425,11 @@ class KnowledgeIndex:
             return None
         with self._snapshot_lock:
             if self._words is None or self._words[0] != mark:
-                words: WordIndex | None = self._worded.opened(mark)
+                words: WordIndex | None = None
                 try:
+                    words = self._worded.opened(mark)
                     words.count()
-                except IntegrityError as error:
+                except (IntegrityError, Unsupported) as error:
                     log.warning("%s Until then words are looked up in the file.", error)
                     words = None
                 self._words = mark, words

@@ -31,7 +31,9 @@ class LanceDBStore:
     Args:
         folder: where it is, or will be once it is filled.
         dimensions: of the vectors.
-        place: object storage instead of the folder, such as `s3://bucket/knowledge`.
+        place: instead of the folder: another, or object storage such as `s3://bucket/knowledge`. What else is there
+            stays as it is.
+        table: its name there; several indexes may share a place.
 
     Raises:
         Unsupported: lancedb is not installed.
@@ -39,8 +41,10 @@ class LanceDBStore:
 
     grows = True
 
-    def __init__(self, folder: Path, dimensions: int, place: str = "") -> None:
+    def __init__(self, folder: Path, dimensions: int, place: str = "", table: str = TABLE) -> None:
         self.place = place or str(folder)
+        self.table = table
+        self._own = not place
         self.dimensions = dimensions
         need_for_store("lancedb", "lancedb")
         import lancedb
@@ -58,7 +62,7 @@ class LanceDBStore:
 
         rows = pa.RecordBatchReader.from_batches(self._schema(), map(self._rows, batches))
         mode = "overwrite" if self._is_there() else "create"
-        table = self._lancedb.connect(self.place).create_table(TABLE, data=rows, mode=mode)
+        table = self._lancedb.connect(self.place).create_table(self.table, data=rows, mode=mode)
         self._index_vectors(table)
         table.create_index("terms", config=LabelList())
         table.create_index("number", config=BTree())
@@ -93,10 +97,10 @@ class LanceDBStore:
 
     def remove(self) -> None:
         self._table = None
-        if "://" in self.place:
-            self._lancedb.connect(self.place).drop_table(TABLE, ignore_missing=True)
-        else:
+        if self._own:
             shutil.rmtree(self.place, ignore_errors=True)
+        else:
+            self._lancedb.connect(self.place).drop_table(self.table, ignore_missing=True)
 
     def close(self) -> None:
         self._table = None
@@ -111,7 +115,7 @@ class LanceDBStore:
     def _opened(self) -> Any:
         if self._table is None:
             try:
-                self._table = self._lancedb.connect(self.place).open_table(TABLE)
+                self._table = self._lancedb.connect(self.place).open_table(self.table)
             except (ValueError, RuntimeError, OSError) as error:
                 raise IntegrityError(
                     f"{self.place}: LanceDB's vectors can't be opened: {str(error)[:200]}. "

@@ -61,10 +61,11 @@ Read = Callable[[sqlite3.Connection, int], tuple[Numbers, Iterator[Any]]]
 
 @dataclass(frozen=True)
 class Choice:
-    """Which store, and at what place if it is elsewhere."""
+    """Which store, at what place if it is elsewhere, and the environment variable with its key."""
 
     name: str
     place: str = ""
+    key_env: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Mark:
     """Of what a sidecar is, and up to which change it goes.
 
     `content` names the embedder, or the way words are cut; `filling` is another each time something is done to it.
+    `count` is of what it held then.
     """
 
     name: str
@@ -81,6 +83,8 @@ class Mark:
     sequence: int
     filling: str
     format: int = FORMAT
+    key_env: str = ""
+    count: int | None = None
 
 
 class Sidecar(Generic[_KeptT]):
@@ -128,7 +132,7 @@ class Sidecar(Generic[_KeptT]):
 
     def opened(self, mark: Mark) -> _KeptT:
         """What a mark tells of."""
-        return self._make(Choice(mark.name, mark.place), self.folder / mark.name, mark.identity)
+        return self._make(Choice(mark.name, mark.place, mark.key_env), self.folder / mark.name, mark.identity)
 
     def catch_up(self, database: Database, choose: Callable[[sqlite3.Connection], Choice | None]) -> str:
         """Bring it up to date with the file, or make it, or remove what isn't wanted any more.
@@ -147,14 +151,18 @@ class Sidecar(Generic[_KeptT]):
             return ""
         with self._alone(), database.reading() as connection:
             mark = self.mark()
-            if mark is not None and (
-                choice is None or mark.name != choice.name or mark.place != choice.place
-            ):
+            other = mark is not None and (
+                choice is None or (mark.name, mark.place) != (choice.name, choice.place)
+            )
+            done = ""
+            if choice is not None:
+                known = mark is not None and not other and self.fits(connection, mark)
+                done = self._bring(connection, choice, mark if known else None)
+            if mark is not None and other:  # only now: what takes its place is there
                 self._remove(mark)
-                mark = None
-            if choice is None:
-                return ""
-            return self._bring(connection, choice, mark if mark and self.fits(connection, mark) else None)
+                if choice is None:
+                    (self.folder / MARK).unlink(missing_ok=True)
+            return done
 
     def _bring(self, connection: sqlite3.Connection, choice: Choice, mark: Mark | None) -> str:
         now = last(connection, self.changes)
@@ -175,7 +183,16 @@ class Sidecar(Generic[_KeptT]):
                 total = single_number(connection, "SELECT count(*) FROM passages")
                 kept.fill(self._read(connection, 0)[1], total)
                 done = f"{choice.name}: {kept.count():,} passages{f', made again: {why}' if why else ''}."
-            made = Mark(choice.name, choice.place, self.content, identity(connection), now, token_hex(8))
+            made = Mark(
+                choice.name,
+                choice.place,
+                self.content,
+                identity(connection),
+                now,
+                token_hex(8),
+                key_env=choice.key_env,
+                count=kept.count(),
+            )
             write_atomic(self.folder / MARK, json.dumps(asdict(made)).encode())
             return done
         finally:
@@ -184,11 +201,12 @@ class Sidecar(Generic[_KeptT]):
     def _damage(self, kept: _KeptT, mark: Mark) -> str:
         """Why what the mark tells of can't be used; empty if it can."""
         try:
-            kept.count()
+            held = kept.count()
         except IntegrityError as error:
             log.warning("%s", error)
             return f"{mark.name} was missing or damaged"
-        return ""
+        # A change or a filling that was killed is not in the mark.
+        return "" if mark.count in (None, held) else f"{mark.name} held {held:,} of {mark.count:,}"
 
     def _remove(self, mark: Mark) -> None:
         # A server that is gone must not keep one from choosing another store.
@@ -199,7 +217,6 @@ class Sidecar(Generic[_KeptT]):
         except TailorbirdError as error:
             where = mark.place or self.folder
             log.warning("%s: what %s holds of this index could not be removed: %s", where, mark.name, error)
-        (self.folder / MARK).unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _alone(self) -> Generator[None]:

@@ -48,15 +48,22 @@ class SearchSettings:
     words: str = AUTO
 
     def __post_init__(self) -> None:
+        if self.store in ELSEWHERE and not self.place:
+            raise InputError(f"vector store {self.store!r}: say where its server is, with --place URL.")
+        if self.words not in (AUTO, *WORDS):
+            raise InputError(f"keyword index {self.words!r} is unknown. Known: auto, {', '.join(WORDS)}.")
+
+    def check(self) -> None:
+        """That the store is one that is known here; a record may name one whose package was taken away since.
+
+        Raises:
+            InputError: It isn't.
+        """
         known = (AUTO, *STORES, *(point.name for point in entry_points(group=GROUP)))
         if self.store not in known:
             raise InputError(
                 f"vector store {self.store!r} is unknown. Known: {', '.join(known)}. Check the spelling."
             )
-        if self.store in ELSEWHERE and not self.place:
-            raise InputError(f"vector store {self.store!r}: say where its server is, with --place URL.")
-        if self.words not in (AUTO, *WORDS):
-            raise InputError(f"keyword index {self.words!r} is unknown. Known: auto, {', '.join(WORDS)}.")
 
     def vectors_in(self, count: int) -> Choice | None:
         """The store for so many passages; None: the file and memory alone."""
@@ -66,7 +73,7 @@ class SearchSettings:
             if count > FAISS_UP_TO:
                 fits.reverse()
             store = fits[0] if fits and count > SCANNED_UP_TO else NUMPY
-        return None if store == NUMPY else Choice(store, self.place)
+        return None if store == NUMPY else Choice(store, self.place, self.key_env)
 
     def searches(self, name: str, place: str) -> bool:
         """Whether a store that is there may be asked."""
@@ -83,15 +90,14 @@ def installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
 
 
-def open_store(choice: Choice, folder: Path, identity: int, dimensions: int, key_env: str) -> VectorStore:
+def open_store(choice: Choice, folder: Path, identity: int, dimensions: int) -> VectorStore:
     """The store of a choice.
 
     Args:
-        choice: its name and place.
+        choice: its name, place and key.
         folder: for its files, if it is a local one.
         identity: of the index, by which a server's collections are told apart.
         dimensions: of the vectors.
-        key_env: the environment variable with the server's key.
 
     Raises:
         Unsupported: Its package isn't installed.
@@ -102,13 +108,15 @@ def open_store(choice: Choice, folder: Path, identity: int, dimensions: int, key
 
         return FaissStore(folder, dimensions)
     if choice.name == "lancedb":
-        from tailorbird.sources.lancedb_store import LanceDBStore
+        from tailorbird.sources.lancedb_store import TABLE, LanceDBStore
 
-        return LanceDBStore(folder, dimensions, choice.place)
+        return LanceDBStore(
+            folder, dimensions, choice.place, f"tailorbird_{identity}" if choice.place else TABLE
+        )
     if choice.name == "qdrant":
         from tailorbird.sources.qdrant_store import QdrantStore
 
-        return QdrantStore(choice.place, f"tailorbird_{identity}", dimensions, _key(key_env))
+        return QdrantStore(choice.place, f"tailorbird_{identity}", dimensions, _key(choice.key_env))
     if choice.name == "pgvector":
         from tailorbird.sources.pgvector_store import PgvectorStore
 

@@ -43,6 +43,7 @@ from tailorbird.sources.staging import (
     way,
     way_name,
 )
+from tailorbird.sources.sync_report import SyncReport
 from tailorbird.sources.turns import turn
 
 __all__ = ["SyncProgress", "SyncReport", "Tell", "foretell", "forget", "synchronize"]
@@ -64,40 +65,6 @@ LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
-class SyncReport:
-    """What a sync did. The first four count documents; `passages` is the index's total afterwards.
-
-    `embedded` counts the texts whose vectors had to be computed, `ruled` the documents that were there and got other
-    rules of who may read them. `unreadable` holds the id and the reason of documents that could not be read; what the
-    index knew of them before is kept. Of a dry run it is what would be done. `searchable_s` is after how many seconds
-    all was found by its words, `seconds` the whole.
-
-    The count that must come out even: the connector listed `listed` documents, of which the index holds all
-    but the unreadable ones, and of those `kept` as they were read before; of `passages`, `with_words` can be
-    found by words and `with_vectors` by meaning.
-    """
-
-    added: int
-    changed: int
-    removed: int
-    unchanged: int
-    passages: int
-    embedded: int
-    unreadable: tuple[tuple[str, str], ...] = ()
-    documents: int = 0
-    listed: int = 0
-    kept: int = 0
-    with_words: int = 0
-    with_vectors: int = 0
-    searchable_s: float = 0.0
-    seconds: float = 0.0
-    dry_run: bool = False
-    ruled: int = 0
-    stores: tuple[str, ...] = ()
-    """What was done to the vector store and the keyword index beside the file, in sentences."""
-
-
-@dataclass(frozen=True)
 class Beside:
     """What is brought up to date beside the index: what is found by words, and what by meaning; each says it."""
 
@@ -113,11 +80,11 @@ def synchronize(  # noqa: PLR0917 - what is synced, with what, and how
     embedder: Embedder,
     connector: Connector,
     max_chars: int,
-    rules: Rules = NO_RULES,
+    rules: Callable[[], Rules] = Rules,
     tell: Tell | None = None,
     beside: Beside = NOTHING_BESIDE,
 ) -> SyncReport:
-    """All three steps, and what stands beside the index.
+    """All three steps, and what stands beside the index. `rules` is asked for when they are put in force.
 
     Raises:
         DocumentError: The connector gives an id twice, or one that came from another connector.
@@ -169,6 +136,19 @@ def forget(database: Database, connector: str) -> int:
         return len(gone)
 
 
+def govern(database: Database, connector: str, rules: Rules) -> int:
+    """Puts rules in force for a connector's documents as they are; returns for how many.
+
+    Raises:
+        InputError: A sync of this connector goes on for too long.
+    """
+    database.check_writable()
+    with turn(database.path, f"{connector!r}", TURN_WAIT_S), _writing(database) as connection:
+        if ruled := put_in_force(connection, stale_rules(connection, connector, rules)):
+            _mark_changed(connection)
+        return ruled
+
+
 def foretold(connection: sqlite3.Connection, embedder: str, staged: Staged) -> SyncReport:
     """What applying what was staged would do; nothing is changed."""
     # These tables are this connection's own, and go with the transaction.
@@ -200,7 +180,7 @@ def foretold(connection: sqlite3.Connection, embedder: str, staged: Staged) -> S
 
 
 def _applied(
-    database: Database, staged: Staged, connector: Connector, max_chars: int, rules: Rules
+    database: Database, staged: Staged, connector: Connector, max_chars: int, rules: Callable[[], Rules]
 ) -> SyncReport:
     """Applies what was staged; where nothing is new, nothing is written, and no search has to read anew."""
     if not staged.fresh and not staged.gone:
@@ -208,12 +188,12 @@ def _applied(
             _check_documents(connection, staged, connector)
             _check_passages(connection, single_number(connection, "SELECT count(*) FROM passages"))
             noted = _is_noted(connection, staged, connector, max_chars)
-            noted = noted and not stale_rules(connection, connector.name, rules)
+            noted = noted and not stale_rules(connection, connector.name, rules())
             report = replace(_report(staged), documents=_count_documents(connection))
         if noted:
             return report
     with _writing(database) as connection:
-        return apply(connection, staged, connector, max_chars, rules)
+        return apply(connection, staged, connector, max_chars, rules())
 
 
 def apply(

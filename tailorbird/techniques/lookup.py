@@ -23,7 +23,7 @@ from tailorbird.sources.merged import Found, Merged, look_up
 from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.relevance import NEIGHBOURS, relevance_figures
 from tailorbird.sources.source import Source
-from tailorbird.techniques.chat_queries import search_queries
+from tailorbird.techniques.chat_queries import leans_on_what_was_said, search_queries
 from tailorbird.techniques.grounding import FURTHER, fit_ground, ground_figures, with_gold, without_gold
 
 INSTRUCTION = (
@@ -57,24 +57,23 @@ class Lookup:
     checked: bool = True
 
     def __call__(self, request: Request) -> Request:
-        asked = self._ask(request, self.k if self.relevance is None else max(self.k, NEIGHBOURS))
+        k = self.k if self.relevance is None else max(self.k, NEIGHBOURS)
+        rankings = self._rankings(request, k)
+        asked = _fused(rankings, k)
         request = replace(request, lacking=(*request.lacking, *asked.lacking))
-        if request.choices is None and not self._speaks_to(request, asked.passages):
+        # A conversation speaks of what the documents hold; whether the question does is judged by what it finds alone.
+        alone = not leans_on_what_was_said(request.question)
+        judged = rankings[0] if alone else asked
+        if request.choices is None and not self._speaks_to(request.question, judged.passages):
             return replace(request, choices=(NOT_IN_DOCUMENTS,), evidence=())
         return self.shown(request, asked.passages[: self.k])
 
     def found(self, request: Request, k: int) -> list[Passage]:
         """At most k passages for the request, as its conversation makes it understood."""
-        return list(self._ask(request, k).passages)
+        return list(_fused(self._rankings(request, k), k).passages)
 
-    def _ask(self, request: Request, k: int) -> Found:
-        asked = [look_up(self.source, query, k, request.only) for query in search_queries(request.messages)]
-        if len(asked) == 1:
-            return asked[0]
-        by_id = {p.id: p for found in reversed(asked) for p in found.passages}
-        fused = reciprocal_rank_fusion([[p.id for p in found.passages] for found in asked])
-        lacking = dict.fromkeys(reason for found in asked for reason in found.lacking)
-        return Found(tuple(by_id[name] for name, _ in fused[:k]), tuple(lacking))
+    def _rankings(self, request: Request, k: int) -> list[Found]:
+        return [look_up(self.source, query, k, request.only) for query in search_queries(request.messages)]
 
     def shown(self, request: Request, evidence: Sequence[Passage]) -> Request:
         """The request with these passages, and for a free answer with what to do with them."""
@@ -103,12 +102,17 @@ class Lookup:
 
     def review(self, completion: Completion) -> Completion:
         """The completion with citations; without enough ground, the answer that the documents don't tell."""
-        support = support_for(completion)
-        if support is None or is_refusal(completion.text):
+        asked = completion.asked
+        if asked is None or asked.choices is not None or is_refusal(completion.text):
             return completion
-        if self.ground is None or self.ground.passes(ground_figures(completion, support)):
+        support = support_for(completion)
+        # A refusal is no document of a schema's; of an answer whose passages had no room nothing is held.
+        if self.ground is None or asked.schema is not None or not completion.text.strip():
+            return cited(completion, support) if support else completion
+        if support and self.ground.passes(ground_figures(completion, support)):
             return cited(completion, support)
-        return replace(completion, text=NOT_IN_DOCUMENTS, withheld=completion.text, support=support.share)
+        held = support.share if support else 0.0
+        return replace(completion, text=NOT_IN_DOCUMENTS, withheld=completion.text, support=held)
 
     def unfitted(self) -> Lookup:
         """The same without the gate that was fitted to a model's answers."""
@@ -145,14 +149,22 @@ class Lookup:
         gates = {"relevance": self.relevance, "ground": self.ground}
         return {name: gate for name, gate in gates.items() if gate is not None}
 
-    def _speaks_to(self, request: Request, found: Sequence[Passage]) -> bool:
+    def _speaks_to(self, question: str, found: Sequence[Passage]) -> bool:
         if not found:
             return False
         if self.relevance is not None:
-            asked = search_queries(request.messages)
-            return any(self.relevance.passes(relevance_figures(query, found, self.k)) for query in asked)
+            return self.relevance.passes(relevance_figures(question, found, self.k))
         # A source without vectors gives no similarities to hold against a threshold.
         return max(p.score for p in found[: self.k]) >= self.threshold
+
+
+def _fused(rankings: Sequence[Found], k: int) -> Found:
+    if len(rankings) == 1:
+        return rankings[0]
+    by_id = {p.id: p for found in reversed(rankings) for p in found.passages}
+    fused = reciprocal_rank_fusion([[p.id for p in found.passages] for found in rankings])
+    lacking = dict.fromkeys(reason for found in rankings for reason in found.lacking)
+    return Found(tuple(by_id[name] for name, _ in fused[:k]), tuple(lacking))
 
 
 def _live(source: object) -> LiveSource:

@@ -94,15 +94,15 @@ def with_views(  # noqa: PLR0917 - what sequences are made of, and how
     template, found = weights.engine.template, list(sequences)
     if views == 1:
         return found
-    plain = [
-        (example, plain)
-        for (example, _), plain in zip(reaching(model, data, examples), sequences, strict=True)
-    ]
+    plain = list(zip(reaching(model, data, examples), sequences, strict=True))
     for view in range(1, views):
-        for example, sequence in plain:
+        before = ""
+        for (example, _), sequence in plain:
             dice = random.Random(f"{seed}/{view}/{example.id}")
             said = replace(example.messages[-1], content=noisy(example.prompt, noise, dice))
-            found.append(_sequence(template, model, data, example, said) or sequence)
+            # What a wrapper made of an example besides itself is as it is: asked anew, it would be made otherwise.
+            made, before = example.id == before, example.id
+            found.append(sequence if made else _sequence(template, model, data, example, said) or sequence)
     return found
 
 

@@ -159,3 +159,25 @@ def test_tuning_records_what_held_out_questions_confirm(state, asked, monkeypatc
     assert questions.rank("shop", {}) == found.chosen.ranking != Ranking(words_weight=0.0)
     again = questions.sweep("shop", asked, rerank=False, tune=True)
     assert again.chosen.ranking == again.present.ranking == found.chosen.ranking
+
+
+def test_a_sweep_over_lengths_leaves_the_store_of_the_base_alone(state, asked):
+    knowledge = KnowledgeBases(state)
+    knowledge.set_search("shop", store="faiss")
+    folder = knowledge.read("shop").folder
+    opened = []
+    before = (folder / "index.vectors" / "mark.json").read_bytes()
+    KnowledgeQuestions(state).sweep("shop", asked, (400,), rerank=False, on_setting=opened.append)
+    assert {setting.max_chars for setting in opened} == {200, 400}
+    assert (folder / "index.vectors" / "mark.json").read_bytes() == before
+    assert not list(folder.glob(".sweep*"))
+
+
+def test_what_is_swept_aside_is_searched_in_memory(state, monkeypatch):
+    from tailorbird import knowledge_questions
+    from tailorbird.evaluation.sweeping import Setting
+
+    base = KnowledgeBases(state).read("shop")
+    with knowledge_questions._Indexes(base) as indexes:
+        aside = indexes.of(Setting(400, base.ranking))
+        assert (aside.settings.store, aside.settings.words) == ("numpy", "fts5")

@@ -5,9 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tailorbird.data import citing
-from tailorbird.data.citing import support_for, support_of, uncited
+from tailorbird.data.citing import support_for, support_of
 from tailorbird.data.passages import split_document
-from tailorbird.records import Completion, Document, Message, Passage, Request
+from tailorbird.records import Completion, Document, Message, Passage, Request, uncited
 
 TEXT = """# Vans
 
@@ -89,6 +89,26 @@ def test_a_citation_of_the_models_own_stands_where_the_passage_says_so():
     assert [c.number for c in absent.citations] == [1]
 
 
+def test_a_wrong_citation_of_the_models_own_gives_way_to_the_right_one():
+    lamp = Passage("l", "lamps.md", "The lamp is blue.")
+    frames = Passage("f", "frames.md", "Frames carry a warranty of six years.")
+    found = cited(completion("The warranty is six years [1].", lamp, frames))
+    assert [c.number for c in found.citations] == [2]
+    assert found.cited_text == "The warranty is six years. [2]"
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        ("It costs £12.00.", "A lamp costs £12."),
+        ("It opens at 9:00.", "The shop opens at 9 am."),
+        ("According to passage 1, it is unlocked first.", "The frame is unlocked first."),
+    ],
+)
+def test_a_number_written_otherwise_is_not_invented(answer, text):
+    assert support_of(answer, "What then?", [Passage("p", "p.md", text)]).numbers == 1.0
+
+
 def test_marks_stand_behind_what_they_speak_for_once():
     found = cited(completion("We open at 9 [1]. It is the Dunnock.", HOURS, VANS))
     assert found.cited_text == "We open at 9. [1] It is the Dunnock. [2]"
@@ -143,6 +163,9 @@ def test_where_nothing_was_shown_nothing_is_cited():
 def test_marks_are_left_out_of_what_is_compared():
     assert uncited("Two days [1], or three [2, 3].") == "Two days, or three."
     assert uncited("a[x] [100]") == "a[x] [100]"
+    assert uncited("[1] Two days. [1][3]") == " Two days."
+    code = "Use sys.argv[1] and items[0], see [1](http://x.y)."
+    assert uncited(code) == code
 
 
 TEXTS = st.text(st.sampled_from("ab12 .\n[]€İ😀"), min_size=1, max_size=80)

@@ -48,6 +48,13 @@ def test_a_request_says_for_whom_it_is_asked(value, scope):
         ({"facts": {"": "faq"}}, "a name with a text"),
         ({"facts": {"kind": 3}}, "tailorbird.facts.kind: got '3'; expected a list"),
         ({"documents": ["faq/*"]}, "tailorbird.documents: got"),
+        ({"tenant": None}, "tailorbird.tenant: got 'None'; expected a text"),
+        ({"groups": None}, "tailorbird.groups: got 'None'; expected a list"),
+        ({"facts": None}, "tailorbird.facts: got 'None'"),
+        ({"documents": None}, "tailorbird.documents: got 'None'"),
+        ({"documents": False}, "tailorbird.documents: got 'False'"),
+        ({"tenant": "\udc00"}, "tailorbird.tenant: got"),
+        ({"groups": ["a\nb"]}, "tailorbird.groups: got"),
     ],
     ids=lambda value: None if isinstance(value, str) else str(value)[:30],
 )

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tailorbird.errors import InputError, NotFound, Unsupported
+from tailorbird.errors import EndpointError, InputError, NotFound, Unsupported
 from tailorbird.records import Document, Reader, Scope
 from tailorbird.sources import sidecars, snapshot, stores
 from tailorbird.sources.exact_scan import ExactScan
@@ -185,6 +185,37 @@ def test_another_choice_takes_the_place_of_what_was_there(tmp_path, filled):
         assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
 
 
+def test_what_is_there_stays_until_another_store_is_filled(tmp_path, filled):
+    filled.close()
+    elsewhere = SearchSettings(store="pgvector", place="postgresql://127.0.0.1:1/x", words="tantivy")
+    with opened(tmp_path, elsewhere) as index, pytest.raises(EndpointError):
+        index.catch_up()
+    assert (tmp_path / "index.vectors" / "faiss").exists()
+    with opened(tmp_path) as index:
+        assert index.catch_up() == []
+        assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
+
+
+def test_a_store_that_holds_less_than_its_mark_says_is_made_again(tmp_path, filled):
+    filled.close()
+    mark = tmp_path / "index.vectors" / "mark.json"
+    facts = json.loads(mark.read_text())
+    assert facts["count"] == 31
+    mark.write_text(json.dumps({**facts, "count": 40}))
+    with opened(tmp_path) as index:
+        assert index.catch_up() == ["faiss: 31 passages, made again: faiss held 31 of 40."]
+        assert index.catch_up() == []
+
+
+@pytest.mark.parametrize("module", ["faiss", "tantivy"])
+def test_without_its_package_the_file_answers(tmp_path, filled, monkeypatch, module, caplog):
+    filled.close()
+    monkeypatch.setitem(sys.modules, module, None)
+    with opened(tmp_path) as index:
+        assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
+    assert "is not installed" in caplog.text or "needs tantivy" in caplog.text
+
+
 def test_a_server_that_is_gone_is_said_and_keeps_nobody_from_another_choice(tmp_path, filled, caplog):
     filled.close()
     mark = tmp_path / "index.vectors" / "mark.json"
@@ -226,7 +257,7 @@ def test_what_is_chosen_goes_by_size_and_by_what_is_installed(monkeypatch):
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(InputError, match=message):
-        SearchSettings(**settings)
+        SearchSettings(**settings).check()
 
 
 MODULES = {"faiss": "faiss", "lancedb": "lancedb", "qdrant": "qdrant_client", "pgvector": "psycopg"}
@@ -373,4 +404,22 @@ def test_a_store_of_another_package_is_chosen_by_its_name(tmp_path, monkeypatch)
     assert set(made) == {("shelf", 64, "there")}
     monkeypatch.setattr(stores, "entry_points", lambda group: [])
     with pytest.raises(NotFound, match="vector store 'shelf' is not installed"):
-        stores.open_store(sidecars.Choice("shelf"), tmp_path, 1, 64, "")
+        stores.open_store(sidecars.Choice("shelf"), tmp_path, 1, 64)
+
+
+def test_indexes_share_a_place_of_lancedbs_and_what_else_is_there_stays(tmp_path):
+    pytest.importorskip("lancedb")
+    place = tmp_path / "disk"
+    place.mkdir()
+    (place / "thesis.txt").write_text("mine")
+    settings = SearchSettings(store="lancedb", place=str(place))
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        with opened(tmp_path / name, settings) as index:
+            index.sync(Listing([CARD, *subjects(5, name)]))
+    with opened(tmp_path / "two", SearchSettings(store="numpy", words="fts5")) as index:
+        index.catch_up()
+    with opened(tmp_path / "one", settings) as index:
+        assert index.catch_up() == []
+        assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
+    assert (place / "thesis.txt").read_text() == "mine"

@@ -174,6 +174,39 @@ def test_a_refusal_rests_on_nothing(ground):
     assert lookup.review(answer) == answer
 
 
+def test_an_answer_whose_passages_had_no_room_is_withheld():
+    lookup = Lookup(Shelf((GOLD,)), 1, 0.0, ground=ONLY_NUMBERS)
+    trimmed = replace(lookup(TASK.ask(EXAMPLE)), evidence=())
+    answer = lookup.review(Completion("Nine of them.", asked=trimmed))
+    assert (answer.text, answer.withheld) == (NOT_IN_DOCUMENTS, "Nine of them.")
+    assert replace(lookup, ground=None).review(Completion("Nine.", asked=trimmed)).withheld is None
+
+
+def test_a_document_of_a_schema_is_never_replaced():
+    lookup = Lookup(Shelf(tuple(OTHERS[:1])), 1, 0.0, ground=ONLY_NUMBERS)
+    asked = replace(lookup(TASK.ask(EXAMPLE)), schema='{"type": "object"}')
+    assert lookup.review(Completion('{"price": 77}', asked=asked)).withheld is None
+
+
+def test_what_was_said_does_not_let_another_question_pass():
+    class Two:
+        def search(self, query, k):
+            return [replace(GOLD, score=0.9 if "lamp" in query else 0.1)][:k]
+
+    turns = (Message("user", "What costs the lamp?"), Message("assistant", "40 euros."))
+    lookup = Lookup(Two(), 1, 0.5)
+
+    def asks(text):
+        return lookup(Request((*turns, Message("user", text)))).choices
+
+    assert (
+        asks("Who wrote Hamlet?")
+        == asks("Where do the penguins of Peru spend winter?")
+        == (NOT_IN_DOCUMENTS,)
+    )
+    assert asks("And how heavy is it?") is None
+
+
 def test_a_label_is_never_withheld():
     lookup = Lookup(Shelf(OTHERS[:2]), 2, 0.0, ground=ONLY_NUMBERS)
     [answer] = Wrapped(Reader(), lookup).answer([replace(TASK.ask(EXAMPLE), choices=("17 euros", "b"))])
