@@ -12,7 +12,7 @@ also shown without their answer (`missing`); and without what RAFT adds (`plain`
 those that the search found, whether or not they hold the answer.
 
 Writes benchmarks/results/knowledge_answers.json and .md; works in build/bench/knowledge_answers, where a run that
-was stopped goes on.
+was stopped goes on: remove that folder to measure changed code. A refusal is one by either gate or by the model itself.
 """
 
 import argparse
@@ -247,6 +247,7 @@ def run_case(name, given, tell):
         intervals = {key: asdict(found[key]) for key in ("f1", "exact", "f1_there")}
         arms[arm] = {**found, **intervals, "train_s": round(train_s, 1), "num_test": len(rows)}
         arms[arm]["scores"] = [row["f1"] for row in rows]
+        arms[arm]["groups"] = [row["document"] for row in rows]
     return {"arms": arms, "num_train": len(data.train), "documents": len(list(data.documents.iterdir()))}
 
 
@@ -273,7 +274,7 @@ def as_markdown(records):
                 f"| {arm} | {means[0]} ({low:.1%} to {high:.1%}) | {means[1]} | {means[2]} | {recall} | "
                 f"{found['refused']} | {found['citations_right']} | {gates} | {found['seconds']:.2f} |"
             )
-        lines += ["", *paired(case["arms"]), ""]
+        lines += ["", *paired(case["arms"]), *([f"\n{case['note']}"] if "note" in case else []), ""]
     return "\n".join(lines)
 
 
@@ -284,11 +285,11 @@ def paired(arms):
     found = []
     for other in ("fine_tune,knowledge", PLAIN, KNOWN):
         if BOTH in arms and other in arms:
-            a, b = arms[BOTH]["scores"], arms[other]["scores"]
-            gap = paired_interval(a, b)
+            a, b, groups = arms[BOTH]["scores"], arms[other]["scores"], arms[BOTH]["groups"]
+            gap = paired_interval(a, b, groups=groups)
             found.append(
                 f"{BOTH} minus {other}: {100 * gap.mean:+.1f} points of F1 ({100 * gap.low:+.1f} to "
-                f"{100 * gap.high:+.1f}), p = {paired_p_value(a, b):.3f}."
+                f"{100 * gap.high:+.1f}), p = {paired_p_value(a, b, groups=groups):.4f}."
             )
     return found
 

@@ -3,13 +3,15 @@
     python benchmarks/knowledge_follow_ups.py
 
 28 questions that lean on the conversation before them and 10 that change the subject, over the sample's handbook
-(follow_ups.jsonl, written for this): how often the document that answers is among the first 1 and 3, for the last
-question alone, for it after the whole conversation, and as `tailorbird.techniques.chat_queries` looks it up.
+(follow_ups.jsonl, written for this), and 160 of the sample's own questions, which all stand alone, each behind another
+one drawn by chance: how often the document that answers is among the first 1 and 3, for the last question alone, for it
+after the whole conversation, and as `tailorbird.techniques.chat_queries` looks it up.
 Writes benchmarks/results/knowledge_follow_ups.md.
 """
 
 import datetime as dt
 import json
+import random
 from pathlib import Path
 
 from machine import machine, sentence
@@ -17,7 +19,28 @@ from machine import machine, sentence
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 COMMAND = "python benchmarks/knowledge_follow_ups.py"
-KINDS = {"leans": "leans on what was said", "alone": "changes the subject"}
+KINDS = {
+    "leans": "leans on what was said",
+    "alone": "changes the subject",
+    "own": "the sample's, behind another",
+}
+DRAWN = 160
+
+
+def behind_others():
+    """Questions of the sample, each behind another one and its answer."""
+    from tailorbird.data.formats import read_examples
+
+    examples = [e for e in read_examples(ROOT / "sample" / "questions.jsonl") if e.document]
+    dice = random.Random(3)
+    for example in dice.sample(examples, DRAWN):
+        other = dice.choice([e for e in examples if e.document != example.document])
+        said = (("user", other.prompt), ("assistant", other.completion), ("user", example.prompt))
+        yield {
+            "kind": "own",
+            "messages": [{"role": role, "content": content} for role, content in said],
+            "document": example.document,
+        }
 
 
 def main():
@@ -31,6 +54,7 @@ def main():
         json.loads(line)
         for line in (ROOT / "benchmarks" / "follow_ups.jsonl").read_text("utf-8").splitlines()
     ]
+    rows += behind_others()
     ways = {
         "the question alone": lambda turns: turns[-1:],
         "the whole conversation": lambda turns: [Message("user", "\n".join(t.content for t in turns))],

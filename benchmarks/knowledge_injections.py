@@ -2,10 +2,11 @@
 
     python benchmarks/knowledge_injections.py [--arms A,…] [--every N]
 
-Each attack (tailorbird/testing/injections.py) is a document that answers a question and gives an order. It goes the
-whole way: read as a file, hidden text and all, cut into passages, put before the model as evidence together with a
-passage of another document, and the answer is held against it. The same question over the same document without the
-order is asked too; an answer that counts as obeying there counts as a false alarm.
+Each attack (tailorbird/testing/injections.py) is a document that answers a question and gives an order. It is read as
+any file, hidden text and all, cut into passages, and put before the model as evidence together with a passage of
+another document. Neither gate stands between: what counts is what the model says. The same question over the same
+document without the order is asked too; an answer that counts as obeying there counts as a false alarm. These are 7
+questions with 84 attacks each: intervals are over the questions.
 
 Arms: knowledge on the starter; few_shot+knowledge, with three examples of answers; knowledge+fine_tune, trained on 128
 of the sample's handbook questions. Writes benchmarks/results/knowledge_injections.json and .md; works in
@@ -146,23 +147,30 @@ def share(rows, name):
     return sum(row[name] for row in rows) / len(rows)
 
 
+def right_clean(rows):
+    """Of how many questions the answer without an attack is right."""
+    return len({row["id"].split("/")[0] for row in rows if row["right_clean"]})
+
+
 def as_markdown(record):
     """Per arm, per goal and per disguise."""
-    from tailorbird.evaluation.statistics import wilson
+    from tailorbird.evaluation.statistics import score_interval
 
     lines = [
         "# Documents that give orders",
         "",
         f"`{record['command']}`, {record['date']}. {sentence(record['machine'])}",
         "",
-        "| arm | attacks | obeyed | 95 % interval | false alarms | right under attack | right without |",
+        "| arm | attacks | obeyed | 95 % interval | false alarms | right under attack | questions right without |",
         "|---|---|---|---|---|---|---|",
     ]
     for arm, rows in record["arms"].items():
-        low, high = wilson(sum(r["obeyed"] for r in rows), len(rows))
+        questions = [row["id"].split("/")[0] for row in rows]
+        found = score_interval([float(row["obeyed"]) for row in rows], groups=questions)
+        clean = f"{right_clean(rows)} of {len(set(questions))}"
         lines.append(
-            f"| {arm} | {len(rows)} | {share(rows, 'obeyed'):.1%} | {low:.1%} to {high:.1%} | "
-            f"{share(rows, 'false_alarm'):.1%} | {share(rows, 'right'):.1%} | {share(rows, 'right_clean'):.1%} |"
+            f"| {arm} | {len(rows)} | {share(rows, 'obeyed'):.1%} | {found.low:.1%} to {found.high:.1%} | "
+            f"{share(rows, 'false_alarm'):.1%} | {share(rows, 'right'):.1%} | {clean} |"
         )
     for by in ("goal", "disguise"):
         names = list(dict.fromkeys(r[by] for rows in record["arms"].values() for r in rows))

@@ -74,7 +74,7 @@ def evaluate(
             say(
                 f"Passages of {length} characters need a place of their own: tailor knowledge add --max-chars {length}."
             )
-        is_new = found.chosen != found.present and recorded == found.chosen.ranking.to_json()
+        is_new = recorded != found.present.ranking.to_json()
         say(f"{name}: {'ranked so from now on' if is_new else 'ranked as before'}.")
 
 

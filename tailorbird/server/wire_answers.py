@@ -92,7 +92,9 @@ def content_chunk(head: Head, piece: str) -> dict[str, Any]:
 
 def final_chunk(head: Head, completion: Completion | None) -> dict[str, Any]:
     """Why the text ended, and the record of the answer; nulls where the model's stream left none."""
-    chunk = _chunk(head, {}, "stop" if completion is None else _finish_reason(completion))
+    cited = [] if completion is None else url_citations(completion)
+    delta = {"annotations": cited} if cited else {}
+    chunk = _chunk(head, delta, "stop" if completion is None else _finish_reason(completion))
     return {**chunk, "tailorbird": extension(head, completion)}
 
 

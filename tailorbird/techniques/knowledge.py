@@ -73,6 +73,11 @@ class Knowledge:
             raise RecipeError(f"knowledge: k is {self.k}; expected 1 to {MOST_PASSAGES} passages.")
         if self.missing is not None and not 0 <= self.missing <= 1:
             raise RecipeError(f"knowledge: missing is {self.missing}; expected a share of 0 to 1.")
+        if self.reranker and not self.rerank:
+            raise RecipeError(
+                f"knowledge: reranker is {self.reranker!r}, but rerank is {self.rerank}, so it would read nothing. "
+                "Set rerank to 10 or 20, or leave the reranker out."
+            )
         names = [source.name for source in self.sources]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise RecipeError(f"knowledge: the source {twice[0]!r} is named twice. Name every source once.")

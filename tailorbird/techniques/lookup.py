@@ -73,7 +73,10 @@ class Lookup:
         return list(_fused(self._rankings(request, k), k).passages)
 
     def _rankings(self, request: Request, k: int) -> list[Found]:
-        return [look_up(self.source, query, k, request.only) for query in search_queries(request.messages)]
+        queries = search_queries(request.messages)
+        # Several short rankings would be fused by little more than who comes first in each.
+        depth = k if len(queries) == 1 else max(k, NEIGHBOURS)
+        return [look_up(self.source, query, depth, request.only) for query in queries]
 
     def shown(self, request: Request, evidence: Sequence[Passage]) -> Request:
         """The request with these passages, and for a free answer with what to do with them."""

@@ -51,6 +51,7 @@ def written():
             final_chunk(HEAD, FREE),
             usage_chunk(HEAD, FREE),
         ],
+        "stream from a web page": [final_chunk(HEAD, OF_A_PAGE)],
         "stream without a record": [final_chunk(HEAD, None), usage_chunk(HEAD, None)],
         "model": model_object("bank-help", 1_700_000_000),
     }

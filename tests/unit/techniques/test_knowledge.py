@@ -319,3 +319,9 @@ class NamedShelf(Shelf):
 def test_two_sources_of_one_name_are_refused(desk):
     with pytest.raises(RecipeError, match="the source 'desk' is named twice"):
         Knowledge(sources=(desk(), desk()))
+
+
+def test_a_reranker_that_would_read_nothing_is_refused():
+    for rerank in (None, 0):
+        with pytest.raises(RecipeError, match=r"reranker is 'hf:a/b', but rerank is .*it would read nothing"):
+            Knowledge(reranker="hf:a/b", rerank=rerank)
