@@ -14,13 +14,14 @@ A package adds a part by an entry point in one of these groups; its name is the 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
+from functools import partial, wraps
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.errors import NotFound
 from tailorbird.sources.live_sources import LIVE_KINDS
+from tailorbird.sources.setting_types import checked_settings
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from tailorbird.models.folders import LoadRewrite
     from tailorbird.models.model import Rewrite
 
+CONNECTORS = "tailorbird.connectors"
 BUILT_IN: Mapping[str, Mapping[str, str]] = {
     "tailorbird.techniques": {
         "knowledge": "tailorbird.techniques.knowledge:Knowledge",
@@ -51,7 +53,7 @@ BUILT_IN: Mapping[str, Mapping[str, str]] = {
         "wandb": "tailorbird.trackers:wandb",
         "mlflow": "tailorbird.trackers:mlflow",
     },
-    "tailorbird.connectors": {
+    CONNECTORS: {
         "folder": "tailorbird.sources.folder:folder_at",
         "web_pages": "tailorbird.sources.web_pages:web_pages_at",
         "web_site": "tailorbird.sources.web_site:web_site_at",
@@ -74,21 +76,36 @@ def names(group: str) -> list[str]:
 
 
 def part(group: str, name: str) -> Any:
-    """The part of this name; only now is its module imported.
+    """The part of this name; only now is its module imported. A connector checks its settings' types first.
 
     Raises:
         NotFound: there is none.
     """
     if target := BUILT_IN.get(group, {}).get(name):
         module, _, attribute = target.partition(":")
-        return getattr(import_module(module), attribute)
+        return _checking(group, name, getattr(import_module(module), attribute))
     for point in entry_points(group=group):
         if point.name == name:
-            return point.load()
+            return _checking(group, name, point.load())
     raise NotFound(
         f"{group.removeprefix('tailorbird.').removesuffix('s')} {name!r} is unknown. "
         f"Known: {', '.join(names(group))}. Check the spelling, or install the package that brings it."
     )
+
+
+def _checking(group: str, name: str, found: Any) -> Any:
+    """A connector that refuses settings of other types than it names, for they come as texts; other parts as they are.
+
+    A filter that is taken for another one would empty an index.
+    """
+    if group != CONNECTORS:
+        return found
+
+    @wraps(found)
+    def make(*place: Any, **settings: Any) -> Any:
+        return found(*place, **checked_settings(f"connector {name!r}", found, settings))
+
+    return make
 
 
 def rewrite_loaders() -> Mapping[str, LoadRewrite]:

@@ -4,6 +4,7 @@ With one more word it misbehaves at once: `mute` answers nothing, `gone` ends, `
 what is no message before it behaves.
 """
 
+import asyncio
 import base64
 import json
 import os
@@ -116,6 +117,11 @@ def bank(changed="2026-01-01T00:00:00Z", card=CARD):
         return "late"
 
     @server.tool()
+    async def naps(query: str) -> str:
+        await asyncio.sleep(float(query))
+        return f"slept {query} s in {os.getpid()}"
+
+    @server.tool()
     def dies(query: str) -> str:
         print("out of disk", file=sys.stderr, flush=True)
         os._exit(3)
@@ -145,10 +151,12 @@ def over_http(server, **options):
 
     app = server.streamable_http_app(**options)
     asked = []
+    server.queries = []
 
     async def counted(scope, receive, send):
         if scope["type"] == "http":
             asked.append((scope["method"], dict(scope["headers"])))
+            server.queries.append(scope["query_string"])
         await app(scope, receive, send)
 
     runner = uvicorn.Server(uvicorn.Config(counted, port=0, log_level="error", ws="none"))

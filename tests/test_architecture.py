@@ -120,6 +120,7 @@ SHARED_BY_SOURCES = {
     "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents
     "sql_statement", "sql_reading", "database_rows",  # the one way to databases that aren't ours, and to rows
     "optional", "path_patterns",  # extra packages, and which of many paths are meant
+    "named_variables", "setting_types",  # what settings may hold
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
 CONNECTING = {

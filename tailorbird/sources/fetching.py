@@ -379,6 +379,9 @@ def _told(where: str, deadline: _Deadline) -> Generator[None]:
     except (httpcore.TimeoutException, TimeoutError) as error:
         late = deadline.passed() if deadline.is_past else "too slow, or there is none. Try again later."
         raise EndpointError(f"{where}: {late}") from error
+    except httpcore.LocalProtocolError:
+        # What it says repeats the header, which may hold a key; so does the error that this one would follow from.
+        raise EndpointError(f"{where}: a header can't be sent. Correct its name and its value.") from None
     except (httpcore.NetworkError, httpcore.ProtocolError, OSError) as error:
         raise EndpointError(
             f"{where}: cannot be read ({_words(error)}). Check the address and the network."

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from tailorbird.data.documents import Limits, clean_text
 from tailorbird.data.passages import split_document
-from tailorbird.errors import EndpointError, NotFound, RecipeError
 from tailorbird.records import Document, Passage, content_hash
 from tailorbird.sources.bm25 import BM25
 from tailorbird.sources.fusion import reciprocal_rank_fusion
@@ -24,7 +21,6 @@ MAX_TEXT = 50_000
 MAX_TEXTS = 300_000
 """Characters of all results of one question that are looked at: more take longer to rank than a question may."""
 
-_VARIABLE = re.compile(r"\$(?:\{([A-Za-z_]\w*)\}|([A-Za-z_]\w*))")
 _UNSENDABLE = re.compile("[\x00-\x1f\x7f\ud800-\udfff]+")
 
 
@@ -68,46 +64,6 @@ def sendable(query: str) -> str:
     if len(words) <= MAX_QUERY:
         return words
     return words[: MAX_QUERY + 1].rpartition(" ")[0] or words[:MAX_QUERY]
-
-
-def check_headers(kind: str, headers: Mapping[str, Any]) -> None:
-    """Refuses headers that hold their value instead of naming the environment variable that does.
-
-    Raises:
-        RecipeError: a header names none.
-    """
-    for name, value in headers.items():
-        if not isinstance(value, str) or not _VARIABLE.search(value):
-            raise RecipeError(
-                f"{kind}: the header {name!r} names no environment variable. Settings are kept with the model, so name "
-                f'the variable that holds the value: {name} = "$SHOP_KEY" or "Bearer $SHOP_KEY".'
-            )
-
-
-def filled_in(text: str, where: str, encode: Callable[[str], str] = str) -> str:
-    """A setting with the values of the environment variables that it names, as `$NAME` or `${NAME}`.
-
-    `encode` makes a value fit for its place.
-
-    Raises:
-        NotFound: there is no such variable.
-        EndpointError: its value can't be sent.
-    """
-
-    def value(found: re.Match[str]) -> str:
-        name = found[1] or found[2]
-        held = os.environ.get(name, "").strip()
-        if not held:
-            raise NotFound(
-                f"{where}: the environment variable {name!r} is not set. Set it to the key, and ask again."
-            )
-        if _UNSENDABLE.search(held):
-            raise EndpointError(
-                f"{where}: the environment variable {name!r} holds a control character. Correct it."
-            )
-        return encode(held)
-
-    return _VARIABLE.sub(value, text)
 
 
 def _encodable(text: str) -> str:

@@ -10,11 +10,12 @@ from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any, get_origin
+from typing import Any
 
 from tailorbird.errors import RecipeError, TailorbirdError, Unsupported
 from tailorbird.records import Passage, content_hash
 from tailorbird.sources.passage_rows import embedded_text
+from tailorbird.sources.setting_types import check_type
 from tailorbird.sources.source import Prepared, Source
 
 GROUP = "tailorbird.sources"
@@ -28,10 +29,6 @@ LIVE_KINDS: Mapping[str, str] = {
 
 REMEMBERED = 4_096
 """Questions whose passages are kept, of all live sources of the process together."""
-_KINDS_OF_VALUE: Mapping[str, tuple[type, ...]] = {
-    "str": (str,), "int": (int,), "float": (int, float), "bool": (bool,),
-    "Mapping": (dict,), "dict": (dict,), "tuple": (tuple, str),
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -227,7 +224,7 @@ def _made(name: str, kind: str, settings: Mapping[str, Any], timeout_s: float) -
                 f"source {name!r}: unknown setting {key!r}. {kind} has: {', '.join(known) or 'none'}; every source has "
                 "kind, timeout_s and cache_s."
             )
-        _check_type(name, key, value, known[key].type)
+        check_type(f"source {name!r}", key, value, known[key].type)
     limit = {"timeout_s": float(timeout_s)} if "timeout_s" in known and "timeout_s" not in settings else {}
     try:
         made: Any = make(**settings, **limit)
@@ -236,19 +233,6 @@ def _made(name: str, kind: str, settings: Mapping[str, Any], timeout_s: float) -
     except (TypeError, ValueError) as error:
         raise RecipeError(f"source {name!r}: {error}. Check the settings' names and values.") from None
     return made
-
-
-def _check_type(name: str, key: str, value: Any, annotation: Any) -> None:
-    """A value from a file against the field's own annotation, where that is a plain one."""
-    words = str(getattr(annotation, "__name__", annotation) if not get_origin(annotation) else annotation)
-    parts = [word.split("[")[0].strip() for word in words.split("|")]
-    if any(part not in _KINDS_OF_VALUE and part != "None" for part in parts):
-        return
-    allowed = tuple(t for part in parts for t in _KINDS_OF_VALUE.get(part, ()))
-    if value is None and "None" in parts:
-        return
-    if not isinstance(value, allowed) or (isinstance(value, bool) and bool not in allowed):
-        raise RecipeError(f"source {name!r}: {key} is {value!r}; expected {words}.")
 
 
 def _plain(query: str) -> str:

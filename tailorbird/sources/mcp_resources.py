@@ -68,9 +68,15 @@ class McpResources:
         session = McpSession(self.server)
         try:
             listed, whole = self._listed(session)
+            given: set[str] = set()
             with ParserProcess() as parser:
                 for resource in listed:
-                    yield from self._read(session, resource, parser, known)
+                    if str(resource.uri) in given:  # by a folder that was listed before it
+                        continue
+                    for item in self._read(session, resource, parser, known):
+                        if item.id not in given:
+                            given.add(item.id)
+                            yield item
             object.__setattr__(self, "_complete", whole)
         finally:
             session.close()

@@ -97,6 +97,8 @@ class _Line:
         self._client: Client | None = None
         self._failed: BaseException | None = None
         self._opened = threading.Event()
+        self._calls = threading.Lock()
+        self._num_calls, self._is_left = 0, False
         self._thread = threading.Thread(target=self._run, args=(start_s,), name="mcp", daemon=True)
         self._thread.start()
         _LINES.add(self)
@@ -108,15 +110,33 @@ class _Line:
 
     @property
     def is_open(self) -> bool:
-        return self._owner == os.getpid() and self._thread.is_alive() and self._client is not None
+        """Whether further calls may go by it."""
+        if self._is_left or self._owner != os.getpid():
+            return False
+        return self._thread.is_alive() and self._client is not None
 
     def call(self, work: Work[T], timeout_s: float) -> T:
         """What `work` gives.
+
+        After a call that was too slow the line takes no more, for a server that hangs would be asked again and again;
+        calls that are under way are not disturbed, and the last of them closes it.
 
         Raises:
             _BrokenError: the session ended before.
             EndpointError: the server failed.
         """
+        with self._calls:
+            self._num_calls += 1
+        try:
+            return self._call(work, timeout_s)
+        finally:
+            with self._calls:
+                self._num_calls -= 1
+                is_last = self._is_left and not self._num_calls
+            if is_last:
+                self.close()
+
+    def _call(self, work: Work[T], timeout_s: float) -> T:
         self._room.clear()
         if self._portal is None or self._client is None:
             raise _BrokenError(f"the session is closed. {self._said()}")
@@ -128,7 +148,7 @@ class _Line:
             return future.result(timeout_s + GRACE_S)
         except (TimeoutError, FutureTimeoutError) as error:
             future.cancel()
-            self.close()  # a server that hangs would be asked again and again
+            self._is_left = True
             raise self._error(error, timeout_s) from None
         except Exception as error:  # noqa: BLE001 - the SDK's and its libraries' own
             if self._room.is_full:
@@ -206,13 +226,14 @@ class _Line:
             return f"it took longer than {seconds:g} s. Allow more by timeout_s. {self._said()}"
         if isinstance(error, CancelledError):
             return "the session was closed."
-        words = " ".join(str(getattr(getattr(error, "error", None), "message", error)).split())[:300]
+        told = self._room.without_secrets(str(getattr(getattr(error, "error", None), "message", error)))
+        words = " ".join(told.split())[:300]
         last = self._said() if isinstance(error, Exception) and _is_closed(error) else ""
         return f"{words or type(error).__name__}. {last}"
 
     def _said(self) -> str:
         """The last lines that the process wrote to its error output."""
-        last = " ".join("".join(self._room.errors).split())[-300:]
+        last = self._room.last_words
         return f"Its last words: {last}" if last else ""
 
 

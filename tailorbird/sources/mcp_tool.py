@@ -16,6 +16,7 @@ from tailorbird.sources.live_passages import MAX_RESULTS, best_passages, documen
 from tailorbird.sources.mcp_contents import document_of_content
 from tailorbird.sources.mcp_session import McpSession
 from tailorbird.sources.mcp_transports import McpServer
+from tailorbird.sources.named_variables import check_values, filled_values
 from tailorbird.sources.result_fields import ResultFields
 from tailorbird.sources.web_reading import words_of
 
@@ -31,11 +32,11 @@ class McpTool:
     Only this tool is ever called, with these arguments: what it answers is text, whatever it asks for.
 
     Args:
-        server: an http(s) address, or a command that starts the server.
+        server: an http(s) address, or a command that starts the server; keys in it are named as in `headers`.
         tool: the tool's name.
         argument: which of its arguments is the question.
         count_argument: which is the number of results; empty if none is.
-        arguments: further ones, the same in every call.
+        arguments: further ones, the same in every call; keys in them are named as in `headers`.
         results: where its structured result, or the JSON that its text is, holds the list of results; empty takes
             its contents as they are. See `SearchApi`, also for `text`, `title` and `link`.
         text: where a result holds its text.
@@ -64,6 +65,7 @@ class McpTool:
 
     def __post_init__(self) -> None:
         _ = self._session  # which checks where the server is, and opens nothing
+        check_values("mcp_tool", "arguments", self.arguments)
         if not self.tool or not self.argument:
             raise RecipeError("mcp_tool: name the tool, and the argument that takes the question.")
         asked = [name for name in (self.argument, self.count_argument) if name]
@@ -91,10 +93,10 @@ class McpTool:
         words = sendable(query)
         if k <= 0 or not words:
             return []
-        arguments = {**self.arguments, self.argument: words}
+        place = f"{self._session.server.shown}/{self.tool}"
+        arguments = {**filled_values(self.arguments, f"{place}: arguments"), self.argument: words}
         if self.count_argument:
             arguments[self.count_argument] = k
-        place = f"{self._session.server.shown}/{self.tool}"
         contents, structured = self._session.call(self._asking(arguments, place), self.timeout_s)
         found = (
             self._structured(contents, structured, place) if self.results else self._plain(contents, place)

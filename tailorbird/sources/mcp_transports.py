@@ -11,15 +11,16 @@ import re
 import shlex
 import signal
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
-from tailorbird.errors import RecipeError, TailorbirdError
+from tailorbird.errors import DocumentError, EndpointError, RecipeError, TailorbirdError
 from tailorbird.sources.addresses import read_address
 from tailorbird.sources.fetching import USER_AGENT, Fetcher, Limits
-from tailorbird.sources.live_passages import check_headers, filled_in
+from tailorbird.sources.named_variables import check_address, check_headers, filled_headers, filled_in
 
 if TYPE_CHECKING:
     import httpx2
@@ -39,12 +40,13 @@ class McpServer:
 
     Args:
         place: an http(s) address of its streamable HTTP endpoint, or a command, in words as a shell has them, that
-            starts it and speaks over its input and output. No shell runs the command.
+            starts it and speaks over its input and output. No shell runs the command. What is secret in either is the
+            name of the environment variable that holds it, such as `$SHOP_KEY`.
         env: names of environment variables that a started process gets besides PATH, HOME and the like.
         headers: for HTTP, each with the name of the environment variable that holds its value.
 
     Raises:
-        RecipeError: there is no command, or a header holds its value.
+        RecipeError: there is no command, or a header or the address holds a key.
         DocumentError: the address is none.
     """
 
@@ -55,6 +57,7 @@ class McpServer:
     def __post_init__(self) -> None:
         check_headers("mcp", self.headers)
         if self.is_remote:
+            check_address("mcp", "address", self.place)
             read_address(self.place)
             return
         try:
@@ -81,6 +84,29 @@ class McpServer:
         told = next((w for w in words if re.search(r"\w[./_@-]", w) and not w.startswith("-")), command)
         return told.rstrip("/").rpartition("/")[2] or command
 
+    def address(self, encode: Callable[[str], str] = str) -> str:
+        """The address to ask, filled in; `encode` sees every value.
+
+        Raises:
+            NotFound: an environment variable that it names is not set.
+            EndpointError: what they hold makes it none.
+        """
+        url = filled_in(self.place, self.shown, lambda value: quote(encode(value), safe=""))
+        try:
+            return read_address(url).url
+        except DocumentError:
+            raise EndpointError(
+                f"{self.place} is no address once its variables are filled in. Check their values."
+            ) from None
+
+    def words(self, encode: Callable[[str], str] = str) -> list[str]:
+        """The command's words, filled in; `encode` sees every value.
+
+        Raises:
+            NotFound: an environment variable that it names is not set.
+        """
+        return [filled_in(word, self.shown, encode) for word in shlex.split(self.place)]
+
 
 # -- a process ------------------------------------------------------------------------------------
 
@@ -92,6 +118,25 @@ class Room:
         self._num_bytes = 0
         self.errors = deque[str](maxlen=ERRORS_KEPT)
         self.refused = ""
+        self.secrets = set[str]()
+        """What the server was given from the environment, and may repeat."""
+
+    def keep_secret(self, value: str) -> str:
+        """The value, which errors don't repeat from now on; what is as short as a switch is no secret."""
+        if len(value) > 3:
+            self.secrets |= {value, quote(value, safe="")}
+        return value
+
+    @property
+    def last_words(self) -> str:
+        """The end of the process's error output, on one line and without what it was given from the environment."""
+        return " ".join(self.without_secrets("".join(self.errors)).split())[-300:]
+
+    def without_secrets(self, text: str) -> str:
+        """A text for a message that may be logged."""
+        for value in sorted(self.secrets, key=len, reverse=True):
+            text = text.replace(value, "…")
+        return text
 
     def clear(self) -> None:
         self._num_bytes, self.refused = 0, ""
@@ -110,9 +155,9 @@ async def over_pipes(server: McpServer, room: Room) -> AsyncGenerator[Any]:
     import anyio
     from mcp.client.stdio import get_default_environment
 
-    given = {name: filled_in(f"${name}", f"{server.shown}: env") for name in server.env}
+    given = {name: filled_in(f"${{{name}}}", f"{server.shown}: env", room.keep_secret) for name in server.env}
     process = await anyio.open_process(
-        shlex.split(server.place),
+        server.words(room.keep_secret),
         env={**get_default_environment(), **given},
         start_new_session=True,  # so that its own children end with it
     )
@@ -207,25 +252,23 @@ async def over_http(server: McpServer, room: Room, timeout_s: float) -> AsyncGen
     from mcp.client.streamable_http import streamable_http_client
 
     # The address is the user's own setting, so its host may be on a private network.
-    host = read_address(server.place)
-    fetcher = Fetcher((host.authority,), Limits(timeout_s, timeout_s, ANSWER_BYTES))
-    headers = {
-        name: filled_in(value, f"{server.shown}: header {name}") for name, value in server.headers.items()
-    }
+    url = server.address(room.keep_secret)
+    fetcher = Fetcher((read_address(url).authority,), Limits(timeout_s, timeout_s, ANSWER_BYTES))
+    headers = filled_headers(server.headers, server.shown)
 
     class Guarded(httpx2.AsyncBaseTransport):
         async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
             try:
                 return await _fetched(fetcher, request)
             except TailorbirdError as error:
-                room.refused = str(error)
-                raise httpx2.ConnectError(str(error)) from error
+                room.refused = str(error).replace(url, server.place)
+                raise httpx2.ConnectError(room.refused) from None
 
     async with (
         httpx2.AsyncClient(
             transport=Guarded(), headers={"User-Agent": USER_AGENT, **headers}, timeout=None, trust_env=False
         ) as client,
-        streamable_http_client(server.place, http_client=client) as streams,
+        streamable_http_client(url, http_client=client) as streams,
     ):
         yield streams
 

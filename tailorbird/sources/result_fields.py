@@ -61,6 +61,8 @@ class ResultFields:
     def documents(self, answer: Any, place: str) -> list[Document]:
         """The results that hold a text, in the answer's order; `place` names those without a link.
 
+        Several may have the same link, such as parts of one page; the same text at the same link stands once.
+
         Raises:
             EndpointError: there is nothing at the path of results, or no result has one of the parts.
         """
@@ -71,14 +73,14 @@ class ResultFields:
                 "`results`."
             )
         given = [item for item in listed[:MAX_RESULTS] if item is not None]
-        found: dict[str, Document] = {}
+        found: dict[tuple[str, str], Document] = {}
         for number, result in enumerate(given, 1):
             text = "\n".join(part for path in self.text for part in _texts(result, path))
             title = next(_texts(result, self.title), "")
             link = next(_texts(result, self.link), "") or f"{place}#{number}"
             document = document_at(link, text, title)
             if document is not None:
-                found.setdefault(document.id, document)
+                found.setdefault((document.id, document.text), document)
         if given and not found:
             raise EndpointError(
                 f"{place}: no result holds a text at {', '.join(map(repr, self.text))}; the first has "

@@ -13,9 +13,17 @@ from urllib.parse import quote
 from tailorbird.data.parser_process import ParserProcess
 from tailorbird.errors import DocumentError, EndpointError, RecipeError
 from tailorbird.records import Document, Passage
-from tailorbird.sources.addresses import read_address
+from tailorbird.sources.addresses import MAX_CHARS, read_address
 from tailorbird.sources.fetching import Fetched, Fetcher, Limits
-from tailorbird.sources.live_passages import best_passages, check_headers, filled_in, parsing_limits, sendable
+from tailorbird.sources.live_passages import best_passages, parsing_limits, sendable
+from tailorbird.sources.named_variables import (
+    check_address,
+    check_headers,
+    check_values,
+    filled_headers,
+    filled_in,
+    filled_values,
+)
 from tailorbird.sources.result_fields import ResultFields, parsed
 from tailorbird.sources.web_reading import Visitor, document_of, words_of
 
@@ -46,14 +54,15 @@ class SearchApi:
         link: likewise its address; empty if it has none.
         headers: further ones, each with the name of the environment variable that holds what is secret in it, such as
             `"Bearer $SHOP_KEY"`.
-        body: what is sent as JSON, by POST, with `{query}` and `{k}` inside its texts; without it a GET asks.
+        body: what is sent as JSON, by POST, with `{query}`, `{k}` and names of environment variables inside its texts;
+            without it a GET asks.
         read_pages: read the found pages (at most 5) and take passages from these; one that can't be read leaves its
             result's text.
         allow_hosts: hosts of found pages that may be on a private network. The API's own host may be.
         timeout_s: seconds that one question may take, its pages included.
 
     Raises:
-        RecipeError: the address has no place for the question, or a header holds its value.
+        RecipeError: the address has no place for the question, or a header, the address or the body holds a key.
         DocumentError: an address, or a host in `allow_hosts`, is none.
     """
 
@@ -70,6 +79,8 @@ class SearchApi:
 
     def __post_init__(self) -> None:
         check_headers("search_api", self.headers)
+        check_address("search_api", "address", self.url)
+        check_values("search_api", "body", self.body)
         if QUERY not in self.url and QUERY not in json.dumps(self.body):
             raise RecipeError(
                 f"search_api: neither the address {self.url!r} nor the body says where the question goes. Write "
@@ -99,6 +110,10 @@ class SearchApi:
         text = (self.text,) if isinstance(self.text, str) else self.text
         found = ResultFields(self.results, text, self.title, self.link).documents(answer, place)
         if self.read_pages:
+            once: dict[str, Document] = {}
+            for result in found:
+                once.setdefault(result.id, result)
+            found = list(once.values())
             first = found[: min(k, MAX_PAGES)]
             found = [*self._read(first, began + self.timeout_s), *found[len(first) :]]
         return best_passages(found, query, k)
@@ -108,28 +123,41 @@ class SearchApi:
 
     def _asked(self, words: str, k: int, place: str) -> Fetched:
         """The answer; a busy API is asked once more."""
-        headers = {name: filled_in(value, f"{place}: header {name}") for name, value in self.headers.items()}
+        headers = filled_headers(self.headers, place)
         # Keys first, so that a question can't name a variable.
-        url = self._filled(words, k, filled_in(self.url, f"{place}: url", encode=quote_whole))
-        # The address is the user's own setting, so its host may be on a private network.
-        host = read_address(url)
+        template = filled_in(self.url, f"{place}: url", encode=quote_whole)
+        body = filled_values(self.body, f"{place}: body")
+        url = self._filled(words, k, template)
+        while (
+            len(url) > MAX_CHARS and len(words) > 1
+        ):  # in some scripts a word takes a whole line of an address
+            words = words[: len(words) * 3 // 4]
+            url = self._filled(words, k, template)
+        try:
+            # The address is the user's own setting, so its host may be on a private network.
+            host = read_address(url)
+        except DocumentError:
+            raise EndpointError(
+                f"{self.url} is no address once its variables are filled in. Check their values."
+            ) from None
         deadline = time.monotonic() + self.timeout_s
         for attempt in range(ATTEMPTS):
             limits = Limits(max(0.1, deadline - time.monotonic()), self.timeout_s, ANSWER_BYTES)
-            answer = self._once(Fetcher((host.authority,), limits), url, headers, words, k)
+            answer = self._once(
+                Fetcher((host.authority,), limits), url, headers, _with_gaps_filled(body, words, k)
+            )
             wait_s = answer.retry_after_s or 0.5
             if answer.status not in BUSY or attempt + 1 == ATTEMPTS or time.monotonic() + wait_s >= deadline:
                 return answer
             time.sleep(wait_s)
         raise AssertionError("unreachable")
 
-    def _once(self, fetcher: Fetcher, url: str, headers: Mapping[str, str], words: str, k: int) -> Fetched:
+    def _once(self, fetcher: Fetcher, url: str, headers: Mapping[str, str], body: Any) -> Fetched:
         try:
-            if self.body is None:
+            if body is None:
                 return fetcher.fetch(url, headers={"Accept": "application/json", **headers})
-            body = json.dumps(_with_gaps_filled(self.body, words, k)).encode()
             sent = {"Accept": "application/json", "Content-Type": "application/json", **headers}
-            return fetcher.send(url, body, sent)
+            return fetcher.send(url, json.dumps(body).encode(), sent)
         except (DocumentError, EndpointError) as error:
             # An address may hold a key, and a message may be logged: the setting stands for it.
             shown = str(error).replace(read_address(url).url, self.url)
@@ -142,15 +170,19 @@ class SearchApi:
 
     def _read(self, found: list[Document], end: float) -> Iterator[Document]:
         """The pages that results lead to, in their place; where one can't be read, the result itself."""
-        with ParserProcess(parsing_limits(self.timeout_s)) as parser:
+        with ParserProcess() as parser:
             for result in found:
                 left_s = end - time.monotonic()
                 try:
                     if left_s <= 0:
                         raise EndpointError("there was no time left to read it.")  # noqa: TRY301 - as any other
                     limits = Limits(left_s, left_s, PAGE_BYTES)
-                    visitor = Visitor(Fetcher(words_of(self.allow_hosts), limits), 0.0, parser)
-                    yield document_of(result.id, visitor.page(read_address(result.id)), parser)
+                    visitor = Visitor(
+                        Fetcher(words_of(self.allow_hosts), limits), 0.0, parser, max_wait_s=0.0
+                    )
+                    page = visitor.page(read_address(result.id))
+                    parser.limits = parsing_limits(end - time.monotonic())
+                    yield document_of(result.id, page, parser)
                 except (DocumentError, EndpointError) as error:
                     log.info("search_api: the text of the result stands for its page: %s", error)
                     yield result

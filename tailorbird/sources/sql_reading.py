@@ -19,7 +19,7 @@ from typing import Any, Protocol
 from urllib.parse import quote
 
 from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError, Unsupported
-from tailorbird.sources.live_passages import filled_in
+from tailorbird.sources.named_variables import filled_in
 from tailorbird.sources.optional import need
 from tailorbird.sources.sql_statement import escaped
 

@@ -27,7 +27,6 @@ KINDS = {
 BUSY = frozenset({429, 503})
 ATTEMPTS = 2
 MAX_WAIT_S = 30.0
-"""Seconds that a busy server is waited for, whatever it asks for."""
 NOT_MODIFIED, GONE, NOT_FOUND = 304, 410, 404
 MAX_LINKS = 10_000
 """Links of one page that are read."""
@@ -41,6 +40,8 @@ class Visitor:
     pause_s: float
     parser: ParserProcess
     """What parses the pages."""
+    max_wait_s: float = MAX_WAIT_S
+    """Seconds that a busy server is waited for, whatever it asks for; with 0 it is not asked again."""
     _asked: dict[str, float] = field(default_factory=dict[str, float])
     """When each host was asked last."""
 
@@ -57,10 +58,10 @@ class Visitor:
         """
         answer = self._once(address, kinds, conditions)
         for _ in range(ATTEMPTS - 1):
-            if answer.status not in BUSY:
+            if answer.status not in BUSY or not self.max_wait_s:
                 break
             wait_s = self.pause_s if answer.retry_after_s is None else answer.retry_after_s
-            time.sleep(min(wait_s, MAX_WAIT_S))
+            time.sleep(min(wait_s, self.max_wait_s))
             answer = self._once(address, kinds, conditions)
         return answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 from collections import deque
@@ -19,7 +20,7 @@ from tailorbird.data.readers.content import Limits, clean_text
 from tailorbird.data.readers.wikitext import MOST_CHARS
 from tailorbird.errors import DocumentError, RecipeError
 from tailorbird.records import Document
-from tailorbird.sources.web_reading import reason_of
+from tailorbird.sources.web_reading import reason_of, words_of
 
 PAGE_LIMITS = Limits(cpu_s=5.0, wall_s=60.0)
 """What one page may cost; the largest real ones take half a second."""
@@ -172,8 +173,20 @@ def _with_plain_prefixes(text: str, site: Site) -> str:
 
 
 def wikipedia_dump_at(
-    place: str, *, label: str = "", namespaces: int | Sequence[int] = 0, processes: int = 0
+    place: str, *, label: str = "", namespaces: int | str | Sequence[int] = 0, processes: int = 0
 ) -> WikipediaDump:
-    """The export in a file, as the plug-in `wikipedia_dump`."""
-    numbers = (namespaces,) if isinstance(namespaces, int) else tuple(namespaces)
-    return WikipediaDump(Path(place), label, numbers, int(processes))
+    """The export in a file, as the plug-in `wikipedia_dump`; several namespaces may be numbers apart by commas.
+
+    Raises:
+        RecipeError: A namespace is no whole number.
+    """
+    given = (namespaces,) if isinstance(namespaces, int) else words_of(namespaces)
+    try:
+        numbers = tuple(
+            int(number) if isinstance(number, str) else operator.index(number) for number in given
+        )
+    except (TypeError, ValueError):
+        raise RecipeError(
+            f"wikipedia_dump: got namespaces {namespaces!r}; expected whole numbers, such as 0,4."
+        ) from None
+    return WikipediaDump(Path(place), label, numbers, processes)

@@ -122,7 +122,7 @@ def test_what_makes_no_sense_is_refused(knowledge, docs):
         RecipeError, match=r"connector 'folder': .*'color'. Check the settings' names and values"
     ):
         connector_of("folder", str(docs), {"color": 1})
-    with pytest.raises(RecipeError, match=r"connector 'web_site': could not convert string to float: 'soon'"):
+    with pytest.raises(RecipeError, match=r"connector 'web_site': pause_s is 'soon'; expected float"):
         connector_of("web_site", "https://a.example/", {"pause_s": "soon"})
     with pytest.raises(InputError, match="max_chars is 10; expected 50 or more"):
         knowledge.add("desk", str(docs), max_chars=10)

@@ -8,6 +8,7 @@ import ssl
 import subprocess
 import threading
 import time
+import traceback
 from dataclasses import replace
 from functools import partial
 
@@ -257,6 +258,16 @@ def test_the_fetcher_says_who_it_is_and_nothing_of_the_user(site, fetcher, monke
         "Accept": "*/*",
         "Accept-Encoding": "gzip",
     }
+
+
+def test_a_header_that_can_not_be_sent_is_not_repeated(site, fetcher):
+    for headers in ({"X-Key": "s3cret\n"}, {"X-Key": "s3cret "}, {"s3cret key": "x"}):
+        with pytest.raises(EndpointError, match=r"a header can't be sent\. Correct its name") as caught:
+            fetcher.fetch(site.url("/"), headers=headers)
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "s3cret" not in str(caught.value)
+        assert "Illegal header" not in shown
+    assert site.asked == []
 
 
 @pytest.mark.parametrize("status", [204, 404, 429, 500, 503])

@@ -7,7 +7,14 @@ import pytest
 
 pytest.importorskip("mcp")
 
-from mcp.types import BlobResourceContents, TextResourceContents
+from mcp.server.lowlevel import Server
+from mcp.types import (
+    BlobResourceContents,
+    ListResourcesResult,
+    ReadResourceResult,
+    Resource,
+    TextResourceContents,
+)
 from mcp_server import RATES, bank, over_http
 
 from tailorbird.data.documents import Unchanged, Unreadable
@@ -113,6 +120,29 @@ def test_several_contents_are_documents_of_their_own():
         ("bank://x#2", "second", "Title"),
         ("bank://x", "third", "Title"),
     ]
+
+
+def test_a_child_of_a_folder_that_is_listed_too_is_given_once():
+    texts = {"bank://a": "about cards", "bank://b": "about rates"}
+    read = []
+
+    async def listed(_context, _params):
+        names = ["bank://a", "bank://all", "bank://b"]
+        return ListResourcesResult(resources=[Resource(uri=uri, name=uri) for uri in names])
+
+    async def contents_of(_context, params):
+        read.append(str(params.uri))
+        uris = list(texts) if params.uri == "bank://all" else [params.uri]
+        parts = [TextResourceContents(uri=uri, text=texts[uri]) for uri in uris]
+        return ReadResourceResult(contents=parts)
+
+    server = Server("bank", on_list_resources=listed, on_read_resource=contents_of)
+    with over_http(server) as (url, _asked):
+        connector = mcp_resources_at(url, label="bank")
+        assert [(d.id, d.text) for d in connector.documents()] == list(texts.items())
+        assert connector.complete
+        assert read == ["bank://a", "bank://all"]
+        check_connector(connector)
 
 
 def test_contents_that_are_hostile_are_refused():

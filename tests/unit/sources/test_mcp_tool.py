@@ -3,6 +3,7 @@
 import gc
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -120,6 +121,34 @@ def test_headers_hold_keys_of_the_environment(remote, tool, monkeypatch):
     monkeypatch.delenv("BANK_KEY")
     with pytest.raises(NotFound, match="environment variable 'BANK_KEY' is not set"):
         tool(remote.url, headers={"Authorization": "Bearer $BANK_KEY"}).search("card", 1)
+
+
+def test_keys_in_an_address_and_in_arguments_come_from_the_environment(remote, tool, monkeypatch):
+    monkeypatch.setenv("BANK_KEY", "s3&cret")
+    source = tool(f"{remote.url}?key=$BANK_KEY", count_argument="limit", arguments={"region": "${BANK_KEY}"})
+    assert source.search("$BANK_KEY card", 5)
+    assert ("$BANK_KEY card", 5, "s3&cret") in remote.seen
+    assert remote.queries[-1] == b"key=s3%26cret"
+    away = tool("http://127.0.0.1:9/mcp?key=$BANK_KEY")
+    with pytest.raises(EndpointError, match=r"127\.0\.0\.1:9/mcp\?key=\$BANK_KEY: cannot be read") as caught:
+        away.search("card", 1)
+    assert "cret" not in str(caught.value)
+    with Website({"/mcp?key=s3%26cret": (401, {}, b"no: s3&cret")}).running() as refusing:
+        with pytest.raises(EndpointError, match="127") as caught:
+            tool(refusing.url("/mcp?key=$BANK_KEY")).search("card", 1)
+        assert "cret" not in str(caught.value)
+    monkeypatch.delenv("BANK_KEY")
+    with pytest.raises(NotFound, match="'BANK_KEY' is not set"):
+        tool(f"{remote.url}?key=$BANK_KEY").search("card", 1)
+
+
+def test_keys_in_a_command_come_from_the_environment_and_its_last_words_do_not_repeat_them(tool, monkeypatch):
+    monkeypatch.setenv("BANK_KEY", "s3cret key")
+    monkeypatch.setenv("OTHER", "private")
+    code = "import os, sys; sys.exit(str(sys.argv[1:]) + os.environ['OTHER'])"
+    source = tool(f"'{sys.executable}' -c \"{code}\" --key=$BANK_KEY $5 '$x'", env=("OTHER",))
+    with pytest.raises(EndpointError, match=re.escape("Its last words: ['--key=…', '$5', '$x']…")):
+        source.search("card", 1)
 
 
 def test_what_a_tool_orders_is_text_and_nothing_is_done(remote, tool):
@@ -259,6 +288,27 @@ def test_a_tool_that_hangs_is_given_up_and_its_server_ended(tool, tmp_path):
     assert ends(numbers(file)[0])
 
 
+def test_a_slow_question_disturbs_no_other_and_the_next_starts_the_server_anew(tool):
+    source = tool(REAL, "naps")
+    source.prepare()
+    session, said = source._session, []
+
+    def patient():
+        said.append(session.call(source._asking({"query": "2.5"}, "x"), 10.0)[0][0].text)
+
+    asking = threading.Thread(target=patient)
+    asking.start()
+    with pytest.raises(EndpointError, match=r"it took longer than 0.5 s"):
+        session.call(source._asking({"query": "30"}, "x"), 0.5)
+    [later] = source.search("0", 1)
+    asking.join(20)
+    assert said[0].startswith("slept 2.5 s in ")
+    first, second = (int(text.split()[-1]) for text in (said[0], later.text))
+    assert first != second
+    assert ends(first)
+    assert is_running(second)
+
+
 def test_a_server_that_dies_is_an_error_with_its_last_words(tool):
     with pytest.raises(EndpointError, match=r"it ended in the middle. Its last words: the disk is full"):
         tool(f"{OLD} die").search("card", 1)
@@ -341,11 +391,14 @@ def test_no_server_outlives_the_process_that_started_it(tmp_path):
         ({"arguments": {"query": 1}}, RecipeError, "the argument 'query' is given twice"),
         ({"count_argument": "query"}, RecipeError, "the argument 'query' is given twice"),
         ({"headers": {"X-Key": "s3cret"}}, RecipeError, "names no environment variable"),
+        ({"server": "https://bank.example/mcp?key=s3cret"}, RecipeError, "address holds a key at 'key'"),
+        ({"arguments": {"api_key": "s3cret"}}, RecipeError, "arguments holds a key at 'api_key'"),
     ],
 )
 def test_settings_that_make_no_sense_are_refused(settings, error, message):
-    with pytest.raises(error, match=message):
+    with pytest.raises(error, match=message) as caught:
         McpTool(**{"server": "https://bank.example/mcp", "tool": "search", **settings})
+    assert "s3cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

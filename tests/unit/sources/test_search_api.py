@@ -332,10 +332,107 @@ def test_marks_of_what_was_found_are_left_out():
     ]
 
 
-def test_results_of_one_link_come_once():
-    twice = [{"t": "first", "l": "u"}, {"t": "second", "l": "u"}, {"t": "third"}]
-    found = ResultFields("", ("t",), "", "l").documents(twice, "api")
-    assert [(d.id, d.text) for d in found] == [("u", "first"), ("api#3", "third")]
+def test_results_of_one_link_come_with_all_their_texts_each_once():
+    rows = [{"t": "first", "l": "u"}, {"t": "second", "l": "u"}, {"t": "first", "l": "u"}, {"t": "third"}]
+    found = ResultFields("", ("t",), "", "l").documents(rows, "api")
+    assert [(d.id, d.text) for d in found] == [("u", "first"), ("u", "second"), ("api#4", "third")]
+    assert {p.text for p in best_passages(found, "second", 3)} == {"first", "second", "third"}
+
+
+def test_a_page_that_is_found_twice_is_read_once(api):
+    with Website().running() as web:
+        web.pages["/card"] = "<p>A lost card is frozen at once.</p>"
+        link = web.url("/card")
+        items = [{"body": {"summary": f"snippet {n}"}, "link": link} for n in range(2)]
+        api.answer = {"data": {"items": [*items, {"body": {"summary": "rates"}, "link": None}]}}
+        found = source(api, read_pages=True, allow_hosts=(web.host,)).search("lost card", 4)
+        assert {p.text for p in found} == {"A lost card is frozen at once.", "rates"}
+        assert web.paths == ["/card"]
+
+
+def test_a_busy_page_is_not_waited_for(api):
+    with Website().running() as web:
+        web.pages["/busy"] = (429, {"Retry-After": "25"}, b"")
+        web.pages["/card"] = "<p>A lost card is frozen at once.</p>"
+        items = [{"body": {"summary": "snippet"}, "link": web.url(path)} for path in ("/busy", "/card")]
+        api.answer = {"data": {"items": items}}
+        began = time.monotonic()
+        found = source(api, read_pages=True, allow_hosts=(web.host,), timeout_s=12.0).search("lost card", 4)
+        assert {p.text for p in found} == {"snippet", "A lost card is frozen at once."}
+        assert time.monotonic() - began < 12
+        assert web.paths == ["/busy", "/card"]
+
+
+def test_pages_are_parsed_in_what_is_left_of_the_time(api, monkeypatch):
+    limits = []
+
+    def document_of(_id, _page, parser):
+        limits.append(parser.limits.wall_s)
+        raise DocumentError("no text")
+
+    monkeypatch.setattr("tailorbird.sources.search_api.document_of", document_of)
+    with Website().running() as web:
+        web.pages["/slow"] = lambda handler: (time.sleep(1.0), handler.answer(200, {}, b"<p>late"))
+        api.answer = {"data": {"items": [{"body": {"summary": "snippet"}, "link": web.url("/slow")}]}}
+        assert source(api, read_pages=True, allow_hosts=(web.host,), timeout_s=20.0).search("card", 1)
+    assert 1 <= limits[0] <= 19
+
+
+def test_any_text_is_a_question_however_long_it_is_in_an_address(api, monkeypatch):
+    monkeypatch.setenv("SHOP_KEY", "s3cret")
+    url = api.url("/search?key=$SHOP_KEY&q={query}&again={query}")
+    asked = SearchApi(url, "data.items", "body.summary", timeout_s=5.0)
+    assert asked.search("😀" * 500, 2)
+    [query] = api.queries
+    assert 0 < len(query["q"][0]) < 500
+    assert set(query["q"][0]) == {"😀"}
+    monkeypatch.setenv("SHOP_KEY", "s3cret" * 2_000)
+    with pytest.raises(EndpointError, match="is no address once its variables are filled in") as caught:
+        asked.search("card", 2)
+    assert "s3cret" not in str(caught.value)
+
+
+def test_a_header_is_sent_without_blanks_at_its_end_and_never_repeated(api, monkeypatch):
+    monkeypatch.setenv("SHOP_KEY", "s3cret")
+    asked = source(api, headers={"authorization": "Bearer $SHOP_KEY \n"})
+    assert asked.search("card", 1)
+    assert api.asked[0][1]["Authorization"] == "Bearer s3cret"
+    for headers in ({"X-Key": "a\nHost: b $SHOP_KEY"}, {"X Key": "$SHOP_KEY"}, {"X\nKey": "$SHOP_KEY"}):
+        with pytest.raises(RecipeError, match=r"the header 'X.*' can't be sent: expected a name of letters"):
+            source(api, headers=headers)
+
+
+def test_keys_in_a_body_come_from_the_environment(api, monkeypatch):
+    monkeypatch.setenv("SHOP_KEY", "s3cret")
+    body = {"api_key": "$SHOP_KEY", "filter": {"$top": ["{query}", "$filter", "{k}"]}}
+    asked = SearchApi(api.url("/search?$top={k}"), "data.items", "body.summary", body=body)
+    assert asked.search("a $SHOP_KEY card", 2)
+    sent = {"api_key": "s3cret", "filter": {"$top": ["a $SHOP_KEY card", "$filter", 2]}}
+    assert json.loads(api.bodies[0]) == sent
+    assert api.queries == [{"$top": ["2"]}]
+    monkeypatch.delenv("SHOP_KEY")
+    with pytest.raises(NotFound, match="body: the environment variable 'SHOP_KEY' is not set"):
+        asked.search("card", 2)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"url": "https://shop.example/search?q={query}&key=s3cret"},
+        {"url": "https://shop.example/search?API_Key=s3cret&q={query}"},
+        {"url": "https://shop.example/search?q={query}&access-token=$1s3cret"},
+        {"body": {"inner": [{"api_key": "s3cret"}]}},
+    ],
+    ids=["key", "api_key", "half", "body"],
+)
+def test_a_key_among_the_settings_is_refused_and_not_repeated(settings):
+    with pytest.raises(RecipeError, match=r"holds a key at .*Name the environment variable") as caught:
+        SearchApi(**{"url": "https://shop.example/search?q={query}", **settings})
+    assert "s3cret" not in str(caught.value)
+
+
+def test_what_only_looks_a_little_like_a_key_is_taken():
+    SearchApi("https://shop.example/search?key={query}&sort_key=name&keys=a&token=", body={"key": "title"})
 
 
 def test_of_all_that_is_found_only_so_much_is_looked_at():

@@ -87,6 +87,16 @@ def test_other_namespaces_are_read_where_they_are_named(make):
     assert len(list(wikipedia_dump_at(str(dump.file), namespaces=1).documents())) == 1
 
 
+def test_namespaces_come_as_text_too_and_nothing_else_is_taken_for_them(make):
+    dump = make(*PAGES)
+    both = wikipedia_dump_at(str(dump.file), namespaces="0,1")
+    assert both.namespaces == (0, 1)
+    assert len(list(both.documents())) == len(list(dump.documents())) + 1
+    for odd in ("articles", "0;4", ["0.5"], [1.5], [None]):
+        with pytest.raises(RecipeError, match=r"got namespaces .*; expected whole numbers, such as 0,4"):
+            wikipedia_dump_at(str(dump.file), namespaces=odd)
+
+
 def test_plain_xml_and_many_streams_are_read_alike(make, tmp_path):
     whole = list(make(*PAGES).documents())
     assert list(make(*PAGES, name="plain.xml").documents()) == whole
