@@ -24,7 +24,7 @@ def check_type(where: str, key: str, value: Any, annotation: Any) -> None:
     Raises:
         RecipeError: it is of another type.
     """
-    words = str(getattr(annotation, "__name__", annotation) if not get_origin(annotation) else annotation)
+    words = _words(annotation)
     parts = _parts(words)
     if any(part not in _KINDS_OF_VALUE and part != "None" for part in parts):
         return
@@ -49,13 +49,18 @@ def checked_settings(where: str, make: Callable[..., Any], settings: Mapping[str
     for key, given in settings.items():
         value = given
         if key in known:
-            parts = _parts(str(known[key]))
+            parts = _parts(_words(known[key]))
             is_like_text = isinstance(given, int | date) and not isinstance(given, bool)
             if is_like_text and "str" in parts and "int" not in parts:
                 value = str(given)
             check_type(where, key, value, known[key])
         found[key] = value
     return found
+
+
+def _words(annotation: Any) -> str:
+    """An annotation as it is written, whether it is kept as text or as a type."""
+    return str(getattr(annotation, "__name__", annotation) if not get_origin(annotation) else annotation)
 
 
 def _parts(words: str) -> list[str]:

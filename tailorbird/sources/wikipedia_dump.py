@@ -180,7 +180,8 @@ def wikipedia_dump_at(
     Raises:
         RecipeError: A namespace is no whole number.
     """
-    given = (namespaces,) if isinstance(namespaces, int) else words_of(namespaces)
+    listed = (namespaces,) if isinstance(namespaces, int) else namespaces
+    given = words_of(listed) if isinstance(listed, str) else listed
     try:
         numbers = tuple(
             int(number) if isinstance(number, str) else operator.index(number) for number in given

@@ -121,7 +121,8 @@ def fit_ground(lookup: Looking, base: Model, data: Data) -> Gate:
         request = lookup(data.task.ask(example))
         if request.choices is None:
             shown.append((None if is_unanswerable(example) else example, request))
-        if not is_unanswerable(example):
+        # Deeper only where the answer is near the top: live sources, which may be paid for, are asked anew for more.
+        if not is_unanswerable(example) and gold_of(example, lookup.found(data.task.ask(example), lookup.k)):
             found = lookup.found(data.task.ask(example), lookup.k + FURTHER)
             if others := without_gold(example, found, lookup.k, 1.0):
                 shown.append((None, lookup.shown(data.task.ask(example), others)))
