@@ -13,10 +13,10 @@ from importlib.metadata import entry_points
 from typing import Any
 
 from tailorbird.errors import RecipeError, TailorbirdError, Unsupported
-from tailorbird.records import Passage, content_hash
+from tailorbird.records import Passage, Scope, content_hash
 from tailorbird.sources.passage_rows import embedded_text
 from tailorbird.sources.setting_types import check_type
-from tailorbird.sources.source import Prepared, Source
+from tailorbird.sources.source import Prepared, Source, search_within
 
 GROUP = "tailorbird.sources"
 LIVE_KINDS: Mapping[str, str] = {
@@ -85,6 +85,11 @@ class LiveSource:
         """Whether everyone may read what it finds, as it says itself."""
         return getattr(self.source, "public", False) is True
 
+    @property
+    def scoped(self) -> bool:
+        """Whether it keeps to who may read and of what is asked, as it says itself."""
+        return getattr(self.source, "scoped", False) is True
+
     def prepare(self) -> None:
         """Before the first question: what takes longer than a question may, such as starting a server.
 
@@ -98,8 +103,8 @@ class LiveSource:
             if isinstance(self.source, Prepared):
                 self.source.prepare()
 
-    def search(self, query: str, k: int) -> list[Passage]:
-        """At most `k` passages, best first, with their similarity to the question as `score`.
+    def search(self, query: str, k: int, *, only: Scope | None = None) -> list[Passage]:
+        """At most `k` passages of what `only` allows, best first, with their similarity to the question as `score`.
 
         Raises:
             TailorbirdError: it can't be asked, or answers what can't be used.
@@ -107,10 +112,11 @@ class LiveSource:
         from tailorbird.sources.embedder import default_embedder
 
         embedder = default_embedder()
-        key = content_hash([self.kind, dict(self.settings), embedder.name, _plain(query), k], 32)
+        asked = [self.kind, dict(self.settings), embedder.name, _plain(query), k]
+        key = content_hash([*asked, repr(only)] if only is not None and self.scoped else asked, 32)
         if self.cache_s and (kept := _LATELY.get(key, self.cache_s)) is not None:
             return [replace(passage, source=self.name) for passage in kept]
-        found = self.source.search(query, k)[:k]
+        found = search_within(self.source, query, k, only)[:k]
         if found:
             vectors = embedder.embed([query, *(embedded_text(passage) for passage in found)])
             # Rounded as an index does it, so that equal texts tie.

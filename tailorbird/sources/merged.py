@@ -13,10 +13,12 @@ from typing import Protocol
 from tailorbird.errors import EndpointError
 from tailorbird.records import Passage, Scope
 from tailorbird.sources.fusion import reciprocal_rank_fusion
-from tailorbird.sources.source import Source, may_be_asked, search_within
+from tailorbird.sources.source import Source, keeps_to, search_within
 
 log = logging.getLogger(__name__)
 
+PREPARING_S = 60.0
+"""Seconds that a source may take before its first question, in which all others are asked."""
 GRACE_S = 0.5
 """Seconds beyond a source's own limit, in which it can say itself why it is late."""
 UNDER_WAY = 8
@@ -76,18 +78,15 @@ class Merged:
         return list(self.ask(query, k).passages)
 
     def ask(self, query: str, k: int, *, only: Scope | None = None) -> Found:
-        """The passages of what `only` allows, and what failed or could not be asked for that: see `may_be_asked`.
+        """The passages of what `only` allows, and what failed or could not be asked for that: see `keeps_to`.
 
         Raises:
             EndpointError: there is no index, and no live source could be asked.
         """
         if k <= 0 or not query.strip():
             return Found(())
-        open_to_all = [source for source in self.live if may_be_asked(source, only)]
-        for source in open_to_all:
-            with suppress(Exception):  # the question says it
-                source.prepare()
-        asked = [_Asked(source, query, k, self._working[source.name]) for source in open_to_all]
+        open_to_all = [source for source in self.live if keeps_to(source, only)]
+        asked = [_Asked(source, query, k, only, self._working[source.name]) for source in open_to_all]
         rankings = [search_within(self.index, query, k, only)] if self.index is not None else []
         lacking = [_unasked(source) for source in self.live if source not in open_to_all]
         for one in asked:
@@ -144,9 +143,12 @@ def fused(rankings: Sequence[Sequence[Passage]], k: int) -> list[Passage]:
 class _Asked:
     """One question to one source, under way in a thread that nobody waits for longer than the limit."""
 
-    def __init__(self, source: Named, query: str, k: int, working: threading.Semaphore) -> None:
+    def __init__(
+        self, source: Named, query: str, k: int, only: Scope | None, working: threading.Semaphore
+    ) -> None:
         self.source = source
-        self._end = time.monotonic() + source.timeout_s + GRACE_S
+        self._end = time.monotonic() + PREPARING_S
+        self._ready = threading.Event()
         self._found: list[list[Passage] | str] = []
         self._thread: threading.Thread | None = None
         if not working.acquire(blocking=False):
@@ -155,7 +157,11 @@ class _Asked:
 
         def work() -> None:
             try:
-                self._found.append(source.search(query, k))
+                with suppress(Exception):  # the question says it
+                    source.prepare()
+                self._end = time.monotonic() + source.timeout_s + GRACE_S
+                self._ready.set()
+                self._found.append(search_within(source, query, k, only))
             except Exception as error:
                 log.debug("knowledge: the source %s failed", source.name, exc_info=True)
                 self._found.append(_reason(error))
@@ -168,6 +174,8 @@ class _Asked:
     def answer(self) -> list[Passage] | str:
         """The passages, or why there are none."""
         if self._thread is not None:
+            if not self._ready.wait(max(0.0, self._end - time.monotonic())):
+                return f"it was not ready within {PREPARING_S:g} s."
             self._thread.join(max(0.0, self._end - time.monotonic()))
         return self._found[0] if self._found else f"it took longer than {self.source.timeout_s:g} s."
 

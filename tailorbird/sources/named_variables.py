@@ -63,6 +63,15 @@ def check_address(kind: str, setting: str, url: str) -> None:
             )
 
 
+def is_secret_name(name: str) -> bool:
+    """Whether what stands under a name is secret by it.
+
+    >>> is_secret_name("api_key"), is_secret_name("PWD"), is_secret_name("passfile"), is_secret_name("sslkey")
+    (True, True, False, False)
+    """
+    return _SECRET_NAME.fullmatch(name) is not None
+
+
 def check_values(kind: str, setting: str, value: Any) -> None:
     """Refuses a key among what is sent, by the names of a body's or a call's parts.
 

@@ -22,30 +22,31 @@ from tailorbird.sources.path_patterns import chooses
 from tailorbird.sources.unpacking import counted
 from tailorbird.sources.web_reading import words_of
 
-CREDENTIALS: Mapping[str, Sequence[str]] = {
+CREDENTIALS: Mapping[str, Sequence[tuple[str, ...]]] = {
     "s3": (
-        "AWS_ACCESS_KEY_ID",
-        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-        "AWS_WEB_IDENTITY_TOKEN_FILE",
+        ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"),
+        ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE"),
+        ("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",),
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_ROLE_ARN"),
     ),
     "gs": (
-        "GOOGLE_APPLICATION_CREDENTIALS",
-        "GOOGLE_SERVICE_ACCOUNT",
-        "GOOGLE_SERVICE_ACCOUNT_KEY",
-        "GOOGLE_SERVICE_ACCOUNT_PATH",
+        ("GOOGLE_APPLICATION_CREDENTIALS",),
+        ("GOOGLE_SERVICE_ACCOUNT",),
+        ("GOOGLE_SERVICE_ACCOUNT_KEY",),
+        ("GOOGLE_SERVICE_ACCOUNT_PATH",),
     ),
     "az": (
-        "AZURE_CLIENT_ID",
-        "AZURE_STORAGE_ACCESS_KEY",
-        "AZURE_STORAGE_ACCOUNT_KEY",
-        "AZURE_STORAGE_SAS_KEY",
-        "AZURE_STORAGE_SAS_TOKEN",
-        "AZURE_STORAGE_TOKEN",
+        ("AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_TENANT_ID"),
+        ("AZURE_CLIENT_ID", "AZURE_FEDERATED_TOKEN_FILE", "AZURE_TENANT_ID"),
+        ("AZURE_STORAGE_ACCESS_KEY",),
+        ("AZURE_STORAGE_ACCOUNT_KEY",),
+        ("AZURE_STORAGE_SAS_KEY",),
+        ("AZURE_STORAGE_SAS_TOKEN",),
+        ("AZURE_STORAGE_TOKEN",),
     ),
     "file": (),
 }
-"""By the place's scheme: environment variables of which one has to be there, unless all may read. Without any,
+"""By the place's scheme: environment variables of which one group has to be there, unless all may read. Without any,
 obstore would ask the address where clouds keep a machine's credentials, which nothing here may ask."""
 CONNECT_S, REQUEST_S, RETRY_S = 10, 120, 60
 MAX_RETRIES = 3
@@ -176,10 +177,11 @@ class ObjectStorage:
                     f"{self._folder}: there is no such folder. Name the folder that holds the documents."
                 )
             return LocalStore(self._folder)
-        names = CREDENTIALS[scheme]
-        if not self.anonymous and not any(os.environ.get(name) for name in names):
+        groups = CREDENTIALS[scheme]
+        if not self.anonymous and not any(all(map(os.environ.get, group)) for group in groups):
+            names = ", ".join(" with ".join(group) for group in groups)
             raise NotFound(
-                f"{self.place}: there are no credentials in the environment; expected one of {', '.join(names)}. Set "
+                f"{self.place}: there are no credentials in the environment; expected one of {names}. Set "
                 "what your storage needs, or set anonymous=true if everyone may read it."
             )
         config: dict[str, Any] = {"skip_signature": True} if self.anonymous else {}

@@ -18,6 +18,7 @@ __all__ = [
     "Unchanged",
     "Unreadable",
     "Versioned",
+    "keeps_to",
     "may_be_asked",
     "search_within",
 ]
@@ -60,6 +61,11 @@ def search_within(source: Source, query: str, k: int, only: Scope | None) -> lis
     if getattr(source, "scoped", False) is True:
         return cast("Scoped", source).search(query, k, only=only)
     return source.search(query, k) if may_be_asked(source, only) else []
+
+
+def keeps_to(source: object, only: Scope | None) -> bool:
+    """Whether a source gives nothing but what `only` allows: by itself, or as it may be asked."""
+    return getattr(source, "scoped", False) is True or may_be_asked(source, only)
 
 
 def may_be_asked(source: object, only: Scope | None) -> bool:

@@ -7,6 +7,7 @@ Oracle) and undone at its end: give them a user that may do no more.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import sqlite3
@@ -16,10 +17,10 @@ from contextlib import AbstractContextManager, closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote
 
 from tailorbird.errors import DocumentError, EndpointError, NotFound, RecipeError, Unsupported
-from tailorbird.sources.named_variables import filled_in
+from tailorbird.sources.named_variables import filled_in, is_secret_name, is_variable
 from tailorbird.sources.optional import need
 from tailorbird.sources.sql_statement import escaped
 
@@ -27,8 +28,10 @@ CHECKED_EVERY = 1_000
 """SQLite's instructions between two looks at the clock."""
 ROWS_AT_ONCE = 500
 
-_PASSWORD = re.compile(r"(?<=://)([^:/]*):([^@]*)@")
-_SECRET_SETTING = re.compile(r"[?&](?!passfile=)[^=&]*(?:pass|pwd|secret|token)[^=&]*=", re.IGNORECASE)
+_USER = re.compile(r"([^:/]*://[^:/@]*):([^@]*)@([^?]*)", re.DOTALL)
+"""What stands before a password, the password as SQLAlchemy would read it, and what it would take for the host."""
+_HIDES_SECRET = re.compile(r"pass(?!file)|pwd|secret|token", re.IGNORECASE)
+_ODBC_SECRET = re.compile(r"(?:^|[;{\s])\s*(?:pwd|password|uid_pwd)\s*=\s*([^;}]*)", re.IGNORECASE)
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
 _KEPT_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "edit", "writefile", "readfile"})
 _LATE = re.compile("interrupted|statement timeout|execution time exceeded|max_statement_time exceeded")
@@ -40,6 +43,17 @@ _HELD_BY: Mapping[str, tuple[str, ...]] = {
     "oracle": ("SET TRANSACTION READ ONLY",),
 }
 """What is said first, by dialect; what isn't named is held by the words of the statement and by never committing."""
+
+CONNECT_S = 10
+"""Seconds in which a server has to answer, or fewer where reading has fewer."""
+LEAST_CONNECT_S = 2
+"""libpq takes less for 2 anyway."""
+_CONNECTS_WITHIN: Mapping[str, str] = {
+    "psycopg": "connect_timeout", "psycopg2": "connect_timeout", "pymysql": "connect_timeout",
+    "mysqldb": "connect_timeout", "mysqlconnector": "connection_timeout", "mariadbconnector": "connect_timeout",
+    "pymssql": "login_timeout", "pyodbc": "timeout", "oracledb": "tcp_connect_timeout",
+}  # fmt: skip
+"""How drivers call the seconds that connecting may take."""
 
 Row = tuple[Any, ...]
 
@@ -67,11 +81,10 @@ class Place:
     password_env: str = ""
 
     def __post_init__(self) -> None:
-        password = _PASSWORD.search(self.at)
-        if (password and not password[2].startswith("$")) or _SECRET_SETTING.search(self.at):
+        if self.path is None and self._holds_secret():
             raise RecipeError(
                 f"{self.where}: the place holds a password, which would be stored: {self.shown}. Name an environment "
-                "variable in its place: postgresql://reader:$SHOP_PASSWORD@host/shop"
+                "variable in its place, and nothing else there: postgresql://reader:$SHOP_PASSWORD@host/shop"
             )
 
     @property
@@ -86,7 +99,22 @@ class Place:
         """The place without a password."""
         if self.path is not None:
             return str(self.path)
-        return _PASSWORD.sub(r"\1:…@", self.at).partition("?")[0]
+        if found := _USER.match(self.at):
+            return f"{found[1]}:…@{found[3].rpartition('@')[2]}"
+        return self.at.partition("?")[0]
+
+    def _holds_secret(self) -> bool:
+        """Whether a key or password stands in the place itself, instead of the name of a variable."""
+        found = _USER.match(self.at)
+        if found and (not is_variable(found[2]) or "@" in found[3]):
+            return True
+        for name, value in parse_qsl(self.at.partition("?")[2], keep_blank_values=True):
+            is_secret = is_secret_name(name) or _HIDES_SECRET.search(name)
+            if is_secret and not is_variable(value):
+                return True
+            if any(not is_variable(inner.strip()) for inner in _ODBC_SECRET.findall(value)):
+                return True
+        return False
 
     def check_address(self) -> None:
         """Refuses what SQLAlchemy can't read.
@@ -227,8 +255,12 @@ def _opened_by_sqlalchemy(place: Place, *, streamed: bool) -> Generator[Reading]
     from sqlalchemy import exc
     from sqlalchemy.pool import NullPool
 
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).is_file():
+        raise NotFound(f"{place.where}: {url.database}: there is no such database. Check the path.")
     try:
-        engine = sqlalchemy.create_engine(url, poolclass=NullPool, hide_parameters=True)
+        engine = sqlalchemy.create_engine(
+            url, poolclass=NullPool, hide_parameters=True, connect_args=_limits(url, place.timeout_s)
+        )
     except (exc.NoSuchModuleError, ImportError) as error:
         raise Unsupported(
             f"{place.where}: {place.shown}: its driver is not installed ({error}). Install it with pip, such as "
@@ -245,6 +277,14 @@ def _opened_by_sqlalchemy(place: Place, *, streamed: bool) -> Generator[Reading]
         raise RecipeError(
             f"{place.where}: {place.shown}: {_words(error, url.password)}. Check the settings."
         ) from None
+
+
+def _limits(url: Any, timeout_s: float) -> dict[str, int]:
+    """What a driver is told so that a host that doesn't answer is given up, unless the address says it itself."""
+    setting = _CONNECTS_WITHIN.get(url.get_driver_name())
+    if setting is None or setting in url.query:
+        return {}
+    return {setting: max(LEAST_CONNECT_S, math.ceil(min(timeout_s, CONNECT_S)))}
 
 
 def _refused(place: Place, error: Any, password: str | None) -> DocumentError | EndpointError | RecipeError:

@@ -191,6 +191,26 @@ def test_finding_nothing_is_no_failure():
     assert Merged((breaks("wiki", ValueError()),)).search(" ", 3) == []
 
 
+def test_sources_are_made_ready_at_the_same_time_and_not_waited_for_for_long(index, monkeypatch):
+    both, hanging = threading.Barrier(2, timeout=60), threading.Event()
+
+    class Slow(Named):
+        def prepare(self):
+            both.wait()  # passed only by two at once
+
+    class Dead(Named):
+        def prepare(self):
+            hanging.wait(60)
+
+    slow = tuple(Slow(name, lambda _query, name=name: shelf(name, name)) for name in ("a", "b"))
+    assert {p.source for p in Merged(slow).search("question", 4)} == {"a", "b"}
+    monkeypatch.setattr("tailorbird.sources.merged.PREPARING_S", 0.2)
+    found = Merged((Dead("tool", lambda _query: shelf("tool", "t0")),), index).ask("lost card", 2)
+    hanging.set()
+    assert found.passages[0].document == "cards.md"
+    assert found.lacking == ("source tool: it was not ready within 0.2 s.",)
+
+
 def test_what_is_to_be_prepared_is_so_before_the_clock_runs():
     slow = Named("tool", lambda _query: shelf("tool", "t0") if slow.prepared else None, timeout_s=0.0)
     assert len(Merged((slow,)).search("question", 1)) == 1
@@ -360,6 +380,26 @@ def test_a_source_that_can_not_tell_who_may_read_is_not_asked_for_a_reader(index
     chosen = merged.ask("lost card", 4, only=Scope(facts=(("kind", "faq"),)))
     assert (chosen.passages, len(chosen.lacking)) == ((), 2)
     assert [p.source for p in merged.ask("lost card", 4, only=Scope()).passages][:3] == ["", "shop", "wiki"]
+
+
+@dataclass(frozen=True)
+class Shelves(Counted):
+    """A source that keeps to who may read."""
+
+    scoped = True
+
+    def search(self, query, k, *, only=None):
+        EVERY.append(only)
+        return [Passage("p", "x", "staff only" if only is None else f"for {only.reader.tenant}")]
+
+
+def test_a_named_source_that_keeps_to_readers_is_asked_for_one_and_remembers_whom_for(monkeypatch):
+    monkeypatch.setitem(live_sources.LIVE_KINDS, "shelves", f"{__name__}:Shelves")
+    merged = Merged((live_source("desk", {"kind": "shelves", "place": "x"}),))
+    readers = [None, *(Scope(Reader(tenant)) for tenant in ("acme", "bolt", "acme"))]
+    texts = [merged.ask("card", 1, only=only).passages[0].text for only in readers]
+    assert texts == ["staff only", "for acme", "for bolt", "for acme"]
+    assert readers[:3] == EVERY
 
 
 def test_where_nobody_may_be_asked_nothing_is_found():

@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _no_credentials(monkeypatch):
-    for name in [name for names in CREDENTIALS.values() for name in names] + [
+    for name in [name for groups in CREDENTIALS.values() for group in groups for name in group] + [
         "AWS_ENDPOINT_URL",
         "AWS_REGION",
     ]:
@@ -130,10 +130,24 @@ def test_places_and_settings_that_make_no_sense_are_refused_and_secrets_not_repe
     assert "s3cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("place", "name"),
+    [
+        ("s3://bucket/x", "AWS_WEB_IDENTITY_TOKEN_FILE"),
+        ("s3://bucket/x", "AWS_CONTAINER_CREDENTIALS_FULL_URI"),
+        ("az://container", "AZURE_CLIENT_ID"),
+    ],
+)
+def test_half_of_the_credentials_is_none(place, name, monkeypatch):
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(NotFound, match=f"expected one of .*{name} with "):
+        list(object_storage_at(place).documents())
+
+
 @pytest.mark.parametrize("place", ["s3://bucket/x", "gs://bucket", "az://container"])
 def test_without_credentials_nothing_is_asked(place):
     with pytest.raises(
-        NotFound, match=r"there are no credentials in the environment; expected one of [A-Z_]+, "
+        NotFound, match=r"there are no credentials in the environment; expected one of [A-Z_ with]+, "
     ):
         list(object_storage_at(place).documents())
 

@@ -1,7 +1,9 @@
 """Rows of databases: documents by id, only changed ones read, nothing written, no password stored."""
 
 import re
+import socket
 import sqlite3
+import time
 from contextlib import closing
 
 import pytest
@@ -265,13 +267,47 @@ def _sqlalchemy():
         "postgresql+psycopg://reader:s3cret@db.example/shop",
         "postgresql+psycopg://reader@db.example/shop?password=s3cret",
         "mssql+pyodbc://u@h/d?PWD=s3cret".lower(),
+        "mssql+pyodbc:///?odbc_connect=DRIVER%3Dx%3BUID%3Du%3BPWD%3Ds3cret",
+        "mssql+pyodbc:///?odbc_connect=DRIVER={x};UID=u;PWD=s3cret",
+        "snowflake://u@account/d?private_key=s3cret",
+        "bigquery://project/d?api_key=s3cret",
+        "postgresql+psycopg://u:$1s3cret@db.example/shop",
+        "postgresql+psycopg://u:$SHOP_s3cret@db.example/shop",
+        "postgresql+psycopg://u:pa@s3cret@db.example/shop",
+        "postgresql+psycopg://u:$SHOP_PASSWORD@s3cret@db.example/shop",
     ],
-    ids=["user", "query", "pwd"],
 )
 def test_a_password_in_the_place_is_refused_and_not_repeated(place):
     with pytest.raises(RecipeError, match="the place holds a password, which would be stored") as caught:
         sql_at(place, **ARTICLES)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_sqlalchemy")
+@pytest.mark.parametrize(
+    "query", ["password=$SHOP_PASSWORD", "passfile=/home/u/.pgpass&sslkey=/etc/u.key", "application_name=a@b"]
+)
+def test_names_of_variables_and_of_files_are_no_secrets(query):
+    place = f"postgresql+psycopg://reader:$SHOP_PASSWORD@db.example/shop?{query}"
+    assert sql_at(place, **ARTICLES).name == f"sql:{place}#articles"
+
+
+@pytest.mark.usefixtures("_sqlalchemy")
+def test_a_server_that_does_not_answer_is_given_up():
+    with closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        place = f"postgresql+psycopg://reader@127.0.0.1:{silent.getsockname()[1]}/shop"
+        began = time.monotonic()
+        with pytest.raises(EndpointError, match=r"/shop: .*timeout.*Check the address"):
+            list(sql_at(place, **ARTICLES, timeout_s=2.0).documents())
+        assert time.monotonic() - began < 60
+
+
+@pytest.mark.usefixtures("_sqlalchemy")
+def test_a_database_file_that_is_not_there_is_not_made(tmp_path):
+    missing = tmp_path / "missing.db"
+    with pytest.raises(NotFound, match="there is no such database"):
+        list(sql_at(f"sqlite+pysqlite:///{missing}", **ARTICLES).documents())
+    assert not missing.exists()
 
 
 @pytest.mark.usefixtures("_sqlalchemy")
