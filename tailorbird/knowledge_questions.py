@@ -16,7 +16,9 @@ from tailorbird.sources.ranking import Ranking
 from tailorbird.sources.stores import SearchSettings
 
 if TYPE_CHECKING:
+    from tailorbird.evaluation.answering import AnswerScores
     from tailorbird.evaluation.sweeping import Setting, Sweep
+    from tailorbird.records import Completion
     from tailorbird.sources.index import KnowledgeIndex
 
 LEAST_CHARS = 50
@@ -59,6 +61,30 @@ class KnowledgeQuestions:
             reranker_of(ranking)  # it can be opened
             KnowledgeBases(self.state).change(name, ranking=ranking)
         return ranking
+
+    def answers(
+        self,
+        model: str,
+        answer: Callable[[Sequence[str]], Sequence[Completion]],
+        examples: Path,
+        on_answers: Callable[[int, int], None] | None = None,
+    ) -> AnswerScores:
+        """How right a model's answers are, and how well they cite: see `evaluation.answering`.
+
+        Args:
+            model: its name.
+            answer: gives its completions to questions, in their order.
+            examples: a file of questions, whose `document` names what holds the answer.
+            on_answers: called with how many are answered, of how many.
+
+        Raises:
+            NotFound: there is no such file.
+            DataError: the examples can't be used, or none can be judged.
+        """
+        from tailorbird.data.formats import read_examples
+        from tailorbird.evaluation.answering import answer_scores
+
+        return answer_scores(model, answer, read_examples(examples), on_answers)
 
     def sweep(
         self,

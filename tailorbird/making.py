@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from tailorbird import plugins
 from tailorbird.catalogue import model_folder
-from tailorbird.opening import open_reference
+from tailorbird.opening import open_reference, set_threads
 from tailorbird.planning import Plan, described
 from tailorbird.recipe_file import ArmSpec
 from tailorbird.records import content_hash
@@ -18,6 +20,8 @@ from tailorbird.trainings import UNCHECKED, GeneralCheck, TrainingWatch, apply_w
 if TYPE_CHECKING:
     from tailorbird.evaluation.arms import Arm
     from tailorbird.models.model import Model
+
+T = TypeVar("T")
 
 REPLAYED = 32
 """Held-out examples kept with a model, and asked again of every export of it."""
@@ -28,6 +32,8 @@ def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
     from tailorbird.evaluation.arms import Arm, TokenPrice
 
     def build() -> Model:
+        if not spec.floor:
+            set_threads()
         return made_model(state, plan, spec, plan.folder / "models" / spec.name, watch)
 
     price = None
@@ -52,18 +58,26 @@ def made_model(  # noqa: PLR0917 - where, what, and who is told
     return load_model(folder, plugins.rewrite_loaders()).model
 
 
+def _from_first(find: Callable[[], T]) -> T:
+    """What the first of a group's processes finds; a process that hasn't loaded torch is in no group."""
+    if "torch" not in sys.modules:
+        return find()
+    from tailorbird.network.processes import from_first
+
+    return from_first(find)
+
+
 def make_model(  # noqa: PLR0917 - where, what, and who is told
     state: Path, plan: Plan, spec: ArmSpec, folder: Path, watch: TrainingWatch, check: GeneralCheck
 ) -> None:
     """Makes the arm's model and saves it, unless it is there. Many processes make one; the first saves it."""
     from tailorbird.evaluation.run_folder import data_fingerprint
     from tailorbird.models.folders import read_record, save_model
-    from tailorbird.network.processes import from_first
 
     key = content_hash(
         [base_identity(state, plan.base), described(spec, plan.seed), data_fingerprint(plan.data)]
     )
-    if not from_first(lambda: folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
+    if not _from_first(lambda: folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
         lineage = {
             "key": key,
             "base": plan.base,
@@ -90,7 +104,7 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
             )
             shutil.rmtree(checkpoint, ignore_errors=True)
 
-        from_first(save)
+        _from_first(save)
 
 
 def base_for(state: Path, spec: ArmSpec, plan: Plan) -> Model:

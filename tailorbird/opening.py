@@ -45,6 +45,10 @@ class OpenModel:
             return replace(request, schema=schema, choices=None)
         return replace(request, choices=choices, schema=None) if choices is not None else request
 
+    def ask_all(self, texts: Sequence[str]) -> list[Completion]:
+        """Answers several messages, each on its own, as it was measured."""
+        return self.model.answer([self.request([Message("user", text)]) for text in texts])
+
     def ask(self, text: str, *, sampling: Sampling | None = None) -> Completion:
         """Answers one message."""
         return self.model.answer([self.request([Message("user", text)], sampling=sampling)])[0]
@@ -63,9 +67,10 @@ def open_reference(state: Path, reference: str, key_env: str | None = None) -> O
     """
     folder = model_folder(state, reference)
     if folder is not None:
-        set_threads()
-        from tailorbird.models.folders import load_model
+        from tailorbird.models.folders import load_model, read_record
 
+        if read_record(folder)["weights"]["kind"] == "local":
+            set_threads()
         saved = load_model(folder, plugins.rewrite_loaders())
         created = int(saved.lineage.get("created", 0))
         return OpenModel(reference, saved.model, saved.task, created, saved.replay)

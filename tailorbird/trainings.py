@@ -206,12 +206,12 @@ def keep_trainings(
         model: what came of it.
         check: whether and how to look at what was forgotten.
     """
-    from tailorbird.evaluation.training_report import render_training_report
-    from tailorbird.network.metrics_file import METRICS_FILE, read_metrics
-
     found = sorted(checkpoints.rglob("training.json"), key=_order)
     if not found:
         return
+    from tailorbird.evaluation.training_report import render_training_report
+    from tailorbird.network.metrics_file import METRICS_FILE, read_metrics
+
     records, curves = list[dict[str, Any]](), list[list[dict[str, Any]]]()
     for path in found:
         place = Path("training") / path.parent.relative_to(checkpoints) / METRICS_FILE

@@ -199,7 +199,6 @@ class Workbench:
         from tailorbird.evaluation.metrics import default_metrics
         from tailorbird.evaluation.report import write_report
 
-        set_threads()
         metrics = default_metrics(plan.task)
         if plan.metric not in metrics:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -23,7 +24,13 @@ def evaluate(
         typer.Option("--examples", metavar="FILE", help="Questions; `document` names what holds the answer."),
     ],
     *,
-    count: Annotated[int, typer.Option("-k", metavar="N", min=1, help="Passages a model is given.")] = 3,
+    count: Annotated[
+        int | None, typer.Option("-k", metavar="N", min=1, help="Passages a model is given (3).")
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="Ask this model too: its answers and what they cite."),
+    ] = None,
     sweep: Annotated[
         bool,
         typer.Option("--sweep", help="Try other settings on half of the questions, confirm on the rest."),
@@ -48,12 +55,23 @@ def evaluate(
             raise InputError(
                 "--max-chars and --no-rerank go with --sweep or --tune. Add one, or leave them out."
             )
-        report = workbench.knowledge.evaluate(name, examples, count)
+        report = workbench.knowledge.evaluate(name, examples, count or 3)
+        answers = None
+        if model is not None:
+            opened = workbench.open(model)
+            questions = workbench.knowledge_questions
+            answers = questions.answers(
+                opened.id, opened.ask_all, examples, None if as_json else _tell_answers(opened.id)
+            )
         if as_json:
-            print_json(report.to_json())
-        else:
-            _show_report(name, report)
+            print_json({**report.to_json(), **({"answers": answers.to_json()} if answers else {})})
+            return
+        _show_report(name, report)
+        if answers is not None:
+            _show_answers(answers)
         return
+    if count is not None or model is not None:
+        raise InputError("-k and --model go with neither --sweep nor --tune. Leave one out.")
     questions = workbench.knowledge_questions
     found = questions.sweep(
         name,
@@ -188,10 +206,16 @@ def _show_report(name: str, report: Any) -> None:
             f"whose place is known: {parts}."
         )
     if refusal := report.refusal:
+        shares = [f"of {refusal.answerable} questions with an answer {_percent(refusal.kept)} % pass"]
+        if refusal.refused:
+            shares.append(f"of {refusal.unanswerable} without one {_percent(refusal.refused)} % are refused")
+        if refusal.left_out:
+            shares.append(
+                f"with their document left out {_percent(refusal.left_out)} % of the first are refused"
+            )
         say(
-            f"Refusing: of {refusal.answerable} questions with an answer {100 * refusal.kept:.0f} % are answered and "
-            f"of {refusal.unanswerable} without one {100 * refusal.refused:.0f} % refused, at a similarity of "
-            f"{refusal.threshold:.2f} (AUROC {refusal.auroc:.3f})."
+            f"Refusing, judged on questions the gate was not fitted to: {'; '.join(shares)} "
+            f"(AUROC {refusal.auroc:.3f}, by similarity alone {refusal.similarity_auroc:.3f})."
         )
     for curve in report.abstention:
         if curve.auroc is None:
@@ -202,6 +226,16 @@ def _show_report(name: str, report: Any) -> None:
         say(
             f"Answered by {curve.score}, not found: {shown} (AUROC {curve.auroc:.3f}, AURC {curve.aurc:.3f})."
         )
+
+
+def _tell_answers(model: str) -> Callable[[int, int], None]:
+    return lambda done, total: remark(f"{model} answered {done} of {total} questions", dim=True)
+
+
+def _show_answers(answers: Any) -> None:
+    rows = [[name.replace("_", " "), _percent(interval)] for name, interval in answers.intervals().items()]
+    say()
+    print_table([answers.model, f"of {answers.questions} questions"], rows)
 
 
 def _show_sweep(found: Any) -> None:

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from tailorbird.errors import DataError
-from tailorbird.evaluation.abstention import AbstentionCurve, abstention_curve, auroc
+from tailorbird.evaluation.abstention import AbstentionCurve, abstention_curve
 from tailorbird.evaluation.passage_overlap import Span, overlap
+from tailorbird.evaluation.refusing import RefusalScores, refusal_scores
 from tailorbird.evaluation.statistics import Interval, score_interval
 from tailorbird.records import NOT_IN_DOCUMENTS, Example, Passage
 from tailorbird.sources.index import KnowledgeIndex
-from tailorbird.sources.relevance import fit_threshold
 
 DEPTH = 10
 """Documents of a ranking that count."""
@@ -38,23 +38,6 @@ class RankingScores:
     name: str
     scores: Mapping[str, Interval]
     median_s: float
-
-
-@dataclass(frozen=True)
-class RefusalScores:
-    """How well a passage's similarity tells whether the documents hold an answer.
-
-    `auroc` is the chance that a question with an answer finds a more similar passage than one without. At
-    `threshold`, fitted to these questions, `kept` of those with an answer are answered and `refused` of the others
-    are not.
-    """
-
-    auroc: float
-    threshold: float
-    kept: float
-    refused: float
-    answerable: int
-    unanswerable: int
 
 
 @dataclass(frozen=True)
@@ -83,8 +66,6 @@ class RetrievalReport:
 
     def to_json(self) -> dict[str, Any]:
         """As plain values."""
-        from dataclasses import asdict
-
         rows = [
             {
                 "ranking": ranking.name,
@@ -93,7 +74,6 @@ class RetrievalReport:
             }
             for ranking in self.rankings
         ]
-        refusal = asdict(self.refusal) if self.refusal else None
         found = self.passages
         passages = found and {
             "k": found.k,
@@ -107,7 +87,7 @@ class RetrievalReport:
             "unknown": self.unknown,
             "rankings": rows,
             "passages": passages,
-            "refusal": refusal,
+            "refusal": _refusal(self.refusal) if self.refusal else None,
             "abstention": [curve.to_json() for curve in self.abstention],
         }
 
@@ -175,26 +155,6 @@ def rank_scores(ranked: Sequence[str], relevant: Collection[str], depth: int = D
     return found
 
 
-def refusal_scores(index: KnowledgeIndex, examples: Sequence[Example], k: int) -> RefusalScores | None:
-    """When to refuse, of questions with and without an answer in the documents; None without both."""
-    there = [e for e in examples if e.completion != NOT_IN_DOCUMENTS]
-    absent = [e for e in examples if e.completion == NOT_IN_DOCUMENTS]
-    if not there or not absent:
-        return None
-    threshold = fit_threshold(index, examples, k)
-    with_P, without_N = (np.array([_best(index, e, k) for e in group]) for group in (there, absent))
-    wins = auroc([*with_P, *without_N], [True] * len(with_P) + [False] * len(without_N))
-    assert wins is not None
-    return RefusalScores(
-        auroc=wins,
-        threshold=threshold,
-        kept=float((with_P >= threshold).mean()),
-        refused=float((without_N < threshold).mean()),
-        answerable=len(there),
-        unanswerable=len(absent),
-    )
-
-
 def passage_scores(index: KnowledgeIndex, asked: Sequence[Example], k: int) -> PassageScores | None:
     """How the first `k` passages overlap the answers; None where no answer's place is known."""
     rows: list[dict[str, float]] = []
@@ -259,6 +219,17 @@ def _intervals(scores: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
     }
 
 
+def _refusal(found: RefusalScores) -> dict[str, Any]:
+    shares = {"kept": found.kept, "refused": found.refused, "left_out": found.left_out}
+    return {
+        "auroc": round(found.auroc, 4),
+        "similarity_auroc": round(found.similarity_auroc, 4),
+        **_intervals({name: interval for name, interval in shares.items() if interval is not None}),
+        "answerable": found.answerable,
+        "unanswerable": found.unanswerable,
+    }
+
+
 def _ranking(
     name: str, search: Callable[[str, int], list[Passage]], asked: Sequence[Example]
 ) -> RankingScores:
@@ -272,7 +243,3 @@ def _ranking(
         rows.append(rank_scores(ranked, {str(example.document)}))
     scores = {metric: score_interval([row[metric] for row in rows]) for metric in rows[0]}
     return RankingScores(name, scores, float(np.median(seconds)))
-
-
-def _best(index: KnowledgeIndex, example: Example, k: int) -> float:
-    return max((passage.score for passage in index.search(example.prompt, k)), default=-1.0)

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 from tailorbird.errors import ContextTooLong
 from tailorbird.models.local import LocalWeights
 from tailorbird.models.model import Model, Wrapped, as_seen_by_weights, weights_of
-from tailorbird.models.prefill import common_prefix
 from tailorbird.records import Message
 
 if TYPE_CHECKING:
@@ -27,11 +26,13 @@ PROBES = ("a parcel", "Something quite different!")
 
 def keep_prefix(model: Model, task: Task | None, folder: Path) -> None:
     """Writes what all requests to a wrapped local model begin with; nothing where that is little."""
-    from safetensors.torch import save_file
-
     weights = weights_of(model)
     if task is None or not isinstance(model, Wrapped) or not isinstance(weights, LocalWeights):
         return
+    from safetensors.torch import save_file
+
+    from tailorbird.models.prefill import common_prefix
+
     template = weights.engine.template
     try:
         seen = [as_seen_by_weights(model, task.request([Message("user", probe)])) for probe in PROBES]
@@ -46,11 +47,11 @@ def keep_prefix(model: Model, task: Task | None, folder: Path) -> None:
 
 def use_prefix(model: Model, folder: Path) -> None:
     """Gives the engine what was kept with a saved model, if it was made by these very weights."""
-    from safetensors import safe_open
-
     weights, path = weights_of(model), folder / FILE
     if not path.is_file() or not isinstance(weights, LocalWeights):
         return
+    from safetensors import safe_open
+
     with safe_open(str(path), "pt") as stored:
         facts = stored.metadata()
         if facts["weights"] != _identity(weights):

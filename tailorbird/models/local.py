@@ -1,4 +1,7 @@
-"""Local weights: a base model in this process, alone or with one LoRA adapter on it."""
+"""Local weights: a base model in this process, alone or with one LoRA adapter on it.
+
+What computes is loaded when weights are opened: models without any are read and served without torch.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tailorbird.errors import InputError, NotFound
-from tailorbird.models.causal import context_of
-from tailorbird.models.chat_template import ChatTemplate
-from tailorbird.models.engine import Engine
 from tailorbird.models.gguf_file import converted, starter_file
 from tailorbird.models.model import Pieces
 from tailorbird.records import Completion, Request
+
+if TYPE_CHECKING:
+    from tailorbird.models.chat_template import ChatTemplate
+    from tailorbird.models.engine import Engine
 
 STARTER = "starter"
 _numbers = itertools.count(1)
@@ -80,6 +85,9 @@ def open_local_template(reference: str) -> ChatTemplate:
     """
     from transformers import AutoConfig, AutoTokenizer
 
+    from tailorbird.models.causal import context_of
+    from tailorbird.models.chat_template import ChatTemplate
+
     folder = _folder_of(reference)
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -94,6 +102,8 @@ def open_local_template(reference: str) -> ChatTemplate:
 
 @lru_cache(maxsize=4)
 def _engine(folder: Path, stamp: tuple[tuple[str, int, int], ...]) -> Engine:
+    from tailorbird.models.engine import Engine
+
     del stamp  # part of the key: a folder whose files were replaced is another model
     return Engine.load(folder)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from tailorbird.data.citing import telling
@@ -97,18 +98,40 @@ def relevance_figures(question: str, found: Sequence[Passage], k: int) -> tuple[
     return best[0], best[0] - best[-1], covered
 
 
-def fit_relevance(source: Source, examples: Sequence[Example], k: int) -> Gate | None:
-    """The gate that tells questions which the documents answer from those they don't; None with too few examples.
+@dataclass(frozen=True)
+class RelevanceCase:
+    """What was found for a question, in figures: whether it should pass, and whether its document was left out."""
+
+    question: int
+    figures: tuple[float, ...]
+    should_pass: bool
+    left_out: bool = False
+
+
+def relevance_cases(source: Source, examples: Sequence[Example], k: int) -> list[RelevanceCase]:
+    """The cases that a gate is fitted to, `question` by the place of its example.
 
     An answerable question whose document is known is also a case of the other kind: what is found for it besides that
     document. So a gate can be fitted where nobody wrote down what the documents don't tell.
     """
-    good, bad = list[tuple[float, ...]](), list[tuple[float, ...]]()
-    for example in examples[:MOST_CASES]:
+    cases: list[RelevanceCase] = []
+    for number, example in enumerate(examples[:MOST_CASES]):
         found = source.search(example.prompt, NEIGHBOURS + k)
         there = example.completion != NOT_IN_DOCUMENTS
-        (good if there else bad).append(relevance_figures(example.prompt, found, k))
+        cases.append(RelevanceCase(number, relevance_figures(example.prompt, found, k), there))
         others = [p for p in found if p.document != example.document]
         if there and example.document is not None and others:
-            bad.append(relevance_figures(example.prompt, others, k))
-    return fit_gate(good, bad)
+            figures = relevance_figures(example.prompt, others, k)
+            cases.append(RelevanceCase(number, figures, should_pass=False, left_out=True))
+    return cases
+
+
+def gate_of(cases: Sequence[RelevanceCase]) -> Gate | None:
+    """The gate that tells two kinds of cases apart; None with too few: see `fit_gate`."""
+    good = [case.figures for case in cases if case.should_pass]
+    return fit_gate(good, [case.figures for case in cases if not case.should_pass])
+
+
+def fit_relevance(source: Source, examples: Sequence[Example], k: int) -> Gate | None:
+    """The gate that tells questions which the documents answer from those they don't; None with too few examples."""
+    return gate_of(relevance_cases(source, examples, k))

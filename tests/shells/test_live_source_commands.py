@@ -1,6 +1,7 @@
 """Live sources by the command line: tried, customized with, compared and asked, on servers of this machine."""
 
 import json
+import re
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -174,6 +175,29 @@ def test_a_saved_model_asks_its_sources_and_keeps_no_key(tailor, api, endpoint, 
     assert "Helmets may be returned within 30 days." in shown
     code, out, _ = tailor("ask", "helper", "May gloves be returned?")
     assert "] shop: https://shop.example/gloves" in out
+
+
+def test_a_models_answers_and_citations_are_measured(tailor, endpoint, project):
+    assert tailor("knowledge", "add", "help", "docs")[0] == 0
+    assert tailor("customize", "--name", "helper", "--steps", "knowledge", "--documents", "help")[0] == 0
+    rows = [
+        {"prompt": "May helmets be returned?", "completion": "within 30 days", "document": "helmets.md"},
+        {"prompt": "May helmets be returned by a friend?", "completion": "Not in the documents."},
+    ]
+    (project / "asked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    evaluate = ("knowledge", "evaluate", "help", "--examples", "asked.jsonl", "--model", "helper")
+    endpoint.respond = lambda body: (200, said("within 30 days"))
+    code, out, err = tailor(*evaluate)
+    assert code == 0, err
+    assert "helper answered 2 of 2 questions" in err
+    assert re.search(r"^helper +of 2 questions$", out, re.MULTILINE)
+    assert re.search(r"^citation recall +100\.0 \(", out, re.MULTILINE)
+    code, out, _ = tailor(*evaluate, "--json")
+    answers = json.loads(out)["answers"]
+    assert (answers["score"]["mean"], answers["refused"]["mean"]) == (0.5, 0.0)
+    assert answers["citation_precision"]["mean"] == 1.0
+    code, _, err = tailor(*evaluate, "--sweep")
+    assert (code, "-k and --model go with neither --sweep nor --tune" in err) == (2, True)
 
 
 def test_an_answer_says_which_source_it_had_to_do_without(tailor, api):
