@@ -71,7 +71,8 @@ def at_step(folder, name, step, process):
         time.sleep(0.005)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_group_leaves_nobody_behind_and_the_same_command_ends_the_same(folder, by_two, number):
     name = f"stopped_by_{number.name}"
     process = start((*TWO, name), folder)
@@ -135,6 +136,7 @@ def test_sharding_that_can_not_be_is_refused(folder, arguments, message):
     assert message in err
 
 
+@pytest.mark.slow
 def test_steps_without_layers_are_not_sharded(folder):
     steps = ("customize", "--steps", "few_shot", "--examples", "tickets.jsonl", "--base", "tiny")
     code, _, err = tailor(*steps, "--processes", "2", "--shard", "--name", "x", folder=folder)
@@ -150,10 +152,8 @@ def test_an_error_is_told_once_and_ends_all(folder):
     assert "Made" not in out
 
 
-@pytest.mark.parametrize(
-    ("name", "flags"),
-    [("sharded_by_torchrun", ("--shard",)), pytest.param("by_torchrun", (), marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "flags"), [("sharded_by_torchrun", ("--shard",)), ("by_torchrun", ())])
 def test_torchrun_makes_a_model_together(folder, by_two, name, flags):
     program = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "0"]
     program += ["--standalone", "-m", "tailorbird.cli", *CUSTOMIZE, "--name", name, *flags]

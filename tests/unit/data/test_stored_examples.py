@@ -173,6 +173,7 @@ def test_a_file_that_is_changed_while_it_is_in_use_is_an_error(tmp_path, small_m
         stored[0]
 
 
+@pytest.mark.slow
 def test_ten_megabytes_are_kept_in_a_few(tmp_path, monkeypatch):
     import tracemalloc
 

@@ -133,7 +133,7 @@ def test_a_killed_group_is_taken_up_and_ends_the_same_bit_for_bit(tmp_path):
     assert without_time[0] == without_time[1]
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
 def test_a_run_is_taken_up_by_another_number_of_processes(tmp_path, before, after):
     code = """
 try:

@@ -100,6 +100,7 @@ save((result.losses, result.tokens, decoder.state_dict()), "run")
         torch.testing.assert_close(first[2][name], value, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_preferences_are_learnt_with_sharded_layers_as_by_one_process(tmp_path):
     code = """
 from test_preference import LEARNT, PREFERENCES
@@ -137,6 +138,7 @@ def trained(folder, name, kept, killing="pass"):
     return together(folder, TRAINED.format(killing=killing, kept=str(folder / kept), name=name))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX has kill -9")
 def test_a_killed_sharded_group_is_taken_up_and_ends_the_same_bit_for_bit(tmp_path):
     assert trained(tmp_path, "undisturbed", "a") == [0, 0]
@@ -153,12 +155,13 @@ def test_a_killed_sharded_group_is_taken_up_and_ends_the_same_bit_for_bit(tmp_pa
         assert all(torch.equal(weights[name], value) for name, value in undisturbed[0].items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("before", "after"),
     [
         ((2, "sharded_run"), (1, "run")),
-        pytest.param((1, "run"), (2, "sharded_run"), marks=pytest.mark.slow),
-        pytest.param((2, "sharded_run"), (2, "run"), marks=pytest.mark.slow),
+        ((1, "run"), (2, "sharded_run")),
+        ((2, "sharded_run"), (2, "run")),
     ],
 )
 def test_a_run_is_taken_up_sharded_or_whole_by_another_number_of_processes(tmp_path, before, after):

@@ -53,6 +53,7 @@ def test_a_rate_with_which_training_diverges_drops_out():
         race((0.3, 0.2), 8, try_rate, None)
 
 
+@pytest.mark.slow
 def test_the_winner_trains_in_full_as_if_its_rate_had_been_given(tmp_path):
     reports, told = [], []
     technique = replace(
