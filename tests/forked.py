@@ -17,11 +17,14 @@ from tempfile import NamedTemporaryFile
 
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 SERVER = """
-import json, os, sys
+import gc, json, os, sys
 import tailorbird.models.four_bits  # before bitsandbytes, which has something to say at its import
 import peft, sklearn.linear_model, torch, torch._dynamo, torch.distributed, transformers
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaForCausalLM
+import httpx, pydantic, rich.progress, safetensors.torch, tailorbird.models.folders, tailorbird.workbench
 from tailorbird.cli import main
+gc.collect()
+gc.freeze()  # children look for garbage among their own objects alone, and share these
 print("ready", flush=True)
 for line in sys.stdin:
     asked = json.loads(line)
