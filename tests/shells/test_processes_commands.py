@@ -144,6 +144,7 @@ def test_steps_without_layers_are_not_sharded(folder):
     assert "shard: of the steps ['few_shot'] none trains layers that could be shared out" in err
 
 
+@pytest.mark.slow
 def test_an_error_is_told_once_and_ends_all(folder):
     code, out, err = tailor(*TWO, "refused", "--base", "nowhere", folder=folder)
     assert code == 2

@@ -194,6 +194,7 @@ def test_a_tokenizer_without_a_counterpart_is_refused(pre, tmp_path):
         export_model(weights, DATA.task, DATA.dev, tmp_path / "out", form="gguf", name="t")
 
 
+@pytest.mark.slow
 def test_the_starters_metadata_are_those_of_its_own_file(tmp_path):
     from gguf import GGUFWriter
 
