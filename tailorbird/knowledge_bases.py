@@ -244,7 +244,7 @@ class KnowledgeBases:
 
         Args:
             name: of the knowledge base.
-            settings: those of `SearchSettings` that change.
+            settings: those of `SearchSettings` that change; another store has no place or key but those given.
 
         Raises:
             NotFound: there is none of that name.
@@ -253,7 +253,8 @@ class KnowledgeBases:
             EndpointError: the vector store's server can't be reached; it is searched as before.
         """
         base = self.read(name)
-        search = replace(base.search, **settings)
+        elsewhere = {"place": "", "key_env": ""} if "store" in settings else {}
+        search = replace(base.search, **{**elsewhere, **settings})
         search.check()
         with replace(base, search=search).index() as index:
             done = index.catch_up()

@@ -184,8 +184,6 @@ def store(
     """Say what vectors and words of a knowledge base are kept in, and fill it; auto goes by its size."""
     given = {"store": kind, "place": place, "key_env": key_env, "words": words}
     changed = {key: value for key, value in given.items() if value is not None}
-    if kind is not None:
-        changed = {"place": "", "key_env": "", **changed}
     workbench = project_of(context).workbench()
     done = workbench.knowledge.set_search(name, **changed)
     now = workbench.knowledge.read(name).search

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import re
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
@@ -215,7 +216,7 @@ class Sidecar(Generic[_KeptT]):
             kept.remove()
             kept.close()
         except TailorbirdError as error:
-            where = mark.place or self.folder
+            where = re.sub(r"(://[^:/@]*):[^@]*@", r"\1@", mark.place) or self.folder  # without a password
             log.warning("%s: what %s holds of this index could not be removed: %s", where, mark.name, error)
 
     @contextlib.contextmanager

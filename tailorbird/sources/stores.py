@@ -16,6 +16,8 @@ AUTO, NUMPY, FTS5, TANTIVY = "auto", "numpy", "fts5", "tantivy"
 STORES = (NUMPY, "faiss", "lancedb", "qdrant", "pgvector")
 ELSEWHERE = ("qdrant", "pgvector")
 """Those that need a place: a server."""
+HERE = (AUTO, NUMPY, "faiss")
+"""Those that are beside the file, and nowhere else."""
 WORDS = (FTS5, TANTIVY)
 GROUP = "tailorbird.vector_stores"
 """Entry points of other packages' stores, called as (folder, dimensions, place)."""
@@ -57,8 +59,13 @@ class SearchSettings:
         """That the store is one that is known here; a record may name one whose package was taken away since.
 
         Raises:
-            InputError: It isn't.
+            InputError: It isn't, or a place is given that it doesn't have.
         """
+        if self.place and self.store in HERE:
+            raise InputError(
+                f"vector store {self.store!r}: it has no place of its own. Leave --place out, or choose lancedb, "
+                "qdrant or pgvector."
+            )
         known = (AUTO, *STORES, *(point.name for point in entry_points(group=GROUP)))
         if self.store not in known:
             raise InputError(

@@ -119,6 +119,11 @@ class Knowledge:
                 index.reranker = reranker_of(index.ranking)
             return index
         if self.sources:
+            if self.rerank:
+                raise RecipeError(
+                    f"knowledge: rerank is {self.rerank}, but there are no documents whose passages would be read "
+                    "again: live sources rank theirs. Leave rerank out, or give documents."
+                )
             return None
         raise DataError(
             'knowledge: there are no documents. Give a folder with --documents DIR or documents = "DIR" in '

@@ -86,11 +86,16 @@ def terms_of(number: int) -> tuple[str, ...]:
     return tuple(term for term, every in zip(TERMS, (1, 3, 7), strict=True) if number % every == 0)
 
 
-def batches(numbers: Numbers, vectors: Vectors, size: int = 256) -> Iterator[Batch]:
+def batches(
+    numbers: Numbers,
+    vectors: Vectors,
+    size: int = 256,
+    terms: Callable[[int], tuple[str, ...]] = terms_of,
+) -> Iterator[Batch]:
     """In batches, as the index gives them."""
     for begin in range(0, len(numbers), size):
         some = numbers[begin : begin + size]
-        yield Batch(some, vectors[begin : begin + size], [terms_of(n) for n in some.tolist()])
+        yield Batch(some, vectors[begin : begin + size], [terms(n) for n in some.tolist()])
 
 
 def _check_damage(store: VectorStore) -> None:
@@ -144,6 +149,12 @@ def _check_changes(store: VectorStore, numbers: Numbers, vectors: Vectors, recal
     assert store.count() == len(left), f"after changes it counts {store.count()}, expected {len(left)}"
     assert not set(store.search(vectors[0], 100).tolist()) & set(gone.tolist()), "it finds what is gone"
     _compare(store, left, np.concatenate([vectors[80:], fresh]), None, recall)
+    store.change(gone[:0], batches(moved, fresh[: len(moved)], terms=lambda _: (TERMS[2],)))
+    readable = left[(left % 3 == 0) & ~np.isin(left, moved)]
+    allowed = allowing(readable, left, ((TERMS[1],),))
+    _compare(
+        store, left, np.concatenate([vectors[80:], fresh]), allowed, recall
+    )  # who may read them was changed
 
 
 def _compare(

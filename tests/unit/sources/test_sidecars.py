@@ -220,11 +220,12 @@ def test_a_server_that_is_gone_is_said_and_keeps_nobody_from_another_choice(tmp_
     filled.close()
     mark = tmp_path / "index.vectors" / "mark.json"
     facts = json.loads(mark.read_text())
-    mark.write_text(json.dumps({**facts, "name": "pgvector", "place": "postgresql://127.0.0.1:1/x"}))
+    mark.write_text(json.dumps({**facts, "name": "pgvector", "place": "postgresql://u:s3cret@127.0.0.1:1/x"}))
     with opened(tmp_path, SearchSettings(store="numpy")) as index:
         with caplog.at_level(logging.WARNING, "tailorbird.knowledge"):
             index.catch_up()
-        assert "127.0.0.1:1/x: what pgvector holds of this index could not be removed" in caplog.text
+        assert "u@127.0.0.1:1/x: what pgvector holds of this index could not be removed" in caplog.text
+        assert "s3cret" not in caplog.text
         assert not mark.exists()
         assert ids(index.search("freeze a lost card", 1)) == ["card.md"]
 
@@ -251,9 +252,10 @@ def test_what_is_chosen_goes_by_size_and_by_what_is_installed(monkeypatch):
     [
         ({"store": "fais"}, r"vector store 'fais' is unknown\. Known: auto, numpy, faiss"),
         ({"store": "qdrant"}, "say where its server is, with --place URL"),
+        ({"store": "faiss", "place": "http://x"}, "vector store .faiss.: it has no place of its own"),
         ({"words": "bm25"}, "keyword index 'bm25' is unknown"),
     ],
-    ids=["store", "place", "words"],
+    ids=["store", "place", "no_place", "words"],
 )
 def test_settings_that_cannot_be_are_refused(settings, message):
     with pytest.raises(InputError, match=message):

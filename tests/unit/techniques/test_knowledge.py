@@ -325,3 +325,13 @@ def test_a_reranker_that_would_read_nothing_is_refused():
     for rerank in (None, 0):
         with pytest.raises(RecipeError, match=r"reranker is 'hf:a/b', but rerank is .*it would read nothing"):
             Knowledge(reranker="hf:a/b", rerank=rerank)
+
+
+def test_reranking_without_documents_is_refused():
+    source = LiveSource("w", "wikipedia", {})
+    with pytest.raises(
+        RecipeError, match="rerank is 5, but there are no documents whose passages would be read"
+    ):
+        Knowledge(sources=(source,), rerank=5).apply(
+            Blank(), Data(Task("answer", "x"), (Example.pair("a", "b"),))
+        )
