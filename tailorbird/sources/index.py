@@ -201,8 +201,15 @@ class KnowledgeIndex:
         return count
 
     def copy(self, path: Path) -> None:
-        """Write a compact copy to `path`, whose bytes stay the same however often it is searched."""
+        """Write a compact copy to `path`, whose bytes stay the same however often it is searched.
+
+        What stands beside a large index is copied, too, or made of the copy where it is on a server, which goes on.
+        """
         self._database.copy(path)
+        with KnowledgeIndex(path, self.embedder, read_only=True, settings=self.settings.here) as copied:
+            self._stored.copy(copied._stored.folder)
+            self._worded.copy(copied._worded.folder)
+            copied.catch_up()
 
     def search(self, query: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """At most `k` passages for any text, best first: both rankings, fused.
@@ -376,12 +383,9 @@ class KnowledgeIndex:
         generation = single_number(connection, "SELECT value FROM counters WHERE name = 'generation'")
         with self._snapshot_lock:
             before = self._snapshot
-            if before is None or before.generation != generation or before.mark != self._stored_mark():
+            if before is None or before.generation != generation or before.mark != self._stored.mark():
                 before = self._snapshot = self._read_vectors(connection, generation, before)
             return before
-
-    def _stored_mark(self) -> Mark | None:
-        return None if self._database.read_only else self._stored.mark()
 
     def _read_vectors(
         self, connection: sqlite3.Connection, generation: int, before: Snapshot | None
@@ -395,7 +399,7 @@ class KnowledgeIndex:
                 f"The knowledge index {self.path} holds passages without vectors of {name!r}: "
                 "it was filled with another embedder. Sync the documents again."
             )
-        mark = self._stored_mark()
+        mark = self._stored.mark()
         if (
             mark is None
             or not self._stored.fits(connection, mark)
@@ -416,7 +420,7 @@ class KnowledgeIndex:
 
     def _word_index(self, connection: sqlite3.Connection) -> WordIndex | None:
         """The keyword index, if there is one that goes up to the last change."""
-        mark = None if self._database.read_only or self.settings.words == FTS5 else self._worded.mark()
+        mark = None if self.settings.words == FTS5 else self._worded.mark()
         if (
             mark is None
             or not self._worded.fits(connection, mark)

@@ -15,6 +15,7 @@ import contextlib
 import json
 import logging
 import re
+import shutil
 import sqlite3
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
@@ -164,6 +165,15 @@ class Sidecar(Generic[_KeptT]):
                 if choice is None:
                     (self.folder / MARK).unlink(missing_ok=True)
             return done
+
+    def copy(self, folder: Path) -> None:
+        """Copies what is there into a folder of another index; nothing where it is on a server."""
+        if not self.folder.is_dir():
+            return
+        with self._alone():
+            mark = self.mark()
+            if mark is not None and not mark.place:
+                shutil.copytree(self.folder, folder, ignore=shutil.ignore_patterns(f"{LOCK}*"))
 
     def _bring(self, connection: sqlite3.Connection, choice: Choice, mark: Mark | None) -> str:
         now = last(connection, self.changes)

@@ -72,6 +72,12 @@ class SearchSettings:
                 f"vector store {self.store!r} is unknown. Known: {', '.join(known)}. Check the spelling."
             )
 
+    @property
+    def here(self) -> SearchSettings:
+        """The same without a server: where one was named, chosen by size."""
+        is_elsewhere = self.place or self.store in ELSEWHERE
+        return SearchSettings(AUTO if is_elsewhere else self.store, words=self.words)
+
     def vectors_in(self, count: int) -> Choice | None:
         """The store for so many passages; None: the file and memory alone."""
         store = self.store

@@ -82,6 +82,37 @@ def test_a_sync_fills_what_stands_beside_and_finds_what_the_file_alone_finds(tmp
     assert filled.sync(Listing([CARD, *subjects(30)])).stores == ()
 
 
+def test_a_copy_has_them_too_and_is_searched_by_them(tmp_path, filled, monkeypatch):
+    filled.sync(Listing([CARD, *subjects(31)]))  # the store lags behind
+    monkeypatch.setattr(
+        "tailorbird.sources.faiss_store.FaissStore.fill", lambda *_: pytest.fail("filled anew")
+    )
+    filled.copy(tmp_path / "model" / "index.db")
+    copy = KnowledgeIndex(tmp_path / "model" / "index.db", WordHash(), read_only=True, settings=BESIDE)
+    with copy as copied:
+        assert copied.catch_up() == []
+        assert found_by(copied) == found_by(filled)
+        assert copied._snapshot.store.count() == 31
+        assert not isinstance(copied._snapshot.store, ExactScan)
+        assert copied._words[1] is not None
+    before = {path: path.read_bytes() for path in (tmp_path / "model").rglob("*") if path.is_file()}
+    with KnowledgeIndex(tmp_path / "model" / "index.db", WordHash(), read_only=True) as again:
+        assert found_by(again) == found_by(filled)
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_copy_of_what_is_on_a_server_needs_none(tmp_path, filled):
+    mark = tmp_path / "index.vectors" / "mark.json"
+    facts = json.loads(mark.read_text())
+    mark.write_text(json.dumps({**facts, "name": "pgvector", "place": "postgresql://127.0.0.1:1/x"}))
+    filled.settings = SearchSettings(store="pgvector", place="postgresql://127.0.0.1:1/x", words="tantivy")
+    filled.copy(tmp_path / "model" / "index.db")
+    assert mark.exists()
+    assert not (tmp_path / "model" / "index.vectors").exists()
+    with KnowledgeIndex(tmp_path / "model" / "index.db", WordHash(), read_only=True) as copied:
+        assert ids(copied.search("freeze a lost card", 1)) == ["card.md"]
+
+
 def test_what_changed_since_is_found_before_the_store_is_filled_anew(tmp_path, filled, monkeypatch):
     filled.sync(Listing([*subjects(29), Document("29.md", "Passports prove who you are.")]))
     assert filled._stored.mark().sequence < last_change(tmp_path)
