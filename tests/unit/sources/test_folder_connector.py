@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tailorbird.data.documents import reading_version
@@ -134,3 +136,38 @@ def test_what_can_not_be_read_in_the_new_way_is_tried_again_and_not_taken_for_un
         parsed.clear()
         assert (index.sync(Folder(docs)).unchanged, parsed) == (1, [".html"])
         assert index.search("freeze", 1)[0].document == "card.html"
+
+
+def test_a_folder_that_cannot_be_listed_keeps_what_the_index_has(tmp_path, monkeypatch):
+    (tmp_path / "docs" / "inner").mkdir(parents=True)
+    (tmp_path / "docs" / "inner" / "a.md").write_text("Cards are frozen in the app.")
+    with KnowledgeIndex(tmp_path / "index.db", WordHash()) as index:
+        index.sync(Folder(tmp_path / "docs"))
+        real = os.scandir
+
+        def scandir(place):
+            if str(place).endswith("inner"):
+                raise PermissionError(13, "Permission denied")
+            return real(place)
+
+        monkeypatch.setattr("tailorbird.data.documents.os.scandir", scandir)
+        with pytest.raises(
+            DocumentError, match=r"inner: cannot be listed \(Permission denied\). Check its perm"
+        ):
+            index.sync(Folder(tmp_path / "docs"))
+        monkeypatch.undo()
+        assert index.document_names() == {"inner/a.md"}
+
+
+def test_a_file_that_became_a_link_or_a_folder_is_not_taken_for_the_one_that_is_known(tmp_path):
+    root = tmp_path / "docs"
+    root.mkdir()
+    for name in ("a.md", "b.md"):
+        (root / name).write_text("Cards are frozen in the app.")
+    known = {document.id: document.version for document in Folder(root).documents()}
+    (root / "a.md").rename(tmp_path / "a.md")
+    (root / "a.md").symlink_to(tmp_path / "a.md")
+    (root / "b.md").unlink()
+    (root / "b.md").mkdir()
+    [found] = Folder(root).changes(known)
+    assert (found.id, found.reason[:12]) == ("a.md", "lies outside")
