@@ -398,6 +398,8 @@ def _kind_of(place: str) -> str:
         )
     if kind := _KINDS_BY_SCHEME.get(scheme.lower().partition("+")[0]):
         return kind
+    if scheme.lower() in {"http", "https"} and place.endswith(".git"):
+        return "git"
     kinds = ", ".join(plugins.names(GROUP))
     raise InputError(f"{place}: say with --kind which connector reads it. Known: {kinds}.")
 

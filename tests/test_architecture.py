@@ -120,6 +120,7 @@ SHARED_BY_SOURCES = {
     "mcp_session", "mcp_transports", "mcp_contents",  # the one way to MCP servers, and from there to documents
     "sql_statement", "sql_reading", "database_rows",  # the one way to databases that aren't ours, and to rows
     "optional", "path_patterns",  # extra packages, and which of many paths are meant
+    "git_commits", "git_remote",  # from a commit to documents, and from a server to a commit
     "named_variables", "setting_types",  # what settings may hold
     "relevance",  # composes a folder and the index for the layers above
 }  # fmt: skip
@@ -136,15 +137,26 @@ SPEAKS = {
     "tailorbird.sources.mcp_transports": {"anyio", "httpx2", "mcp"},
     "tailorbird.sources.sql_reading": {"sqlalchemy"},
     "tailorbird.sources.object_storage": {"obstore"},
+    "tailorbird.sources.git_remote": {
+        "dulwich.client",
+        "dulwich.errors",
+        "dulwich.object_store",
+        "dulwich.repo",
+    },
     "tailorbird.sources.lancedb_store": {"lancedb"},
     "tailorbird.sources.qdrant_store": {"qdrant_client"},
     "tailorbird.sources.pgvector_store": {"psycopg"},
 }
 """Who else reaches out, to nothing but what the user's own settings name: an MCP server, whose process is started, or
-which is spoken to by a client whose every request goes through the fetcher; a database; a storage; a vector store."""
+which is spoken to by a client whose every request goes through the fetcher, as are git's; a database; a storage; a
+vector store."""
 STARTS = {"tailorbird.data.parser_process": "subprocess"}
 """Parsing is done by a child that reads its input and nothing else."""
-OF_DULWICH = {"tailorbird.data.readers.git_commit": {"dulwich.errors", "dulwich.objectspec", "dulwich.repo"}}
+OF_DULWICH = {
+    "tailorbird.data.readers.git_commit": {
+        "dulwich.errors", "dulwich.object_format", "dulwich.objectspec", "dulwich.pack", "dulwich.repo",
+    }
+}  # fmt: skip
 """What reads a repository on disk: nothing of dulwich that clones, fetches or runs."""
 
 BANNED_NAMES = {"utils", "util", "common", "helpers", "helper", "manager", "base", "core", "misc"}

@@ -6,17 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tailorbird.data.documents import Limits, Unchanged, Unreadable, read_entry, reading_version
-from tailorbird.data.entry_process import EntryReader
-from tailorbird.data.parser_process import ParserProcess
+from tailorbird.data.documents import Unchanged, Unreadable, reading_version
 from tailorbird.errors import NotFound, RecipeError
 from tailorbird.records import Document
+from tailorbird.sources.git_commits import commit_documents
+from tailorbird.sources.git_remote import RemoteGitRepository
 from tailorbird.sources.optional import need
 from tailorbird.sources.path_patterns import chooses
 from tailorbird.sources.web_reading import words_of
-
-MOST_ENTRIES = 1_000_000
-"""Files and folders of a commit; the largest repositories have a few hundred thousand."""
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,7 @@ class GitRepository:
         if not self.root.is_dir():
             raise NotFound(f"{self.root}: there is no such folder. Name a git repository.")
         is_meant = chooses(self.include, self.exclude)
-        settings = {"ref": self.ref, "most_entries": MOST_ENTRIES}
-        reader = EntryReader("git", str(self.root), settings, Limits())
-        with ParserProcess() as parser:
-            for entry in reader.entries():
-                if is_meant(entry.name):
-                    yield read_entry(self.id_prefix + entry.name, entry, known, parser)
+        yield from commit_documents(self.root, self.ref, is_meant, self.id_prefix, known)
 
 
 def git_at(
@@ -91,15 +83,30 @@ def git_at(
     exclude: str | Sequence[str] = (),
     id_prefix: str = "",
     label: str = "",
-) -> GitRepository:
-    """The repository in a folder, as the plug-in `git`; patterns may be words apart by commas.
+    allow_hosts: str | Sequence[str] = (),
+    user: str = "x-access-token",
+    token_env: str = "",
+    most_mb: int = 200,
+    timeout_s: float = 600.0,
+) -> GitRepository | RemoteGitRepository:
+    """The repository in a folder or at an http(s) address, as the plug-in `git`.
+
+    Patterns and hosts may be words apart by commas. The settings after `label` are of those at an address.
 
     Raises:
-        RecipeError: The place is an address.
+        RecipeError: The place is an address of another kind, or a setting is none.
     """
     need("dulwich", "git", "git")
-    if "://" in place:
+    chosen = words_of(include), words_of(exclude)
+    if "://" not in place:
+        return GitRepository(Path(place), str(ref), *chosen, id_prefix, label)
+    url = place.removeprefix("git+")
+    if not url.lower().startswith(("http://", "https://")):
         raise RecipeError(
-            "git: repositories elsewhere are not fetched. Clone it (git clone --mirror) and name the folder it is in."
+            "git: repositories are fetched over http(s) alone. Give such an address, or clone it (git clone --mirror) "
+            "and name the folder it is in."
         )
-    return GitRepository(Path(place), str(ref), words_of(include), words_of(exclude), id_prefix, label)
+    hosts = words_of(allow_hosts)
+    return RemoteGitRepository(
+        url, str(ref), *chosen, id_prefix, label, hosts, user, token_env, most_mb, float(timeout_s)
+    )

@@ -3,9 +3,11 @@
 import bz2
 import json
 import sqlite3
+import subprocess
 from contextlib import closing
 
 import pytest
+from git_server import GitServer, is_there
 
 from tailorbird.cli import main
 from tailorbird.errors import InputError
@@ -54,7 +56,7 @@ def test_a_folder_stays_a_folder_whatever_it_is_called(tmp_path):
     assert _kind_of(str(tmp_path / "old.db")) == "folder"
 
 
-@pytest.mark.parametrize("place", ["https://example.org/", "https://example.org/a.git", "nosuch://x"])
+@pytest.mark.parametrize("place", ["https://example.org/", "https://example.org/a.git/", "nosuch://x"])
 def test_what_is_in_doubt_has_to_be_said(place):
     with pytest.raises(
         InputError, match=r"say with --kind which connector reads it\. Known: folder, web_pages"
@@ -110,12 +112,33 @@ def test_a_password_is_never_stored(tmp_path, knowledge):
     assert not list(tmp_path.rglob("knowledge.json"))
 
 
-def test_a_repository_elsewhere_has_to_be_cloned_first(knowledge):
+def test_a_repository_over_ssh_has_to_be_cloned_first(knowledge):
     pytest.importorskip("dulwich")
-    for place in ("git+https://example.org/a.git", "ssh://git@example.org/a.git"):
+    for place in ("git+ssh://git@example.org/a.git", "ssh://git@example.org/a.git"):
         code, _, err = knowledge("add", "desk", place)
         assert code == 2
-        assert "git: repositories elsewhere are not fetched. Clone it (git clone --mirror)" in err
+        assert "git: repositories are fetched over http(s) alone" in err
+
+
+@pytest.mark.skipif(not is_there(), reason="git and its http-backend are not installed")
+def test_a_repository_on_a_server_is_added_by_its_address(knowledge, tmp_path):
+    pytest.importorskip("dulwich")
+    folder = tmp_path / "served" / "shop.git"
+    folder.mkdir(parents=True)
+    (folder / "README.md").write_text("Helmets may be returned within 30 days.")
+    own = ("-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false")
+    for command in (("init", "--quiet"), ("add", "."), (*own, "commit", "--quiet", "-m", "x")):
+        subprocess.run(["git", *command], cwd=folder, check=True)
+    with GitServer(folder.parent).running() as server:
+        place = f"http://{server.host}/shop.git"
+        code, _, err = knowledge("add", "desk", place)
+        assert code == 2
+        assert "allow_hosts" in err
+        code, out, err = knowledge("add", "desk", place, "--set", f"allow_hosts={server.host}")
+        assert code == 0, err
+        assert "documents  1 added" in out
+        out = knowledge("search", "desk", "How long may I return a helmet?", "-k", "1")[1]
+        assert out.startswith("[1] README.md")
 
 
 def test_a_wrong_setting_is_an_error(knowledge):

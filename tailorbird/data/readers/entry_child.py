@@ -22,7 +22,8 @@ READERS = {
     "git": ("tailorbird.data.readers.git_commit", "git_entries"),
     "zim": ("tailorbird.data.readers.zim_archive", "zim_entries"),
 }
-OWN_FILES_BYTES = 2**20
+OWN_FILES_BYTES = {"git": 64 * 2**20}
+"""What a reader may write, by its name: the index of a pack with as many objects as are read. Others: a megabyte."""
 
 
 def main() -> None:
@@ -33,7 +34,7 @@ def main() -> None:
     asked = json.loads(questions.readline())
     limits = Limits(**asked["limits"])
     # archives are mapped into memory, and may be larger than all of it
-    limit_memory("RLIMIT_DATA", limits.memory_bytes, OWN_FILES_BYTES)
+    limit_memory("RLIMIT_DATA", limits.memory_bytes, OWN_FILES_BYTES.get(asked["reader"], 2**20))
     limit_computing(limits.cpu_s)
     try:
         module, name = READERS[asked["reader"]]

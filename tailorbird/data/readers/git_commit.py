@@ -6,9 +6,11 @@ runs, no link or submodule is followed, nothing is fetched. This module runs onl
 
 from __future__ import annotations
 
+import os
 import stat
 from collections.abc import Iterator, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from tailorbird.data.readers.content import Limits
@@ -25,7 +27,8 @@ POINTER_BYTES = 1_024
 def git_entries(place: str, settings: Mapping[str, Any], _limits: Limits) -> Iterator[Entry]:
     """The files at `settings["ref"]`, by path, without those whose names begin with a dot.
 
-    `settings["most_entries"]` is how many files and folders a commit may have.
+    `settings["most_entries"]` is how many files and folders a commit may have, `settings["is_fetched"]` whether it lies
+    in a folder of ours, in which packs have no index yet.
 
     Raises:
         NotFound: It is no repository, or has no such branch, tag or commit.
@@ -35,6 +38,8 @@ def git_entries(place: str, settings: Mapping[str, Any], _limits: Limits) -> Ite
     from dulwich.repo import Repo
 
     ref = str(settings["ref"])
+    if settings["is_fetched"]:
+        _index_packs(Path(place))
     try:
         repository = Repo(place)
     except NotGitRepository:
@@ -46,6 +51,20 @@ def git_entries(place: str, settings: Mapping[str, Any], _limits: Limits) -> Ite
             raise
         except (KeyError, ValueError) as error:
             raise DocumentError(f"the repository is damaged ({error}). Check it with `git fsck`.") from None
+
+
+def _index_packs(place: Path) -> None:
+    """Makes the indexes that packs lack: a pack that was fetched comes without."""
+    for pack in (place / "objects" / "pack").glob("*.pack"):
+        index = pack.with_suffix(".idx")
+        if not index.exists():
+            from dulwich.object_format import DEFAULT_OBJECT_FORMAT
+            from dulwich.pack import PackData
+
+            made = index.with_suffix(f".idx-{os.getpid()}")
+            with PackData(str(pack), DEFAULT_OBJECT_FORMAT) as data:
+                data.create_index(str(made))
+            made.replace(index)
 
 
 def _tree(repository: Any, ref: str) -> bytes:

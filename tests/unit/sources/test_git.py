@@ -183,7 +183,7 @@ def test_a_tree_of_trees_of_the_same_trees_ends(repository, monkeypatch):
         repository.object_store.add_object(outer)
         tree = outer
     make_commit(repository, {b"d": (stat.S_IFDIR, b"", tree.id)})
-    monkeypatch.setattr("tailorbird.sources.git.MOST_ENTRIES", 1_000)
+    monkeypatch.setattr("tailorbird.sources.git_commits.MOST_ENTRIES", 1_000)
     with pytest.raises(
         DocumentError, match=r"shop\.git: holds more than 1,000 files and folders\. Name another"
     ):
