@@ -56,6 +56,7 @@ class GitServer:
                 pass
 
         httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        httpd.handle_error = lambda *_: None  # who asks may hang up
         thread = threading.Thread(target=httpd.serve_forever, daemon=True)
         thread.start()
         self.host = f"127.0.0.1:{httpd.server_port}"

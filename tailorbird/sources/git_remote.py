@@ -13,7 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 
 from tailorbird.data.documents import Unchanged, Unreadable, reading_version
 from tailorbird.data.storage import atomic_folder, cache_folder
@@ -113,7 +114,11 @@ class RemoteGitRepository:
         need("dulwich", "git", "git")
         root, commit = self._fetched()
         is_meant = chooses(self.include, self.exclude)
-        yield from commit_documents(root, commit, is_meant, self.id_prefix, known, shown=self.url)
+        try:
+            yield from commit_documents(root, commit, is_meant, self.id_prefix, known, shown=self.url)
+        except DocumentError:
+            shutil.rmtree(root, ignore_errors=True)  # the next sync fetches it again
+            raise
 
     def _fetched(self) -> tuple[Path, str]:
         """The folder with the commit that `ref` is of now, and its name."""
@@ -125,17 +130,20 @@ class RemoteGitRepository:
             chosen[:] = [commit.decode()]
             return [] if (home / chosen[0]).is_dir() else [commit]
 
-        pack = bytearray()
-        self._ask(wanted, pack.extend)
-        place = home / chosen[0]
-        if pack:
-            with atomic_folder(place, replace=True) as building:
-                _keep(building, bytes(pack))
-            # The oldest go, by when they came.
-            for old in sorted(home.iterdir(), key=lambda path: -path.stat().st_mtime)[KEPT:]:
-                shutil.rmtree(old, ignore_errors=True)
-        elif not place.is_dir():
-            raise EndpointError(f"git: {self.url}: the server sent nothing of {self.ref}. Try again later.")
+        with TemporaryFile() as pack:
+            self._ask(wanted, pack.write)
+            place = home / chosen[0]
+            if pack.tell():
+                pack.seek(0)
+                with atomic_folder(place, replace=True) as building:
+                    _keep(building, pack)
+                # The oldest go, by when they came.
+                for old in sorted(home.iterdir(), key=lambda path: -path.stat().st_mtime)[KEPT:]:
+                    shutil.rmtree(old, ignore_errors=True)
+            elif not place.is_dir():
+                raise EndpointError(
+                    f"git: {self.url}: the server sent nothing of {self.ref}. Try again later."
+                )
         return place, chosen[0]
 
     def _ask(self, wanted: Callable[..., list[bytes]], keep: Callable[[bytes], Any]) -> None:
@@ -187,12 +195,13 @@ def _named(refs: Mapping[bytes, bytes], ref: str, url: str) -> bytes:
     raise NotFound(f"{url}: has no branch, tag or commit {ref!r}. Branches: {known}. Name one with ref.")
 
 
-def _keep(folder: Path, pack: bytes) -> None:
+def _keep(folder: Path, pack: IO[bytes]) -> None:
     """A bare repository with nothing but a pack, whose index is made by who reads it."""
     from dulwich.repo import Repo
 
     Repo.init_bare(str(folder)).close()
-    (folder / "objects" / "pack" / "pack-fetched.pack").write_bytes(pack)
+    with (folder / "objects" / "pack" / "pack-fetched.pack").open("wb") as kept:
+        shutil.copyfileobj(pack, kept)
 
 
 def _client(url: str, fetcher: Fetcher, secret: Mapping[str, str]) -> Any:

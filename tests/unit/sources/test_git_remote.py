@@ -178,6 +178,17 @@ def test_a_damaged_or_endless_pack_is_refused_and_the_index_keeps_what_it_has(se
         assert index.sync(at(server)).changed == 1, "a damaged pack is kept for good"
 
 
+def test_what_is_damaged_in_the_cache_is_fetched_again(server, home):
+    assert len(texts(at(server))) == 4
+    [pack] = (home / "git").rglob("pack-fetched.pack")
+    pack.write_bytes(pack.read_bytes()[:-40])
+    pack.with_suffix(".idx").unlink()
+    with pytest.raises(DocumentError, match=r"git: http://127.0.0.1:\d+/shop.git: damaged") as caught:
+        texts(at(server))
+    assert str(home) not in str(caught.value)
+    assert len(texts(at(server))) == 4
+
+
 def test_more_than_is_allowed_is_not_fetched(server, work):
     import random
 
