@@ -32,10 +32,11 @@ demo: install
 	@echo "  $(CURDIR)/demo-output/handbook/report.html   which one answers from the staff handbook best"
 	@echo "Try the winner:  $(BIN)/tailor ask winner \"How long do we keep returned goods?\""
 
-# As many test processes as there are cores, one thread each; each holds a model, so at most four.
+# As many test processes as there are cores, one thread each; each holds a model, so at most four. In their order the
+# files with few long tests come first, so that no process is left with one at the end.
 test: export OMP_NUM_THREADS := 1
 test: install
-	$(BIN)/python -m pytest tests --numprocesses $$(( $(THREADS) < 4 ? $(THREADS) : 4 )) --dist loadfile
+	$(BIN)/python -m pytest tests --numprocesses $$(( $(THREADS) < 4 ? $(THREADS) : 4 )) --dist loadfile --no-loadscope-reorder
 
 test-slow: install
 	$(BIN)/python -m pytest tests --runslow -m slow

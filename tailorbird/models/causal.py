@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers.cache_utils import DynamicCache
 
-from tailorbird.errors import Unsupported
+from tailorbird.models.context_limit import context_of
 from tailorbird.models.own_attention import ATTENTION, Branches, Sealed, branches_of, takes_attention
 
 if TYPE_CHECKING:
@@ -174,27 +174,6 @@ def usable_context(model: Any) -> int:
         Unsupported: some layers keep a state instead of attending; no mask can hide padding from them.
     """
     return context_of(model.config, stateful=getattr(model, "_is_stateful", False))
-
-
-def context_of(config: Any, *, stateful: bool = False) -> int:
-    """Tokens over which a model of this configuration attends to all that came before.
-
-    Labels and answers are computed with masks over the whole past, so a sliding window ends the context.
-
-    Raises:
-        Unsupported: the model is `stateful`, or some of its layers do not attend.
-    """
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if stateful or not kinds <= {"full_attention", "sliding_attention"}:
-        raise Unsupported(
-            f"model type {config.model_type!r}: it has layers other than attention "
-            f"({', '.join(sorted(kinds))}), which "
-            "Tailorbird cannot run exactly. Use an attention-only model, or serve this one elsewhere and "
-            "give its URL."
-        )
-    limit = getattr(config, "max_position_embeddings", None) or 2048
-    slides = "sliding_attention" in kinds or not getattr(config, "layer_types", None)
-    return min(limit, (getattr(config, "sliding_window", None) or limit) if slides else limit)
 
 
 def _copy(past: DynamicCache) -> DynamicCache:

@@ -85,8 +85,8 @@ def open_local_template(reference: str) -> ChatTemplate:
     """
     from transformers import AutoConfig, AutoTokenizer
 
-    from tailorbird.models.causal import context_of
     from tailorbird.models.chat_template import ChatTemplate
+    from tailorbird.models.context_limit import context_of
 
     folder = _folder_of(reference)
     try:

@@ -82,7 +82,10 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [method if method == "lora" else pytest.param(method, marks=pytest.mark.slow) for method in METHODS],
+)
 def test_a_killed_training_goes_on_to_the_same_answers(method, tmp_path, monkeypatch):
     original = FineTune.settings
     monkeypatch.setattr(
