@@ -187,7 +187,7 @@ class Fetcher:
         asking: _Asking,
         kinds: Collection[str] | None = None,
     ) -> Fetched:
-        allowed = self._allows(address)
+        allowed = self.allows(address)
         if not allowed:
             check_name(address)
         backend = _Pinning(self.resolve, is_reachable if allowed else is_public, deadline, self.limits)
@@ -213,7 +213,7 @@ class Fetcher:
                     return _without_body(address, response)
                 return _read(address, response, kinds, self.limits.size_bytes)
 
-    def _allows(self, address: Address) -> bool:
+    def allows(self, address: Address) -> bool:
         """Whether the user named this host, with this port or, without one, for the web's own ports."""
         for host, port in map(read_allowed, self.allow_hosts):
             if host == address.host and address.port in ({port} if port else set(PORTS.values())):

@@ -75,9 +75,9 @@ class RemoteGitRepository:
         address = self._address
         if "?" in address.target:
             raise RecipeError(f"git: {self.url}: expected an address without a question mark.")
-        if self.token_env and address.scheme != "https" and not self.allow_hosts:
+        if self.token_env and address.scheme != "https" and not Fetcher(self.allow_hosts).allows(address):
             raise RecipeError(
-                f"git: {self.url}: the token would be sent unencrypted. Use https, or name the host in allow_hosts."
+                f"git: {self.url}: the token would be sent unencrypted. Use https, or name this host in allow_hosts."
             )
         if self.most_mb < 1 or self.timeout_s <= 0:
             raise RecipeError("git: expected most_mb of 1 or more, and timeout_s above 0.")

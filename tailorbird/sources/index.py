@@ -209,7 +209,10 @@ class KnowledgeIndex:
         with KnowledgeIndex(path, self.embedder, read_only=True, settings=self.settings.here) as copied:
             self._stored.copy(copied._stored.folder)
             self._worded.copy(copied._worded.folder)
-            copied.catch_up()
+            try:
+                copied.catch_up()
+            except (NotFound, Unsupported) as error:  # the copy is searched as this index is, from the file
+                log.warning("%s", error)
 
     def search(self, query: str, k: int = 5, *, only: Scope | None = None) -> list[Passage]:
         """At most `k` passages for any text, best first: both rankings, fused.

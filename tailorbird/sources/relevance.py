@@ -115,7 +115,7 @@ def relevance_cases(source: Source, examples: Sequence[Example], k: int) -> list
     document. So a gate can be fitted where nobody wrote down what the documents don't tell.
     """
     cases: list[RelevanceCase] = []
-    for number, example in enumerate(examples[:MOST_CASES]):
+    for number, example in enumerate(examples):
         found = source.search(example.prompt, NEIGHBOURS + k)
         there = example.completion != NOT_IN_DOCUMENTS
         cases.append(RelevanceCase(number, relevance_figures(example.prompt, found, k), there))
@@ -134,4 +134,4 @@ def gate_of(cases: Sequence[RelevanceCase]) -> Gate | None:
 
 def fit_relevance(source: Source, examples: Sequence[Example], k: int) -> Gate | None:
     """The gate that tells questions which the documents answer from those they don't; None with too few examples."""
-    return gate_of(relevance_cases(source, examples, k))
+    return gate_of(relevance_cases(source, examples[:MOST_CASES], k))

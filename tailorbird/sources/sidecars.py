@@ -167,7 +167,8 @@ class Sidecar(Generic[_KeptT]):
             return done
 
     def copy(self, folder: Path) -> None:
-        """Copies what is there into a folder of another index; nothing where it is on a server."""
+        """Copies what is there in the place of what another index has in a folder; nothing of what is on a server."""
+        shutil.rmtree(folder, ignore_errors=True)
         if not self.folder.is_dir():
             return
         with self._alone():

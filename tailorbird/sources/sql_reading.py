@@ -31,7 +31,7 @@ ROWS_AT_ONCE = 500
 _USER = re.compile(r"([^:/]*://[^:/@]*):([^@]*)@([^?]*)", re.DOTALL)
 """What stands before a password, the password as SQLAlchemy would read it, and what it would take for the host."""
 _HIDES_SECRET = re.compile(r"pass(?!file)|pwd|secret|token", re.IGNORECASE)
-_ODBC_SECRET = re.compile(r"(?:^|[;{\s])\s*(?:pwd|password|uid_pwd)\s*=\s*([^;}]*)", re.IGNORECASE)
+_ODBC_SECRET = re.compile(r"(?:^|[;{\s])\s*(?:pwd|password)\s*=\s*([^;}]*)", re.IGNORECASE)
 _READS = frozenset({sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_RECURSIVE})
 _KEPT_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "edit", "writefile", "readfile"})
 _LATE = re.compile("interrupted|statement timeout|execution time exceeded|max_statement_time exceeded")

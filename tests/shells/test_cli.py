@@ -40,6 +40,14 @@ def test_check_reports_without_importing_torch(project):
     assert "estimated" in found.stdout
 
 
+def test_a_model_without_weights_is_asked_without_importing_torch(project):
+    folder, _, _ = project
+    packages, found = imported_by("ask", "tfidf_linear", "Where is my order?", folder=folder)
+    assert found.returncode == 0
+    assert "sklearn" in packages
+    assert not packages & {"torch", "transformers"}
+
+
 def test_ctrl_c_ends_with_130_and_says_that_the_next_run_continues(project):
     _, (code, out, err), _ = project
     assert code == 130

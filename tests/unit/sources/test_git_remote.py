@@ -206,9 +206,14 @@ def test_more_than_is_allowed_is_not_fetched(server, work):
         ("https://u:s3cret@example.org/shop.git", {}, "holds credentials"),
         ("https://example.org/shop.git?token=s3cret", {}, "without a question mark"),
         ("http://example.org/shop.git", {"token_env": "X"}, "the token would be sent unencrypted"),
+        (
+            "http://example.org/shop.git",
+            {"token_env": "X", "allow_hosts": "other.example"},
+            "name this host in allow_hosts",
+        ),
         ("https://example.org/shop.git", {"most_mb": 0}, "expected most_mb of 1 or more"),
     ],
-    ids=["ssh", "password", "query", "plain", "size"],
+    ids=["ssh", "password", "query", "plain", "plain_elsewhere", "size"],
 )
 def test_addresses_that_make_no_sense_are_refused(place, settings, message):
     with pytest.raises(RecipeError) as caught:

@@ -101,6 +101,19 @@ def test_a_copy_has_them_too_and_is_searched_by_them(tmp_path, filled, monkeypat
     assert {path: path.read_bytes() for path in before} == before
 
 
+def test_a_copy_takes_the_place_of_another_and_needs_no_package(tmp_path, filled, monkeypatch, caplog):
+    filled.copy(tmp_path / "model" / "index.db")
+    filled.sync(Listing(subjects(5)))
+    filled.copy(tmp_path / "model" / "index.db")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    filled.copy(tmp_path / "other" / "index.db")
+    assert "is not installed" in caplog.text
+    for name in ("model", "other"):
+        with KnowledgeIndex(tmp_path / name / "index.db", WordHash(), read_only=True) as copied:
+            assert ids(copied.search("number3", 1)) == ["3.md"]
+            assert "card.md" not in copied.document_names()
+
+
 def test_a_copy_of_what_is_on_a_server_needs_none(tmp_path, filled):
     mark = tmp_path / "index.vectors" / "mark.json"
     facts = json.loads(mark.read_text())
