@@ -23,7 +23,7 @@ import numpy.typing as npt
 from tailorbird.data.storage import atomic_folder
 from tailorbird.errors import IntegrityError, Unsupported
 from tailorbird.sources.optional import need_for_store
-from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors
+from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors, questions_between, spread
 
 CELLS, FACTS, HALVES = "cells.faiss", "facts.json", "halves.tmp"
 CELLS_OF_ROOT, LEAST_PER_CELL = 2, 10
@@ -35,7 +35,7 @@ ROUNDS = 8
 WANTED_RECALL = 0.997
 """On a sample of questions made from its own vectors; real ones find up to .01 less."""
 LEAST_READ = 40_000
-"""Vectors, in about 2 ms: no fewer are read whatever was measured, since questions may be unlike the passages."""
+"""Vectors, in about 2 ms: no fewer are read whatever was measured, since `questions_between` may promise too much."""
 SAMPLE = 200
 NEAREST = 10
 NOMINATED = 50
@@ -143,13 +143,13 @@ class FaissStore:
         index.cp.niter = ROUNDS
         # It says on stdout what it would rather have; these are enough to place cells whose number is measured after.
         index.cp.min_points_per_centroid = 1
-        index.train(halves[_spread(held, max(cells * TRAINED_PER_CELL, 10_000))].astype(np.float32))
+        index.train(halves[spread(held, max(cells * TRAINED_PER_CELL, 10_000))].astype(np.float32))
         index.parallel_mode = 1  # One question's cells are shared out between the processors.
         for begin in range(0, held, CHUNK):
             index.add_with_ids(
                 halves[begin : begin + CHUNK].astype(np.float32), numbers[begin : begin + CHUNK]
             )
-        asked = _questions(halves)
+        asked = questions_between(halves[spread(held, 2 * SAMPLE)].astype(np.float32))
         true = [set(numbers[rows].tolist()) for rows in _true_nearest(halves, asked)]
         probed = min(4, cells)
         while True:
@@ -183,24 +183,6 @@ class FaissStore:
         if facts.count:
             index.parallel_mode = 1
         return index, facts
-
-
-def _spread(count: int, most: int) -> Numbers:
-    """At most so many rows, spread over all."""
-    return np.unique(np.linspace(0, count - 1, min(count, most)).astype(np.int64))
-
-
-def _questions(halves: npt.NDArray[np.float16]) -> Vectors:
-    """Vectors that lie between passages, as real questions do: sums of two that have nothing to do with one another.
-
-    On 60,000 passages of documentation, articles and abstracts they need as many cells as real questions, to .005 of
-    recall; passages with random noise added need a third of that. Of passages that are mixtures themselves it promises
-    too much (.997 where real questions find .975), which is why `LEAST_READ` is there.
-    """
-    rows = _spread(len(halves), 2 * SAMPLE)
-    half = max(1, len(rows) // 2)
-    made = halves[rows[:half]].astype(np.float32) + halves[rows[-half:]].astype(np.float32)
-    return made / np.maximum(np.linalg.norm(made, axis=1, keepdims=True), 1e-6)
 
 
 def _true_nearest(halves: npt.NDArray[np.float16], asked: Vectors) -> Numbers:
