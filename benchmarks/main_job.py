@@ -179,7 +179,7 @@ def run(name, job, work, arms):
         command=f"python benchmarks/main_job.py --only {name}",
     )
     plan = dataclasses.replace(plan, folder=work / "runs" / plan.key)
-    outcome = Workbench(work).compare(plan, out=work / "report", on_event=Teller())
+    outcome = Workbench(work).comparisons.run(plan, out=work / "report", on_event=Teller())
     return outcome.comparison.to_json()
 
 

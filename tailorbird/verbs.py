@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.columns import Columns
-from tailorbird.workbench import ModelInfo, OpenModel, Workbench
+from tailorbird.workbench import Flags, ModelInfo, OpenModel, Workbench
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
@@ -77,20 +77,22 @@ def compare(
         TailorbirdError: anything about the input that can't be used; see `tailorbird.errors`.
     """
     workbench = Workbench(Path(project))
-    plan = workbench.plan(
+    flags = Flags(
         examples=Path(examples),
         test=_path(test),
         documents=_path(documents),
         base=base,
         arms=arms,
-        budget_s=budget_s,
         seed=seed,
         limit_test=limit_test,
-        columns=Columns(prompt_column, completion_column),
+        prompt_column=prompt_column,
+        completion_column=completion_column,
         sources=sources,
     )
+    plan = workbench.comparisons.plan(flags, budget_s=budget_s)
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
-    return workbench.compare(replace(plan, command=call), out=_path(out), on_event=on_event).comparison
+    plan = replace(plan, command=call)
+    return workbench.comparisons.run(plan, out=_path(out), on_event=on_event).comparison
 
 
 def customize(

@@ -11,30 +11,29 @@ $TAILORBIRD_HOME takes the place of `.tailorbird`. torch is imported only when a
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from tailorbird import plugins
 from tailorbird.catalogue import ModelInfo, list_models
+from tailorbird.comparisons import CONFIG, Comparisons, OnEvent, Outcome, config_of, watch_of
 from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
 from tailorbird.knowledge_bases import KnowledgeBases, KnowledgeInfo, OriginReport
 from tailorbird.knowledge_questions import KnowledgeQuestions
-from tailorbird.making import arm_of, base_for, make_model
+from tailorbird.making import base_for, make_model
 from tailorbird.metaprompts import KeptMetaprompt, Metaprompts
 from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
     Flags,
     Plan,
-    make_plan,
     overlay,
     plan_single,
     valid_name,
@@ -48,31 +47,15 @@ from tailorbird.trainings import (
     TrainingProgress,
     TrainingWatch,
     apply_watched,
-    trackers_for,
 )
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
-    from tailorbird.evaluation.comparison import Comparison
     from tailorbird.models.exports.export import Exported
     from tailorbird.network.estimate import TrainingEstimate
     from tailorbird.techniques.mask import MaskedToken, MaskPreview
 
-CONFIG = "tailor.toml"
 NAMED_AS_USUAL = Columns()
-
-OnEvent = Callable[[Any], None]
-"""Gets `evaluation.arms.Event`s, `TrainingEstimated` and `TrainingProgress`."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """A finished comparison and where its files lie."""
-
-    comparison: Comparison
-    report: Path
-    json: Path
-    folder: Path
 
 
 class Workbench:
@@ -144,91 +127,6 @@ class Workbench:
         plan = plan_single("mask", file, ArmSpec("mask", ()))
         return preview_mask(open_template(base or STARTER), plan.data, num_rows)
 
-    # -- comparing ----------------------------------------------------------------------------
-
-    def plan(
-        self,
-        *,
-        config: Path | None = None,
-        examples: Path | None = None,
-        test: Path | None = None,
-        documents: Path | None = None,
-        base: str | None = None,
-        arms: Sequence[str] | None = None,
-        budget_s: float | None = None,
-        seed: int | None = None,
-        name: str | None = None,
-        key_env: str | None = None,
-        limit_test: int | None = None,
-        columns: Columns = NAMED_AS_USUAL,
-        sources: Sequence[str] | None = None,
-    ) -> Plan:
-        """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
-
-        Raises:
-            NotFound: a file is not there.
-            DataError: the examples can't be used.
-            RecipeError: an arm or a setting makes no sense.
-        """
-        rest = (name, key_env, limit_test, columns.prompt, columns.completion, sources)
-        flags = Flags(examples, test, documents, base, arms, seed, *rest)
-        file = overlay(self.knowledge.with_tables(self._config(config, given=examples), sources), flags)
-        plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
-        return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
-
-    def compare(
-        self,
-        plan: Plan,
-        *,
-        out: Path | None = None,
-        on_event: OnEvent | None = None,
-        track: Sequence[str] = (),
-    ) -> Outcome:
-        """Runs a plan; killed and run again it goes on, and repeats no finished arm.
-
-        Args:
-            plan: from `plan`.
-            out: folder that gets report.html and comparison.json; default: the run's own.
-            on_event: told about every step.
-            track: trackers that are told about every training step.
-
-        Raises:
-            NotFound: a tracker is unknown or not installed.
-        """
-        from tailorbird.evaluation.compare import compare
-        from tailorbird.evaluation.metrics import default_metrics
-        from tailorbird.evaluation.report import write_report
-
-        metrics = default_metrics(plan.task)
-        if plan.metric not in metrics:
-            metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
-        watches = {spec.name: self._watch(plan, spec, on_event, track) for spec in plan.arms}
-        plan.folder.mkdir(parents=True, exist_ok=True)
-        result = compare(
-            [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms],
-            plan.data,
-            metrics,
-            primary=plan.metric,
-            folder=plan.folder,
-            on_event=on_event,
-            budget_s=plan.budget_s,
-            seed=plan.seed,
-            reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
-        )
-        out = out or plan.folder
-        out.mkdir(parents=True, exist_ok=True)
-        report = write_report(result, result.evaluations, out, title=plan.name, data_notes=plan.notes)
-        content = json.dumps(result.to_json(), indent=1, ensure_ascii=False).encode()
-        write_atomic(out / "comparison.json", content)
-        write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
-        return Outcome(result, report, out / "comparison.json", plan.folder)
-
-    def _watch(
-        self, plan: Plan, spec: ArmSpec, on_event: OnEvent | None, track: Sequence[str] = ()
-    ) -> TrainingWatch:
-        trackers = trackers_for(track, self.state / "tracking", f"{plan.name}-{spec.name}")
-        return TrainingWatch(spec.name, plan.metric, on_event, trackers)
-
     # -- one model ----------------------------------------------------------------------------
 
     def plan_one(
@@ -255,7 +153,7 @@ class Workbench:
             raise RecipeError(
                 'customize: give either --steps "few_shot,fine_tune" or --recipe FILE, and not both.'
             )
-        file = read_recipe_file(recipe) if recipe else self._config(None, given=examples)
+        file = read_recipe_file(recipe) if recipe else config_of(self.folder, None, given=examples)
         if recipe and file.steps is None:
             raise RecipeError(
                 f'{recipe}: it names no steps. Add, for example, steps = ["few_shot", "fine_tune"].'
@@ -326,7 +224,7 @@ class Workbench:
         if check.text:
             check.read()  # before, not after an hour of training
         spec = plan.arms[0]
-        make_model(self.state, plan, spec, folder, self._watch(plan, spec, on_event, track), check)
+        make_model(self.state, plan, spec, folder, watch_of(self.state, plan, spec, on_event, track), check)
 
         def finish() -> ModelInfo:
             load_model(folder, plugins.rewrite_loaders())  # what was saved can be opened
@@ -392,6 +290,11 @@ class Workbench:
         return list_models(self.state)
 
     @property
+    def comparisons(self) -> Comparisons:
+        """What is compared here, and was."""
+        return Comparisons(self.state, self.folder, self.knowledge)
+
+    @property
     def knowledge(self) -> KnowledgeBases:
         """What is known here: to add to, sync and search."""
         return KnowledgeBases(self.state, self.folder / CONFIG)
@@ -420,17 +323,12 @@ class Workbench:
 
         remove_model(folder)
 
-    def _config(self, config: Path | None, *, given: Path | None) -> RecipeFile:
-        """The named file, else the project's tailor.toml; nothing where examples were given by a flag."""
-        if config is not None:
-            return read_recipe_file(config)
-        path = self.folder / CONFIG
-        return read_recipe_file(path) if given is None and path.is_file() else RecipeFile()
-
 
 __all__ = [
     "INITIAL_CONFIG",
     "Columns",
+    "Comparisons",
+    "Flags",
     "GeneralCheck",
     "KeptMetaprompt",
     "KnowledgeInfo",

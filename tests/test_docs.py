@@ -222,7 +222,7 @@ def test_the_readmes_toml_is_a_recipe_with_the_arms_it_names(tmp_path):
     (tmp_path / "tailor.toml").write_text(text, encoding="utf-8")
     shutil.copy(ROOT / "sample" / "tickets.jsonl", tmp_path)
     shutil.copytree(ROOT / "sample" / "handbook", tmp_path / "handbook")
-    plan = Workbench(tmp_path).plan()
+    plan = Workbench(tmp_path).comparisons.plan()
     assert [arm.name for arm in plan.arms] == [
         "tfidf_linear", "base", "few_shot", "few_shot+fine_tune", "three_examples",
     ]  # fmt: skip
@@ -241,7 +241,7 @@ def test_the_readmes_live_sources_can_be_asked_for(tmp_path):
 
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_every_recipe_can_be_planned_as_it_stands(path, tmp_path):
-    plan = Workbench(tmp_path).plan(config=path)
+    plan = Workbench(tmp_path).comparisons.plan(config=path)
     assert len(plan.arms) >= 4
     assert plan.data.train
     assert plan.data.dev

@@ -74,27 +74,27 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Try several ways on one held-out test set and say which won. Stopped, it continues when run again."""
-    from tailorbird.workbench import Columns
+    from tailorbird.workbench import Flags
 
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
     names = _arm_names(arms)
     workbench = project_of(context).workbench()
     with kept_for_json(as_json):
-        plan = workbench.plan(
-            config=config,
+        flags = Flags(
             examples=examples,
             test=test,
             documents=documents,
             base=base,
             arms=names,
-            budget_s=budget_s,
             seed=seed,
             name=name,
             key_env=key_env,
             limit_test=limit_test,
-            columns=Columns(prompt_column, completion_column),
+            prompt_column=prompt_column,
+            completion_column=completion_column,
             sources=source,
         )
+        plan = workbench.comparisons.plan(flags, config=config, budget_s=budget_s)
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)
         outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
@@ -130,7 +130,7 @@ def _run(workbench: Workbench, plan: Plan, out: Path | None, track: list[str]) -
         # stdout here is stderr where JSON is wanted.
         names = [arm.name for arm in plan.arms]
         with terminating_interrupts(), progress_on(sys.stdout, names) as show:
-            return workbench.compare(plan, out=out, on_event=show, track=track)
+            return workbench.comparisons.run(plan, out=out, on_event=show, track=track)
     except KeyboardInterrupt:
         remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
         raise typer.Exit(INTERRUPTED) from None
