@@ -18,7 +18,7 @@ from tailorbird.knowledge_bases import KnowledgeBases
 from tailorbird.making import arm_of
 from tailorbird.planning import Flags, Plan, make_plan, overlay
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file
-from tailorbird.trainings import TrainingWatch, trackers_for
+from tailorbird.trainings import TrainingProgress, TrainingWatch, trackers_for
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.comparison import Comparison
@@ -53,9 +53,7 @@ class Comparisons:
     folder: Path
     knowledge: KnowledgeBases
 
-    def plan(
-        self, flags: Flags | None = None, *, config: Path | None = None, budget_s: float | None = None
-    ) -> Plan:
+    def plan(self, flags: Flags | None = None, *, config: Path | None = None) -> Plan:
         """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
 
         Raises:
@@ -67,7 +65,7 @@ class Comparisons:
         file = config_of(self.folder, config, given=flags.examples)
         file = overlay(self.knowledge.with_tables(file, flags.sources), flags)
         plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
-        return replace(plan, budget_s=budget_s, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
+        return replace(plan, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
     def run(
         self,
@@ -88,14 +86,25 @@ class Comparisons:
         Raises:
             NotFound: a tracker is unknown or not installed.
         """
-        from tailorbird.evaluation.compare import compare
+        from tailorbird.evaluation.answer_cache import AnswerCache
+        from tailorbird.evaluation.budget import Budget
+        from tailorbird.evaluation.compare import PRICE_PER_HOUR, compare
         from tailorbird.evaluation.metrics import default_metrics
         from tailorbird.evaluation.report import write_report
 
         metrics = default_metrics(plan.task)
         if plan.metric not in metrics:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
-        watches = {spec.name: watch_of(self.state, plan, spec, on_event, track) for spec in plan.arms}
+        budget = Budget(plan.budget_s, plan.budget_usd, PRICE_PER_HOUR)
+
+        def in_time(event: Any) -> None:
+            """A training goes on while there is something left; what it has done is kept."""
+            if on_event:
+                on_event(event)
+            if isinstance(event, TrainingProgress):
+                budget.check()
+
+        watches = {spec.name: watch_of(self.state, plan, spec, in_time, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
         result = compare(
             [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms],
@@ -104,7 +113,9 @@ class Comparisons:
             primary=plan.metric,
             folder=plan.folder,
             on_event=on_event,
-            budget_s=plan.budget_s,
+            budget=budget,
+            race=plan.race,
+            cache=None if plan.fresh else AnswerCache(self.state / "answers.db"),
             seed=plan.seed,
             reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
         )

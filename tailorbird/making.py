@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from tailorbird import plugins
 from tailorbird.catalogue import model_folder
+from tailorbird.data.storage import atomic_folder
 from tailorbird.opening import open_reference, set_threads
-from tailorbird.planning import Plan, described
-from tailorbird.recipe_file import ArmSpec
+from tailorbird.planning import Plan, asked_live, described
+from tailorbird.recipe_file import ArmSpec, Step
 from tailorbird.records import content_hash
 from tailorbird.trainings import UNCHECKED, GeneralCheck, TrainingWatch, apply_watched, keep_trainings
 
@@ -22,6 +25,7 @@ if TYPE_CHECKING:
     from tailorbird.models.model import Model
 
 T = TypeVar("T")
+MANIFEST = "model.json"
 
 REPLAYED = 32
 """Held-out examples kept with a model, and asked again of every export of it."""
@@ -29,33 +33,33 @@ REPLAYED = 32
 
 def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
     """An arm of a comparison: how its model is made, what it is made of, and what an endpoint takes for it."""
-    from tailorbird.evaluation.arms import Arm, TokenPrice
+    from tailorbird.evaluation.arms import Arm, Made, TokenPrice
+
+    folder = plan.folder / "models" / spec.name
+
+    def make() -> Made:
+        if not spec.floor:
+            set_threads()
+        make_model(state, plan, spec, folder, watch, UNCHECKED)
+        from tailorbird.models.folders import read_record
+
+        train_s = read_record(folder)["lineage"].get("made_s", 0.0)
+        # What changes between two questions, and what takes no time, is not kept.
+        lasting = not spec.floor and not asked_live([spec])
+        return Made(train_s, content_hash((folder / MANIFEST).read_text(), 32) if lasting else "")
 
     def build() -> Model:
         if not spec.floor:
             set_threads()
-        return made_model(state, plan, spec, plan.folder / "models" / spec.name, watch)
+        from tailorbird.models.folders import load_model
+
+        return load_model(folder, plugins.rewrite_loaders()).model
 
     price = None
     if plan.price is not None and not spec.floor:
         price = TokenPrice(plan.price["input"], plan.price["output"], plan.price.get("cached"))
     key = content_hash([base_identity(state, plan.base), described(spec, plan.seed)])
-    return Arm(spec.name, build, key, spec.floor, price)
-
-
-def made_model(  # noqa: PLR0917 - where, what, and who is told
-    state: Path,
-    plan: Plan,
-    spec: ArmSpec,
-    folder: Path,
-    watch: TrainingWatch,
-    check: GeneralCheck = UNCHECKED,
-) -> Model:
-    """The arm's model: made, saved, and read back, so that what is measured is what is served."""
-    from tailorbird.models.folders import load_model
-
-    make_model(state, plan, spec, folder, watch, check)
-    return load_model(folder, plugins.rewrite_loaders()).model
+    return Arm(spec.name, build, key, spec.floor, price, make)
 
 
 def _from_first(find: Callable[[], T]) -> T:
@@ -70,14 +74,24 @@ def _from_first(find: Callable[[], T]) -> T:
 def make_model(  # noqa: PLR0917 - where, what, and who is told
     state: Path, plan: Plan, spec: ArmSpec, folder: Path, watch: TrainingWatch, check: GeneralCheck
 ) -> None:
-    """Makes the arm's model and saves it, unless it is there. Many processes make one; the first saves it."""
-    from tailorbird.evaluation.run_folder import data_fingerprint
-    from tailorbird.models.folders import read_record, save_model
+    """Makes the arm's model and saves it, unless it is there. Many processes make one; the first saves it.
 
-    key = content_hash(
-        [base_identity(state, plan.base), described(spec, plan.seed), data_fingerprint(plan.data)]
-    )
-    if not _from_first(lambda: folder.is_dir() and read_record(folder)["lineage"].get("key") == key):
+    One that is equal byte for byte and was made by another comparison of the project is taken over, and one whose
+    first steps are another's, with the training among them, begins where that one ends.
+    """
+    from tailorbird.models.folders import save_model
+
+    key = _model_key(state, plan, spec)
+    if _from_first(lambda: _kept_key(folder) == key):
+        return
+    if _from_first(lambda: not check.wanted and _taken_over(state, plan, key, folder)):
+        return
+    began = time.perf_counter()
+    checkpoint = plan.folder / "checkpoints" / spec.name
+    base, rest = _beginning(state, plan, spec)
+    model = apply_watched(replace(spec, steps=rest), plan, base, watch, checkpoint)
+
+    def save() -> None:
         lineage = {
             "key": key,
             "base": plan.base,
@@ -85,26 +99,81 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
             "steps": described(spec, plan.seed),
             "project": plan.name,
             "created": int(time.time()),
+            "made_s": time.perf_counter() - began,
         }
-        checkpoint = plan.folder / "checkpoints" / spec.name
-        base = base_for(state, spec, plan)
-        model = apply_watched(spec, plan, base, watch, checkpoint)
+        save_model(
+            model,
+            folder,
+            task=plan.task,
+            lineage=lineage,
+            replay=(plan.data.dev or plan.data.train)[:REPLAYED],
+            replace_old=True,
+            add_files=lambda building: keep_trainings(
+                checkpoint, building, name=spec.name, base=base, model=model, check=check
+            ),
+        )
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
-        def save() -> None:
-            save_model(
-                model,
-                folder,
-                task=plan.task,
-                lineage=lineage,
-                replay=(plan.data.dev or plan.data.train)[:REPLAYED],
-                replace_old=True,
-                add_files=lambda building: keep_trainings(
-                    checkpoint, building, name=spec.name, base=base, model=model, check=check
-                ),
-            )
-            shutil.rmtree(checkpoint, ignore_errors=True)
+    _from_first(save)
 
-        _from_first(save)
+
+def _model_key(state: Path, plan: Plan, spec: ArmSpec) -> str:
+    """What the model depends on: its base, its steps, and the data that techniques may read."""
+    from tailorbird.evaluation.run_folder import data_fingerprint
+
+    read = {part: found for part, found in data_fingerprint(plan.data).items() if part != "test"}
+    return content_hash([base_identity(state, plan.base), described(spec, plan.seed), read])
+
+
+def _kept_key(folder: Path) -> str | None:
+    """What the model in this folder was made of; None where there is none."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    from tailorbird.models.folders import read_record
+
+    return read_record(folder)["lineage"].get("key")
+
+
+def _made_elsewhere(state: Path, plan: Plan, key: str) -> Path | None:
+    """A model that was made of the same in this project, this comparison's own first."""
+    others = sorted((state / "runs").glob("[!.]*/models/[!.]*/" + MANIFEST))
+    own = sorted((plan.folder / "models").glob("[!.]*/" + MANIFEST))
+    return next((path.parent for path in [*own, *others] if _kept_key(path.parent) == key), None)
+
+
+def _taken_over(state: Path, plan: Plan, key: str, folder: Path) -> bool:
+    """Puts an equal model of another comparison here; its files are shared where the disk can."""
+    found = _made_elsewhere(state, plan, key)
+    if found is None:
+        return False
+    with atomic_folder(folder, replace=True) as building:
+        shutil.copytree(found, building, copy_function=_linked, dirs_exist_ok=True)
+    return True
+
+
+def _linked(source: str, target: str) -> str:
+    """Weights, which nobody writes to, are shared; everything else is copied."""
+    try:
+        if source.endswith(".safetensors"):
+            os.link(source, target)
+            return target
+    except OSError:
+        pass
+    shutil.copy2(source, target)
+    return target
+
+
+def _beginning(state: Path, plan: Plan, spec: ArmSpec) -> tuple[Model, tuple[Step, ...]]:
+    """What the recipe starts from, and the steps that are left: an equal training is not done twice."""
+    from tailorbird.models.folders import load_model
+
+    for done in range(len(spec.steps) - 1, 0, -1):
+        first = replace(spec, steps=spec.steps[:done])
+        if not hasattr(first.steps[-1].build(), "checkpoint"):  # it trains nothing
+            continue
+        if found := _made_elsewhere(state, plan, _model_key(state, plan, first)):
+            return load_model(found, plugins.rewrite_loaders()).model, spec.steps[done:]
+    return base_for(state, spec, plan), spec.steps
 
 
 def base_for(state: Path, spec: ArmSpec, plan: Plan) -> Model:

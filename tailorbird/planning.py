@@ -35,7 +35,9 @@ class Plan:
     `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
     say what was done to the data, `command` is what the user typed, for the report. With `shard` the processes
     that train together share layers out, which what is made depends on no more than on their number. `price` is an
-    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`.
+    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`. `budget_s` and `budget_usd` are
+    what may be spent, with `race` arms that are clearly behind on dev are stopped, and with `fresh` no answers of
+    earlier runs are taken over.
     """
 
     name: str
@@ -47,6 +49,9 @@ class Plan:
     seed: int = 0
     folder: Path = Path()
     budget_s: float | None = None
+    budget_usd: float | None = None
+    race: bool = True
+    fresh: bool = False
     notes: tuple[str, ...] = ()
     key_env: str | None = None
     command: str = ""

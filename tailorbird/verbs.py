@@ -45,6 +45,9 @@ def compare(
     test: AnyPath | None = None,
     seed: int = 0,
     budget_s: float | None = None,
+    budget_usd: float | None = None,
+    race: bool = True,
+    fresh: bool = False,
     limit_test: int | None = None,
     prompt_column: str | None = None,
     completion_column: str | None = None,
@@ -64,7 +67,10 @@ def compare(
         arms: names of techniques joined with '+'; None takes a sensible set.
         test: a test file; None sets a fifth of the examples apart.
         seed: of splits, training and resampling.
-        budget_s: seconds after which no further arm is started.
+        budget_s: seconds that it may take; the best arm so far is measured within them, and what is not is said.
+        budget_usd: US dollars that it may cost: endpoints' tokens, and this machine's time.
+        race: stop arms that are clearly behind on dev, with three or more that are no baselines.
+        fresh: ask everything anew, instead of taking over what the same models answered before.
         limit_test: test examples used, at most.
         prompt_column: which column or key holds the prompt, where its name doesn't tell.
         completion_column: likewise the completion.
@@ -89,7 +95,8 @@ def compare(
         completion_column=completion_column,
         sources=sources,
     )
-    plan = workbench.comparisons.plan(flags, budget_s=budget_s)
+    plan = workbench.comparisons.plan(flags)
+    plan = replace(plan, budget_s=budget_s, budget_usd=budget_usd, race=race, fresh=fresh)
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     plan = replace(plan, command=call)
     return workbench.comparisons.run(plan, out=_path(out), on_event=on_event).comparison

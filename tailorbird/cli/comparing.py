@@ -56,8 +56,18 @@ def compare(
     ] = None,
     budget: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="Start no further arm after this time: 90s, 15m, 1h30m."),
+        typer.Option(metavar="TIME", help="End within this time: 90s, 15m, 1h30m."),
     ] = None,
+    budget_cost: Annotated[
+        float | None,
+        typer.Option(metavar="USD", help="Spend no more: endpoints' tokens and this machine's time."),
+    ] = None,
+    race: Annotated[
+        bool, typer.Option("--race/--no-race", help="Stop arms that are clearly behind on dev.")
+    ] = True,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Take over no answers of earlier comparisons.")
+    ] = False,
     seed: Annotated[int | None, typer.Option(metavar="N", help="Of splits and training.")] = None,
     name: Annotated[str | None, typer.Option(metavar="NAME", help="Of the comparison.")] = None,
     limit_test: Annotated[
@@ -94,8 +104,10 @@ def compare(
             completion_column=completion_column,
             sources=source,
         )
-        plan = workbench.comparisons.plan(flags, config=config, budget_s=budget_s)
-        plan = dataclasses.replace(plan, command=_command())
+        plan = workbench.comparisons.plan(flags, config=config)
+        plan = dataclasses.replace(
+            plan, command=_command(), budget_s=budget_s, budget_usd=budget_cost, race=race, fresh=fresh
+        )
         _show_plan(plan)
         outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
     if outcome is None:
@@ -175,7 +187,9 @@ def _show_plan(plan: Plan) -> None:
     if plan.sources:
         facts["asked live"] = ", ".join(plan.sources)
     if plan.budget_s is not None:
-        facts["budget"] = f"no arm is started after {clock_time(plan.budget_s)}"
+        facts["budget"] = f"ends within {clock_time(plan.budget_s)}"
+    if plan.budget_usd is not None:
+        facts["cost"] = f"at most ${plan.budget_usd:g}"
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
     for label, value in facts.items():
         say(f"  {label:<11}{value}")
@@ -192,7 +206,7 @@ def _show_outcome(outcome: Outcome) -> None:
         if arm.failed:
             say(f"{arm.name} failed: {arm.failed}")
         elif arm.stopped:
-            say(f"{arm.name} was not started: the time budget was used up.")
+            say(f"{arm.name} was stopped: {arm.stopped_why}")
     say()
     say(comparison.verdict.sentence, bold=True)
     say()

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from tailorbird.data.task import Data
-from tailorbird.errors import TailorbirdError
-from tailorbird.evaluation.evaluate import Evaluation, Latency, evaluate, measure_latency
-from tailorbird.evaluation.metrics import Metric
+from tailorbird.evaluation.evaluate import Evaluation, Latency
 from tailorbird.evaluation.verdict import Verdict
-from tailorbird.models.model import Model, weights_of
+from tailorbird.models.model import Model
+from tailorbird.records import Usage
 
 Stage = Literal["build", "dev", "test", "latency"]
 ArmStatus = Literal["done", "failed", "stopped"]
@@ -29,6 +26,12 @@ class TokenPrice:
     output_per_million: float
     cached_per_million: float | None = None
 
+    def of(self, usage: Usage) -> float:
+        """The price of one answer, in US dollars."""
+        return self.cost(
+            {"input": usage.input_tokens, "cached": usage.cached_tokens, "output": usage.output_tokens}
+        )
+
     def cost(self, tokens: Mapping[str, int]) -> float:
         """The price of `tokens` (input, cached as a part of it, output), in US dollars."""
         cached_price = self.input_per_million if self.cached_per_million is None else self.cached_per_million
@@ -40,13 +43,25 @@ class TokenPrice:
         ) / 1e6
 
 
+@dataclass(frozen=True, slots=True)
+class Made:
+    """A model that was made and kept: the seconds that took, and what tells its answers from any other model's.
+
+    With an empty `key` its answers are not taken over by later runs, as of one that asks what changes.
+    """
+
+    train_s: float
+    key: str = ""
+
+
 @dataclass(frozen=True)
 class Arm:
     """A name and a callable that builds the model to judge.
 
     `key` says what the model is made of (recipe, settings, seed, base): a finished arm is taken from
     the run's folder as long as its key and the data stay the same. `floor` marks a simple baseline
-    that a customization should beat. `price` is given for endpoints that charge by the token.
+    that a customization should beat. `price` is given for endpoints that charge by the token. With `make`
+    the model is made and kept by it, and `build` only opens what was kept.
     """
 
     name: str
@@ -54,6 +69,7 @@ class Arm:
     key: str = ""
     floor: bool = False
     price: TokenPrice | None = None
+    make: Callable[[], Made] | None = None
 
 
 @dataclass(frozen=True)
@@ -67,6 +83,15 @@ class ArmRun:
     latency: Latency = NOT_TIMED
     num_parameters: int | None = None
     failed: str = ""
+    stopped: str = ""
+    """Why it was not measured to the end; what was answered on dev until then is in `dev`."""
+    behind: bool = False
+    """Whether it was stopped because others were clearly better on dev."""
+
+    @property
+    def judged(self) -> bool:
+        """True where it was measured to the end."""
+        return not self.failed and not self.stopped
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -122,61 +147,3 @@ class VerdictSoFar:
 
 Event = ArmStarted | StageProgress | ArmFinished | VerdictSoFar
 OnEvent = Callable[[Event], None]
-
-
-def run_arm(
-    arm: Arm,
-    data: Data,
-    metrics: Mapping[str, Metric],
-    *,
-    latency_requests: int = 12,
-    batch_size: int = 32,
-    on_event: OnEvent | None = None,
-) -> ArmRun:
-    """Builds one arm's model and measures it on dev, on test and one request at a time.
-
-    An error that a user may see (`TailorbirdError`) fails the arm and is kept in the result; any
-    other exception is a defect and goes on up.
-    """
-
-    def tell(stage: Stage, done: int, total: int) -> None:
-        if on_event:
-            on_event(StageProgress(arm.name, stage, done, total))
-
-    start = time.perf_counter()
-    try:
-        tell("build", 0, 1)
-        model = arm.build()
-        train_s = time.perf_counter() - start
-        tell("build", 1, 1)
-        dev = evaluate(
-            model,
-            data.dev,
-            data.task,
-            metrics,
-            batch_size=batch_size,
-            on_progress=lambda d, t: tell("dev", d, t),
-        )
-        test = evaluate(
-            model,
-            data.test,
-            data.task,
-            metrics,
-            batch_size=batch_size,
-            on_progress=lambda d, t: tell("test", d, t),
-        )
-        latency = measure_latency(
-            model,
-            [data.task.ask(example) for example in data.test],
-            latency_requests,
-            batched=[row.completion for row in test.rows],
-            on_progress=lambda d, t: tell("latency", d, t),
-        )
-    except TailorbirdError as error:
-        return ArmRun(arm.name, time.perf_counter() - start, failed=str(error) or type(error).__name__)
-    return ArmRun(arm.name, train_s, dev, test, latency, _num_parameters(model))
-
-
-def _num_parameters(model: Model) -> int | None:
-    count = getattr(weights_of(model), "num_parameters", None)
-    return count if isinstance(count, int) else None

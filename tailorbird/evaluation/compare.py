@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 from tailorbird.data.task import Data
 from tailorbird.errors import DataError, NotFound, RecipeError
 from tailorbird.evaluation import statistics
+from tailorbird.evaluation.answer_cache import AnswerCache
 from tailorbird.evaluation.arms import (
     Arm,
     ArmFinished,
@@ -23,9 +23,11 @@ from tailorbird.evaluation.arms import (
     Event,
     OnEvent,
     VerdictSoFar,
-    run_arm,
 )
+from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.comparison import ArmResult, Comparison
+from tailorbird.evaluation.contest import Contest
+from tailorbird.evaluation.contestant import Measuring
 from tailorbird.evaluation.metrics import Metric, is_unanswerable, macro_f1, normalise, refusals
 from tailorbird.evaluation.run_folder import (
     arm_key,
@@ -35,7 +37,7 @@ from tailorbird.evaluation.run_folder import (
     save_arm,
     save_comparison,
 )
-from tailorbird.evaluation.verdict import MARGIN, Contender, Verdict, decide
+from tailorbird.evaluation.verdict import MARGIN, Contender, NotJudged, Verdict, decide
 
 PRICE_PER_HOUR = 0.10
 """US dollars for an hour of the machine that answers; a small rented one."""
@@ -63,13 +65,14 @@ def compare(
     latency_requests: int = 12,
     batch_size: int = 32,
     price_per_hour: float = PRICE_PER_HOUR,
-    budget_s: float | None = None,
+    budget: Budget | None = None,
+    race: bool = False,
+    cache: AnswerCache | None = None,
     margin: float = MARGIN,
     seed: int = 0,
     reproduce: Mapping[str, Any] | None = None,
-    clock: Callable[[], float] = time.monotonic,
 ) -> Comparison:
-    """Builds and measures every arm in order, and gives the verdict (rule: `verdict.py`).
+    """Builds and measures the arms, and gives the verdict (rule: `verdict.py`; order: `contest.py`).
 
     With a `folder`, each finished arm is kept there and taken from there when the same comparison
     runs again, so a killed run continues where it stopped and ends with the same result.
@@ -84,11 +87,12 @@ def compare(
         latency_requests: Test requests answered one by one for p50 and p95; 0 for none.
         batch_size: Requests given to a model at once.
         price_per_hour: US dollars an hour of this machine costs; prices local answers.
-        budget_s: Arms not started within this many seconds are recorded as stopped.
+        budget: What may be spent; arms that are not measured within it are recorded as stopped.
+        race: Stop arms that are clearly behind on dev before all of it is answered; only dev is looked at.
+        cache: Answers of earlier runs by the same models; None asks for all.
         margin: Differences within ±margin count as none.
         seed: Of the resampling.
         reproduce: What the caller knows about repeating this (the command, seeds, the base model).
-        clock: Seconds, for the budget.
 
     Raises:
         DataError: dev or test is empty.
@@ -101,27 +105,31 @@ def compare(
     if folder:
         clear_unfinished(folder)
     judge = _Judge({arm.name: arm for arm in arms}, data, primary, price_per_hour, margin, seed)
-    began = clock()
-    runs: dict[str, ArmRun | None] = {}
-    for index, arm in enumerate(arms):
-        _tell(on_event, ArmStarted(arm.name, index, len(arms)))
-        run = finished_arm(folder, arm.name, keys[arm.name]) if folder else None
-        reused, in_time = run is not None, budget_s is None or clock() - began < budget_s
-        if run is None and in_time:
-            run = run_arm(
-                arm,
-                data,
-                metrics,
-                latency_requests=latency_requests,
-                batch_size=batch_size,
-                on_event=on_event,
-            )
-            if folder:
-                save_arm(folder, run, keys[arm.name])
+    runs: dict[str, ArmRun] = {}
+
+    def finished(arm: Arm, run: ArmRun, *, reused: bool = False) -> None:
         runs[arm.name] = run
+        if folder and not reused and not run.stopped:
+            save_arm(folder, run, keys[arm.name])
         _tell(on_event, judge.finished(arm, run, reused=reused))
-        if on_event and index + 1 < len(arms):
-            on_event(VerdictSoFar(judge.verdict(runs), index + 1, len(arms)))
+        if on_event and len(runs) < len(arms):
+            on_event(VerdictSoFar(judge.verdict(runs), len(runs), len(arms)))
+
+    for index, arm in enumerate(arms):
+        if folder and (run := finished_arm(folder, arm.name, keys[arm.name])):
+            _tell(on_event, ArmStarted(arm.name, index, len(arms)))
+            finished(arm, run, reused=True)
+    measuring = Measuring(
+        data,
+        metrics,
+        budget or Budget(price_per_hour=price_per_hour),
+        cache,
+        on_event,
+        latency_requests,
+        batch_size,
+    )
+    Contest(arms, measuring, primary, race, seed, dict(runs), finished).run()
+    runs = {arm.name: runs[arm.name] for arm in arms}
     result = judge.comparison(runs, {**_environment(arms, fingerprint, metrics, seed), **(reproduce or {})})
     _tell(on_event, VerdictSoFar(result.verdict, len(arms), len(arms)))
     if folder:
@@ -140,19 +148,17 @@ class _Judge:
     margin: float
     seed: int
 
-    def finished(self, arm: Arm, run: ArmRun | None, *, reused: bool) -> ArmFinished:
-        if run is None:
-            return ArmFinished(
-                arm.name, "stopped", message="The time budget was used up before this arm's turn."
-            )
+    def finished(self, arm: Arm, run: ArmRun, *, reused: bool) -> ArmFinished:
+        if run.stopped:
+            return ArmFinished(arm.name, "stopped", message=run.stopped)
         if run.failed:
             return ArmFinished(arm.name, "failed", message=run.failed)
         interval = self._interval(run)
         return ArmFinished(arm.name, "done", interval.mean, interval.low, interval.high, reused)
 
-    def verdict(self, runs: Mapping[str, ArmRun | None]) -> Verdict:
-        done = [run for run in runs.values() if run and not run.failed]
-        not_judged = {n: "failed" if run else "stopped" for n, run in runs.items() if not run or run.failed}
+    def verdict(self, runs: Mapping[str, ArmRun]) -> Verdict:
+        done = [run for run in runs.values() if run.judged]
+        not_judged: dict[str, NotJudged] = {name: _why(run) for name, run in runs.items() if not run.judged}
         return decide(
             [self._contender(run) for run in done],
             things="messages" if self.data.task.kind == "classify" else "questions",
@@ -162,7 +168,7 @@ class _Judge:
             seed=self.seed,
         )
 
-    def comparison(self, runs: Mapping[str, ArmRun | None], reproduce: Mapping[str, Any]) -> Comparison:
+    def comparison(self, runs: Mapping[str, ArmRun], reproduce: Mapping[str, Any]) -> Comparison:
         verdict = self.verdict(runs)
         results = [self._result(name, run, verdict) for name, run in runs.items()]
         results.sort(key=lambda r: (r.score is None, -(r.score or 0.0), r.name))
@@ -179,7 +185,7 @@ class _Judge:
             margin=self.margin,
             price_per_hour=self.price_per_hour,
             data=_data_facts(self.data),
-            evaluations={name: run.test for name, run in runs.items() if run and not run.failed},
+            evaluations={name: run.test for name, run in runs.items() if run.judged},
         )
 
     def _contender(self, run: ArmRun) -> Contender:
@@ -205,10 +211,18 @@ class _Judge:
         spent_s = sum(row.completion.seconds for row in run.test.rows)
         return 1000 * spent_s / len(run.test.rows) * self.price_per_hour / 3600
 
-    def _result(self, name: str, run: ArmRun | None, verdict: Verdict) -> ArmResult:
+    def _result(self, name: str, run: ArmRun, verdict: Verdict) -> ArmResult:
         floor = self.arms[name].floor
-        if run is None:
-            return ArmResult(name, stopped=True, floor=floor)
+        if run.stopped:
+            return ArmResult(
+                name,
+                train_s=run.train_s or None,
+                stopped=True,
+                stopped_why=run.stopped,
+                floor=floor,
+                dev_score=run.dev.mean(self.primary) if run.dev.rows else None,
+                num_dev=len(run.dev.rows),
+            )
         if run.failed:
             return ArmResult(name, train_s=run.train_s, failed=run.failed, floor=floor)
         interval, difference = self._interval(run), verdict.differences.get(name)
@@ -225,6 +239,7 @@ class _Judge:
             tokens=run.tokens,
             floor=floor,
             dev_score=run.dev.mean(self.primary),
+            num_dev=len(run.dev.rows),
             difference=difference and difference.mean,
             difference_low=difference and difference.low,
             difference_high=difference and difference.high,
@@ -265,6 +280,12 @@ def _check(arms: Sequence[Arm], data: Data, metrics: Mapping[str, Metric], prima
         raise NotFound(
             f"The metric {primary!r} is not among those given: {', '.join(metrics) or 'none'}. Add it."
         )
+
+
+def _why(run: ArmRun) -> NotJudged:
+    if run.failed:
+        return "failed"
+    return "behind" if run.behind else "stopped"
 
 
 def _tell(on_event: OnEvent | None, event: Event) -> None:

@@ -32,9 +32,12 @@ class ArmResult:
     tokens: Mapping[str, int] = field(default_factory=dict[str, int])
     """Of all test answers: input, cached (part of the input), output."""
     stopped: bool = False
+    """Not measured to the end, and so not on test; `stopped_why` says why, `dev_score` is of `num_dev` examples."""
+    stopped_why: str = ""
     failed: str = ""
     floor: bool = False
     dev_score: float | None = None
+    num_dev: int = 0
     difference: float | None = None
     difference_low: float | None = None
     difference_high: float | None = None
@@ -138,7 +141,7 @@ def terminal_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 def _terminal_row(arm: ArmResult, comparison: Comparison) -> list[str]:
     if arm.stopped or arm.failed:
-        why = "stopped: the time budget was used up" if arm.stopped else f"failed: {arm.failed}"
+        why = f"stopped: {arm.stopped_why}" if arm.stopped else f"failed: {arm.failed}"
         return [arm.name, why, *[""] * 7]
     chosen = arm.name == comparison.verdict.candidate
     return [

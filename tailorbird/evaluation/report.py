@@ -136,12 +136,17 @@ def _tokens(arm: ArmResult, num_test: int) -> str:
 
 
 def _unmeasured(arm: ArmResult, num_columns: int) -> str:
-    why = "stopped: the time budget was used up" if arm.stopped else f"failed: {arm.failed}"
+    why = f"stopped: {_stopped(arm)}" if arm.stopped else f"failed: {arm.failed}"
     name = (
         f'<span class="name">{escape(arm.name)}</span> {tag("stopped" if arm.stopped else "failed", "warn")}'
     )
     reason = f'<td class="wrap left" colspan="{num_columns - 1}">{escape(why)}</td>'
     return f'<tr class="off"><td>{name}</td>{reason}</tr>'
+
+
+def _stopped(arm: ArmResult) -> str:
+    seen = f" It was at {percent(arm.dev_score)} % of {arm.num_dev} dev examples." if arm.num_dev else ""
+    return arm.stopped_why + seen
 
 
 def _charts(comparison: Comparison) -> str:
@@ -213,7 +218,11 @@ def _notes(comparison: Comparison, evaluations: Mapping[str, Evaluation]) -> str
 
 def _arm_notes(arm: ArmResult) -> list[str]:
     if arm.stopped:
-        return [f"{arm.name} was never started: the time budget was used up. It may still be the best."]
+        return (
+            []
+            if arm.num_dev
+            else [f"{arm.name} was not measured. {arm.stopped_why} It may still be the best."]
+        )
     if arm.failed:
         return [f"{arm.name} failed and is not judged: {arm.failed}"]
     notes: list[str] = []

@@ -33,6 +33,8 @@ from tailorbird.evaluation.statistics import (
 )
 
 VerdictKind = Literal["winner", "tie", "undecided"]
+NotJudged = Literal["stopped", "failed", "behind"]
+"""Why an arm was not measured on test: the budget, an error, or that it was clearly behind on dev."""
 MARGIN = 0.03
 ALPHA = 0.05
 
@@ -88,7 +90,7 @@ def decide(
     *,
     things: str = "messages",
     groups: Sequence[Hashable] | None = None,
-    not_judged: Mapping[str, str] | None = None,
+    not_judged: Mapping[str, NotJudged] | None = None,
     margin: float = MARGIN,
     alpha: float = ALPHA,
     seed: int = 0,
@@ -99,7 +101,7 @@ def decide(
         contenders: The arms that ran; their test scores are paired by index.
         things: What an example is called in the sentence: "messages" or "questions".
         groups: The cluster of every test example, where examples share documents.
-        not_judged: Arms that did not run and why ("stopped", "failed"), for the sentence.
+        not_judged: Arms that were not measured on test and why, for the sentence.
         margin: Differences within ±margin count as none.
         alpha: The chance accepted of a false "better".
         seed: Of the resampling.
@@ -260,7 +262,7 @@ def _differences(
     }
 
 
-def _alone(contenders: Sequence[Contender], things: str, not_judged: Mapping[str, str]) -> Verdict:
+def _alone(contenders: Sequence[Contender], things: str, not_judged: Mapping[str, NotJudged]) -> Verdict:
     note = _not_judged_note(not_judged)
     if not contenders:
         headline = "No arm has been measured."
@@ -274,11 +276,12 @@ def _alone(contenders: Sequence[Contender], things: str, not_judged: Mapping[str
     return Verdict("undecided", only.name, sentence, None, only.name, headline)
 
 
-def _not_judged_note(not_judged: Mapping[str, str]) -> str:
-    if not not_judged:
-        return ""
-    names = ", ".join(f"{name} ({why})" for name, why in not_judged.items())
-    return f"This speaks only of the arms that ran, not of {names}."
+def _not_judged_note(not_judged: Mapping[str, NotJudged]) -> str:
+    behind = [name for name, why in not_judged.items() if why == "behind"]
+    names = ", ".join(f"{name} ({why})" for name, why in not_judged.items() if why != "behind")
+    notes = [f"Stopped early, clearly behind when choosing: {_listed(behind)}."] if behind else []
+    notes += [f"This speaks only of the arms that ran, not of {names}."] if names else []
+    return " ".join(notes)
 
 
 def _mean(scores: Sequence[float]) -> float:

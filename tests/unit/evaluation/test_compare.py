@@ -12,6 +12,7 @@ from scripted_arms import LABELS, Builds, Failing, Scripted, classify_data, mess
 from tailorbird.data.task import Data, Task
 from tailorbird.errors import DataError, IntegrityError, NotFound, RecipeError
 from tailorbird.evaluation.arms import Arm, ArmFinished, ArmStarted, StageProgress, TokenPrice, VerdictSoFar
+from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.comparison import Comparison, terminal_table
 from tailorbird.evaluation.metrics import default_metrics
@@ -191,23 +192,32 @@ def test_a_defect_is_not_hidden_as_a_failed_arm():
 
 
 def test_arms_not_started_in_time_are_stopped_and_run_when_there_is_time(tmp_path):
-    ticks = iter([0.0, 1.0, 9.0, 20.0])
+    now = [0.0]
+
+    class Slow(Scripted):
+        def answer(self, requests):
+            now[0] += 0.9
+            return super().answer(requests)
+
     builds = Builds()
-    found = compare(
-        three_arms(builds),
-        DATA,
-        METRICS,
-        folder=tmp_path,
-        primary="accuracy",
-        budget_s=5,
-        clock=lambda: next(ticks),
+    arms = [builds.arm("slow", lambda: Slow(0.3, "s")), *three_arms(builds)[1:]]
+    budget = Budget(4, clock=lambda: now[0])
+    found = compare(arms, DATA, METRICS, folder=tmp_path, primary="accuracy", budget=budget)
+    assert builds.counts == {"slow": 1}
+    assert [arm.name for arm in found.arms if arm.stopped] == ["few_shot+fine_tune", "slow", "tfidf_linear"]
+    why = found.arm("tfidf_linear").stopped_why, found.arm("slow").stopped_why
+    assert why == (
+        "The budget was used up before this arm's turn.",
+        "The budget was used up while it was measured.",
     )
-    assert builds.counts == {"base": 1}
-    assert [arm.name for arm in found.arms if arm.stopped] == ["few_shot+fine_tune", "tfidf_linear"]
-    assert "not of tfidf_linear (stopped), few_shot+fine_tune (stopped)" in found.verdict.sentence
+    assert found.arm("slow").num_dev == 60
+    assert (
+        "not of slow (stopped), tfidf_linear (stopped), few_shot+fine_tune (stopped)"
+        in found.verdict.sentence
+    )
     assert load_run(tmp_path).to_json() == found.to_json()
-    later = compare(three_arms(builds), DATA, METRICS, folder=tmp_path, primary="accuracy")
-    assert builds.counts == {"base": 1, "tfidf_linear": 1, "few_shot+fine_tune": 1}
+    later = compare(arms, DATA, METRICS, folder=tmp_path, primary="accuracy")
+    assert builds.counts == {"slow": 2, "tfidf_linear": 1, "few_shot+fine_tune": 1}
     assert not any(arm.stopped for arm in later.arms)
 
 

@@ -9,6 +9,7 @@ from scripted_arms import LABELS, Builds, Failing, Scripted, classify_data
 from tailorbird.data.citing import cited, support_for
 from tailorbird.data.task import Data, Task
 from tailorbird.evaluation.arms import Arm
+from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.charts import intervals_plot, latency_plot, pareto_front
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.comparison import ArmResult, money, p_value, percent, points, seconds
@@ -230,9 +231,12 @@ def test_a_comparison_in_which_nothing_ran_still_has_a_report():
         data,
         default_metrics(data.task),
         primary="accuracy",
-        budget_s=0,
+        budget=Budget(0),
     )
-    assert "late was never started: the time budget was used up." in parsed(render_report(stopped)).text
+    assert (
+        "late was not measured. The budget was used up before this arm's turn."
+        in parsed(render_report(stopped)).text
+    )
 
 
 def test_the_style_sheet_knows_dark_screens_phones_and_paper():

@@ -1,0 +1,143 @@
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from scripted_arms import LABELS, Builds, Scripted, classify_data
+
+from tailorbird.evaluation.arms import ArmFinished
+from tailorbird.evaluation.compare import compare
+from tailorbird.evaluation.metrics import default_metrics
+from tailorbird.evaluation.racing import behind, blocks
+from tailorbird.records import NOT_IN_DOCUMENTS, Example
+
+DATA = classify_data()
+METRICS = default_metrics(DATA.task)
+
+
+def arms(builds):
+    return [
+        builds.arm("tfidf_linear", lambda: Scripted(0.5, "t"), floor=True),
+        builds.arm("bad", lambda: Scripted(0.05, "b")),
+        builds.arm("good", lambda: Scripted(0.95, "g")),
+        builds.arm("as good", lambda: Scripted(0.95, "h")),
+    ]
+
+
+def test_blocks_double_and_hold_every_dev_example_once():
+    found = blocks(DATA.dev, "classify")
+    assert [len(block) for block in found] == [16, 16, 28]
+    assert sorted(index for block in found for index in block) == list(range(60))
+    assert [len(b) for b in blocks([*DATA.dev, *DATA.test], "classify")] == [16, 16, 32, 116]
+    assert [len(b) for b in blocks(DATA.dev[:20], "classify")] == [20]
+
+
+def test_every_prefix_of_blocks_has_its_share_of_each_label():
+    rare = [Example.pair(f"message {i}", LABELS[0] if i % 8 else LABELS[1]) for i in range(160)]
+    for seed in range(5):
+        first, second, *_ = blocks(rare, "classify", seed)
+        for prefix, expected in ((first, 2), (first + second, 4)):
+            counted = Counter(rare[i].completion for i in prefix)[LABELS[1]]
+            assert abs(counted - expected) <= 1
+    assert blocks(rare, "classify", 1) == blocks(rare, "classify", 1) != blocks(rare, "classify", 2)
+
+
+def test_blocks_of_free_answers_share_out_the_unanswerable():
+    asked = [Example.pair(f"q {i}", "42" if i >= 8 else NOT_IN_DOCUMENTS) for i in range(64)]
+    first = blocks(asked, "answer")[0]
+    assert 1 <= sum(i < 8 for i in first) <= 3
+
+
+def test_an_arm_clearly_behind_is_stopped_with_the_reason_and_never_sees_test():
+    builds = Builds()
+    found = compare(arms(builds), DATA, METRICS, primary="accuracy", race=True)
+    bad = found.arm("bad")
+    assert bad.stopped
+    assert bad.score is None
+    assert bad.num_dev < 60
+    assert bad.stopped_why.startswith(f"Clearly behind good after {bad.num_dev} of 60 dev examples: ")
+    assert {arm.name for arm in found.arms if arm.ran} == {"tfidf_linear", "good", "as good"}
+    assert "Stopped early, clearly behind when choosing: bad." in found.verdict.sentence
+    assert "not of" not in found.verdict.sentence
+    assert found.arm("good").num_dev == 60
+
+
+def test_without_a_race_and_with_few_arms_everything_is_measured():
+    assert not any(a.stopped for a in compare(arms(Builds()), DATA, METRICS, primary="accuracy").arms)
+    two = arms(Builds())[:3]
+    assert not any(a.stopped for a in compare(two, DATA, METRICS, primary="accuracy", race=True).arms)
+
+
+def test_a_race_gives_the_arms_it_keeps_the_scores_that_a_full_run_gives():
+    raced = compare(arms(Builds()), DATA, METRICS, primary="accuracy", race=True)
+    full = compare(arms(Builds()), DATA, METRICS, primary="accuracy")
+    for arm in raced.arms:
+        if arm.ran:
+            other = full.arm(arm.name)
+            assert (arm.score, arm.low, arm.high, arm.dev_score) == (
+                other.score,
+                other.low,
+                other.high,
+                other.dev_score,
+            )
+    assert raced.verdict.candidate == full.verdict.candidate
+
+
+def test_arms_finished_by_an_earlier_run_are_opponents(tmp_path):
+    compare(arms(Builds())[2:3], DATA, METRICS, primary="accuracy", folder=tmp_path)
+    builds = Builds()
+    found = compare(arms(builds), DATA, METRICS, primary="accuracy", race=True, folder=tmp_path)
+    assert "good" not in builds.counts
+    assert found.arm("bad").stopped_why.startswith("Clearly behind good")
+
+
+def test_a_stopped_arm_runs_in_full_when_the_race_is_switched_off(tmp_path):
+    compare(arms(Builds()), DATA, METRICS, primary="accuracy", race=True, folder=tmp_path)
+    builds = Builds()
+    found = compare(arms(builds), DATA, METRICS, primary="accuracy", folder=tmp_path)
+    assert builds.counts == {"bad": 1}
+    assert found.arm("bad").ran
+
+
+def test_an_arm_that_fails_in_a_race_is_told_and_the_others_go_on():
+    from scripted_arms import Failing
+
+    told = []
+    broken = [*arms(Builds()), Builds().arm("down", Failing)]
+    found = compare(broken, DATA, METRICS, primary="accuracy", race=True, on_event=told.append)
+    assert "does not answer" in found.arm("down").failed
+    assert found.verdict.arm in {"good", "as good"}
+    ended = [event.arm for event in told if isinstance(event, ArmFinished)]
+    assert sorted(ended) == sorted(arm.name for arm in broken)
+
+
+def test_who_is_ahead_or_hardly_behind_races_on():
+    ahead = dict.fromkeys(range(16), 1.0)
+    hardly = {**ahead, 0: 0.0, 1: 0.0}
+    far = {i: float(i % 3 == 0) for i in range(16)}
+    found = behind({"a": ahead, "b": hardly, "c": far}, ["a", "b", "c"], num_dev=60)
+    assert found.keys() == {"c"}
+    assert found["c"].leader == "a"
+    assert found["c"].behind == pytest.approx(10 / 16)
+    assert found["c"].p <= 0.05
+    assert behind({}, [], num_dev=60) == {}
+
+
+def test_the_weaker_half_is_stopped_on_less_evidence():
+    best = dict.fromkeys(range(16), 1.0)
+    five_behind = {i: float(i >= 5) for i in range(16)}  # one-sided p = 1/32
+    racing = {"a": best, "b": {**best, 15: 0.0}, "c": {**best, 14: 0.0}, "d": five_behind}
+    assert behind(racing, list(racing), num_dev=60).keys() == {"d"}
+    assert not behind({"a": best, "d": five_behind}, ["d"], num_dev=60)
+
+
+def test_examples_of_one_document_count_as_one_when_arms_are_stopped():
+    best, worse = dict.fromkeys(range(16), 1.0), dict.fromkeys(range(16), 0.0)
+    assert behind({"a": best, "b": worse}, ["a", "b"], num_dev=16)
+    assert not behind({"a": best, "b": worse}, ["a", "b"], num_dev=16, groups=["one", "two"] * 8)
+
+
+def test_graded_scores_race_too():
+    task = replace(DATA.task, kind="answer", labels=())
+    data = replace(DATA, task=task)
+    found = compare(arms(Builds()), data, default_metrics(task), primary="token_f1", race=True)
+    assert found.arm("bad").stopped
