@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
 from tailorbird.data.storage import write_atomic
+from tailorbird.forecast import Forecast, forecast
 from tailorbird.knowledge_bases import KnowledgeBases
 from tailorbird.making import arm_of
 from tailorbird.planning import Flags, Plan, make_plan, overlay
@@ -67,10 +68,19 @@ class Comparisons:
         plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
         return replace(plan, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
+    def forecast(self, plan: Plan) -> list[Forecast]:
+        """About what every arm will take, from earlier comparisons here or from a few answers of the base.
+
+        Raises:
+            NotFound: the base is not there.
+        """
+        return forecast(self.state, plan, price_of_an_hour())
+
     def run(
         self,
         plan: Plan,
         *,
+        expected: Sequence[Forecast] = (),
         out: Path | None = None,
         on_event: OnEvent | None = None,
         track: Sequence[str] = (),
@@ -79,6 +89,7 @@ class Comparisons:
 
         Args:
             plan: from `plan`.
+            expected: from `forecast`; an arm that can't be done within the budget is then not begun.
             out: folder that gets report.html and comparison.json; default: the run's own.
             on_event: told about every step.
             track: trackers that are told about every training step.
@@ -88,14 +99,14 @@ class Comparisons:
         """
         from tailorbird.evaluation.answer_cache import AnswerCache
         from tailorbird.evaluation.budget import Budget
-        from tailorbird.evaluation.compare import PRICE_PER_HOUR, compare
+        from tailorbird.evaluation.compare import compare
         from tailorbird.evaluation.metrics import default_metrics
         from tailorbird.evaluation.report import write_report
 
         metrics = default_metrics(plan.task)
         if plan.metric not in metrics:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
-        budget = Budget(plan.budget_s, plan.budget_usd, PRICE_PER_HOUR)
+        budget = Budget(plan.budget_s, plan.budget_usd, price_of_an_hour())
 
         def in_time(event: Any) -> None:
             """A training goes on while there is something left; what it has done is kept."""
@@ -114,6 +125,7 @@ class Comparisons:
             folder=plan.folder,
             on_event=on_event,
             budget=budget,
+            expected_s={each.arm: each.seconds for each in expected},
             race=plan.race,
             cache=None if plan.fresh else AnswerCache(self.state / "answers.db"),
             seed=plan.seed,
@@ -126,6 +138,13 @@ class Comparisons:
         write_atomic(out / "comparison.json", content)
         write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
         return Outcome(result, report, out / "comparison.json", plan.folder)
+
+
+def price_of_an_hour() -> float:
+    """US dollars that an hour of this machine is taken to cost."""
+    from tailorbird.evaluation.compare import PRICE_PER_HOUR
+
+    return PRICE_PER_HOUR
 
 
 def watch_of(

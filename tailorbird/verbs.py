@@ -99,7 +99,9 @@ def compare(
     plan = replace(plan, budget_s=budget_s, budget_usd=budget_usd, race=race, fresh=fresh)
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     plan = replace(plan, command=call)
-    return workbench.comparisons.run(plan, out=_path(out), on_event=on_event).comparison
+    expected = workbench.comparisons.forecast(plan) if budget_s or budget_usd else ()
+    outcome = workbench.comparisons.run(plan, expected=expected, out=_path(out), on_event=on_event)
+    return outcome.comparison
 
 
 def customize(

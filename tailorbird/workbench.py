@@ -25,6 +25,7 @@ from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
+from tailorbird.forecast import Forecast
 from tailorbird.knowledge_bases import KnowledgeBases, KnowledgeInfo, OriginReport
 from tailorbird.knowledge_questions import KnowledgeQuestions
 from tailorbird.making import base_for, make_model
@@ -329,6 +330,7 @@ __all__ = [
     "Columns",
     "Comparisons",
     "Flags",
+    "Forecast",
     "GeneralCheck",
     "KeptMetaprompt",
     "KnowledgeInfo",

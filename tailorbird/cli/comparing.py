@@ -6,12 +6,14 @@ import dataclasses
 import json
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tailorbird.cli.durations import clock_time, parse_duration
+from tailorbird.cli.compare_plan import plan_json, show_plan
+from tailorbird.cli.durations import parse_duration
 from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
@@ -32,7 +34,7 @@ from tailorbird.errors import RecipeError
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.comparison import Comparison
-    from tailorbird.workbench import Outcome, Plan, Workbench
+    from tailorbird.workbench import Forecast, Outcome, Plan, Workbench
 
 INTERRUPTED = 130
 
@@ -108,11 +110,12 @@ def compare(
         plan = dataclasses.replace(
             plan, command=_command(), budget_s=budget_s, budget_usd=budget_cost, race=race, fresh=fresh
         )
-        _show_plan(plan)
-        outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
+        expected = workbench.comparisons.forecast(plan)
+        show_plan(plan, expected)
+        outcome = None if plan_only else _run(workbench, plan, expected, out, tracker_names(track))
     if outcome is None:
         if as_json:
-            print_json(plan_json(plan))
+            print_json(plan_json(plan, expected))
     elif as_json:
         print_json(json.loads(outcome.json.read_text(encoding="utf-8")))
     else:
@@ -135,67 +138,19 @@ def _arm_names(arms: str | None) -> list[str] | None:
     return names
 
 
-def _run(workbench: Workbench, plan: Plan, out: Path | None, track: list[str]) -> Outcome:
+def _run(
+    workbench: Workbench, plan: Plan, expected: Sequence[Forecast], out: Path | None, track: list[str]
+) -> Outcome:
     from tailorbird.cli.progress import progress_on
 
     try:
         # stdout here is stderr where JSON is wanted.
         names = [arm.name for arm in plan.arms]
         with terminating_interrupts(), progress_on(sys.stdout, names) as show:
-            return workbench.comparisons.run(plan, out=out, on_event=show, track=track)
+            return workbench.comparisons.run(plan, expected=expected, out=out, on_event=show, track=track)
     except KeyboardInterrupt:
         remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
         raise typer.Exit(INTERRUPTED) from None
-
-
-def plan_json(plan: Plan) -> dict[str, Any]:
-    """What `tailor compare --plan --json` prints."""
-    data = plan.data
-    return {
-        "name": plan.name,
-        "base": plan.base,
-        "task": {
-            "kind": plan.task.kind,
-            "instruction": plan.task.instruction,
-            "labels": list(plan.task.labels),
-        },
-        "arms": [{"name": arm.name, "floor": arm.floor} for arm in plan.arms],
-        "num_train": len(data.train),
-        "num_dev": len(data.dev),
-        "num_test": len(data.test),
-        "documents": str(data.documents) if data.documents else None,
-        "sources": plan.sources,
-        "metric": plan.metric,
-        "seed": plan.seed,
-        "budget_s": plan.budget_s,
-        "folder": str(plan.folder),
-        "notes": list(plan.notes),
-    }
-
-
-def _show_plan(plan: Plan) -> None:
-    data, task = plan.data, plan.task
-    kind = f"choosing one of {len(task.labels)} labels" if task.kind == "classify" else "free answers"
-    facts = {
-        "task": f"{kind}, judged by {plan.metric}",
-        "base": plan.base,
-        "arms": ", ".join(arm.name for arm in plan.arms),
-        "examples": f"{len(data.train)} to learn from, {len(data.dev)} to choose, {len(data.test)} to test",
-    }
-    if data.documents:
-        facts["documents"] = str(data.documents)
-    if plan.sources:
-        facts["asked live"] = ", ".join(plan.sources)
-    if plan.budget_s is not None:
-        facts["budget"] = f"ends within {clock_time(plan.budget_s)}"
-    if plan.budget_usd is not None:
-        facts["cost"] = f"at most ${plan.budget_usd:g}"
-    say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
-    for label, value in facts.items():
-        say(f"  {label:<11}{value}")
-    for note in plan.notes:
-        say(f"  {'note':<11}{note}", dim=True)
-    say()
 
 
 def _show_outcome(outcome: Outcome) -> None:

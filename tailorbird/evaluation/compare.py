@@ -68,6 +68,7 @@ def compare(
     budget: Budget | None = None,
     race: bool = False,
     cache: AnswerCache | None = None,
+    expected_s: Mapping[str, float] | None = None,
     margin: float = MARGIN,
     seed: int = 0,
     reproduce: Mapping[str, Any] | None = None,
@@ -90,6 +91,7 @@ def compare(
         budget: What may be spent; arms that are not measured within it are recorded as stopped.
         race: Stop arms that are clearly behind on dev before all of it is answered; only dev is looked at.
         cache: Answers of earlier runs by the same models; None asks for all.
+        expected_s: About how many seconds each arm will take, so that none is begun that can't be done in time.
         margin: Differences within ±margin count as none.
         seed: Of the resampling.
         reproduce: What the caller knows about repeating this (the command, seeds, the base model).
@@ -128,7 +130,7 @@ def compare(
         latency_requests,
         batch_size,
     )
-    Contest(arms, measuring, primary, race, seed, dict(runs), finished).run()
+    Contest(arms, measuring, primary, race, seed, dict(runs), finished, expected_s or {}).run()
     runs = {arm.name: runs[arm.name] for arm in arms}
     result = judge.comparison(runs, {**_environment(arms, fingerprint, metrics, seed), **(reproduce or {})})
     _tell(on_event, VerdictSoFar(result.verdict, len(arms), len(arms)))

@@ -8,6 +8,7 @@ from typing import Any
 
 from tailorbird.data.task import TaskKind
 from tailorbird.evaluation.evaluate import Evaluation, Mismatch
+from tailorbird.evaluation.statistics import minimum_detectable_difference
 from tailorbird.evaluation.verdict import Verdict
 
 
@@ -121,6 +122,11 @@ def _arm_to_json(arm: ArmResult) -> dict[str, Any]:
 def _arm_from_json(row: Mapping[str, Any]) -> ArmResult:
     values: dict[str, Any] = {**row, "mismatches": tuple(Mismatch(**m) for m in row["mismatches"])}
     return ArmResult(**values)
+
+
+def minimum_detectable(num_test: int) -> float:
+    """The smallest difference that so many test examples mostly reveal, in [0, 1]."""
+    return minimum_detectable_difference(num_test)
 
 
 def terminal_table(comparison: Comparison) -> tuple[list[str], list[list[str]]]:

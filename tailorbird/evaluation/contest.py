@@ -9,7 +9,7 @@ Answers are kept as they come (`answer_cache`), so a contest that was cut short 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from tailorbird.evaluation.arms import Arm, ArmRun, ArmStarted
@@ -34,6 +34,7 @@ class Contest:
         seed: of the order of dev and of resampling.
         finished: arms that an earlier run has finished; they are opponents.
         on_finished: told of every arm as soon as nothing more is asked of it.
+        expected_s: about how many seconds an arm will take; one that can't be done within the budget is not begun.
     """
 
     arms: Sequence[Arm]
@@ -43,6 +44,7 @@ class Contest:
     seed: int
     finished: dict[str, ArmRun]
     on_finished: Callable[[Arm, ArmRun], None]
+    expected_s: Mapping[str, float] = field(default_factory=dict[str, float])
     runs: dict[str, ArmRun] = field(default_factory=dict[str, ArmRun])
     _racing: list[Contestant] = field(default_factory=list[Contestant])
     _opponents: list[Contestant] = field(default_factory=list[Contestant])
@@ -99,10 +101,14 @@ class Contest:
         name = contestant.arm.name
         if self.measuring.on_event:
             self.measuring.on_event(ArmStarted(name, names.index(name), len(names)))
-        left = self.measuring.budget.left_s
-        if left > self._reserved() and not self.measuring.budget.spent:
+        left = self.measuring.budget.left_s - self._reserved()
+        expected = self.expected_s.get(name, 0.0)
+        if left > expected and not self.measuring.budget.spent:
             return True
-        self._end(contestant, ArmRun(name, 0.0, stopped=OUT_OF_BUDGET))
+        why = OUT_OF_BUDGET
+        if expected and left > 0:
+            why = f"It would take about {expected:.0f} s, and {left:.0f} s of the budget were left for it."
+        self._end(contestant, ArmRun(name, 0.0, stopped=why))
         return False
 
     def _reserved(self) -> float:

@@ -1,0 +1,98 @@
+"""What `tailor compare` says before it runs: arms, data, about how long it takes, and what can be told apart."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from tailorbird.cli.durations import clock_time
+from tailorbird.cli.output import say
+
+if TYPE_CHECKING:
+    from tailorbird.workbench import Forecast, Plan
+
+
+def plan_json(plan: Plan, expected: Sequence[Forecast]) -> dict[str, Any]:
+    """What `tailor compare --plan --json` prints."""
+    from tailorbird.evaluation.comparison import minimum_detectable
+
+    data = plan.data
+    return {
+        "name": plan.name,
+        "base": plan.base,
+        "task": {
+            "kind": plan.task.kind,
+            "instruction": plan.task.instruction,
+            "labels": list(plan.task.labels),
+        },
+        "arms": [
+            {
+                "name": arm.name,
+                "floor": arm.floor,
+                "make_s": round(each.make_s, 1),
+                "answers_s": round(each.answers_s, 1),
+                "cost": each.cost,
+                "known": each.known,
+            }
+            for arm, each in zip(plan.arms, expected, strict=True)
+        ],
+        "expected_s": round(sum(each.seconds for each in expected), 1),
+        "expected_cost": sum(each.cost for each in expected),
+        "minimum_detectable_difference": minimum_detectable(len(plan.data.test)),
+        "num_train": len(data.train),
+        "num_dev": len(data.dev),
+        "num_test": len(data.test),
+        "documents": str(data.documents) if data.documents else None,
+        "sources": plan.sources,
+        "metric": plan.metric,
+        "seed": plan.seed,
+        "budget_s": plan.budget_s,
+        "budget_usd": plan.budget_usd,
+        "folder": str(plan.folder),
+        "notes": list(plan.notes),
+    }
+
+
+def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
+    """Prints what will be done, about how long it takes, and what this test set can tell apart."""
+    from tailorbird.evaluation.comparison import minimum_detectable
+
+    data, task = plan.data, plan.task
+    kind = f"choosing one of {len(task.labels)} labels" if task.kind == "classify" else "free answers"
+    facts = {
+        "task": f"{kind}, judged by {plan.metric}",
+        "base": plan.base,
+        "arms": ", ".join(arm.name for arm in plan.arms),
+        "examples": f"{len(data.train)} to learn from, {len(data.dev)} to choose, {len(data.test)} to test",
+    }
+    facts["can tell"] = (
+        f"differences of about {100 * minimum_detectable(len(data.test)):.0f} points or more, mostly, with "
+        f"{len(data.test)} test examples"
+    )
+    if data.documents:
+        facts["documents"] = str(data.documents)
+    if plan.sources:
+        facts["asked live"] = ", ".join(plan.sources)
+    if plan.budget_s is not None:
+        facts["budget"] = f"ends within {clock_time(plan.budget_s)}"
+    if plan.budget_usd is not None:
+        facts["cost"] = f"at most ${plan.budget_usd:g}"
+    say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
+    facts["takes"] = _takes(expected)
+    for label, value in facts.items():
+        say(f"  {label:<11}{value}")
+    for note in plan.notes:
+        say(f"  {'note':<11}{note}", dim=True)
+    say()
+
+
+def _takes(expected: Sequence[Forecast]) -> str:
+    """The sum, and the arms that take most of it; arms that are clearly behind are stopped earlier."""
+    from tailorbird.evaluation.comparison import money
+
+    total, cost = sum(each.seconds for each in expected), sum(each.cost for each in expected)
+    dear = sorted((e for e in expected if e.seconds > total / 10), key=lambda e: -e.seconds)
+    most = ", ".join(f"{each.arm} {clock_time(each.seconds)}" for each in dear)
+    return f"about {clock_time(total)} at most, {money(cost)}" + (
+        f": {most}" if len(expected) > 1 and most else ""
+    )
