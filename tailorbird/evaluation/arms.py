@@ -11,10 +11,11 @@ from tailorbird.data.task import Data
 from tailorbird.errors import TailorbirdError
 from tailorbird.evaluation.evaluate import Evaluation, Latency, evaluate, measure_latency
 from tailorbird.evaluation.metrics import Metric
+from tailorbird.evaluation.predicting import measure_surprise
 from tailorbird.evaluation.verdict import Verdict
-from tailorbird.models.model import Model, weights_of
+from tailorbird.models.model import Likelihood, Model, weights_of
 
-Stage = Literal["build", "dev", "test", "latency"]
+Stage = Literal["build", "dev", "test", "latency", "judge"]
 ArmStatus = Literal["done", "failed", "stopped"]
 
 NO_ANSWERS = Evaluation(())
@@ -67,6 +68,7 @@ class ArmRun:
     latency: Latency = NOT_TIMED
     num_parameters: int | None = None
     failed: str = ""
+    surprise: Likelihood | None = None
 
     @property
     def tokens(self) -> dict[str, int]:
@@ -172,9 +174,10 @@ def run_arm(
             batched=[row.completion for row in test.rows],
             on_progress=lambda d, t: tell("latency", d, t),
         )
+        surprise = measure_surprise(model, test.rows)
     except TailorbirdError as error:
         return ArmRun(arm.name, time.perf_counter() - start, failed=str(error) or type(error).__name__)
-    return ArmRun(arm.name, train_s, dev, test, latency, _num_parameters(model))
+    return ArmRun(arm.name, train_s, dev, test, latency, _num_parameters(model), surprise=surprise)
 
 
 def _num_parameters(model: Model) -> int | None:
