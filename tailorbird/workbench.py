@@ -33,6 +33,7 @@ from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
     Flags,
+    JudgeChoice,
     Plan,
     overlay,
     plan_single,
@@ -330,6 +331,7 @@ __all__ = [
     "Comparisons",
     "Flags",
     "GeneralCheck",
+    "JudgeChoice",
     "KeptMetaprompt",
     "KnowledgeInfo",
     "MaskPreview",

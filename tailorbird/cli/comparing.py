@@ -63,6 +63,29 @@ def compare(
     limit_test: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Judge on at most N test examples.")
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What decides, such as rouge_l, chrf, json_fields, or FILE.py:FUNCTION."
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further metric, measured beside it. Repeatable."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Ask a model, too, whose answers are better. It never changes the verdict."
+        ),
+    ] = None,
+    judge_limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="On so many test examples at most.")
+    ] = 40,
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The environment variable that holds the judge's key."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
     ] = None,
@@ -74,7 +97,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Try several ways on one held-out test set and say which won. Stopped, it continues when run again."""
-    from tailorbird.workbench import Flags
+    from tailorbird.workbench import Flags, JudgeChoice
 
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
     names = _arm_names(arms)
@@ -93,8 +116,11 @@ def compare(
             prompt_column=prompt_column,
             completion_column=completion_column,
             sources=source,
+            metric=metric,
+            metrics=also or None,
         )
-        plan = workbench.comparisons.plan(flags, config=config, budget_s=budget_s)
+        choice = JudgeChoice(judge, judge_limit, judge_key_env) if judge is not None else None
+        plan = workbench.comparisons.plan(flags, config=config, budget_s=budget_s, judge=choice)
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)
         outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
@@ -154,6 +180,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "documents": str(data.documents) if data.documents else None,
         "sources": plan.sources,
         "metric": plan.metric,
+        "metrics": list(plan.measured),
+        "judge": plan.judge and plan.judge.reference,
         "seed": plan.seed,
         "budget_s": plan.budget_s,
         "folder": str(plan.folder),
@@ -174,6 +202,8 @@ def _show_plan(plan: Plan) -> None:
         facts["documents"] = str(data.documents)
     if plan.sources:
         facts["asked live"] = ", ".join(plan.sources)
+    if plan.judge is not None:
+        facts["judge"] = f"{plan.judge.reference}, on {plan.judge.limit} test examples at most"
     if plan.budget_s is not None:
         facts["budget"] = f"no arm is started after {clock_time(plan.budget_s)}"
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
@@ -196,6 +226,10 @@ def _show_outcome(outcome: Outcome) -> None:
     say()
     say(comparison.verdict.sentence, bold=True)
     say()
+    if comparison.judge is not None:
+        for sentence in comparison.judge.sentences():
+            say(sentence)
+        say()
     say(f"Report:  {outcome.report}")
     say(f"Numbers: {outcome.json}")
     if comparison.verdict.arm is not None:
