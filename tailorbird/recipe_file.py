@@ -274,7 +274,7 @@ def _plain(path: Path, key: str, value: Any) -> Any:
         name = getattr(expected, "__name__", str(expected))
         raise RecipeError(f"{path}: {key} is {value!r}; expected a {name}. Correct the value.")
     if key == "metric":
-        return beside(path.parent, value)
+        return beside(path.parent, str(value))
     return (path.parent / Path(str(value)).expanduser()) if key in _PATHS else value
 
 

@@ -47,7 +47,7 @@ class OwnMetric:
                 f"metric {self.name!r}: it raised {type(error).__name__}: {error} at {_told(example, completion)} "
                 "Correct the function and compare again."
             ) from error
-        if not isinstance(value, numbers.Real) or not 0 <= value <= 1:
+        if not isinstance(value, numbers.Real) or not 0 <= float(value) <= 1:
             raise InputError(
                 f"metric {self.name!r}: it gave {value!r} for {_told(example, completion)} Expected a number from 0 to "
                 "1, 1 being best. Correct the function and compare again."
