@@ -5,6 +5,7 @@
     prompt_column = "text"                   # optional: which columns hold prompt and completion
     documents = "handbook"                   # optional
     arms = ["base", "few_shot", "few_shot+fine_tune"]    # optional
+    metric = "rouge_l"                       # optional: what decides; metrics = [...] are measured beside it
 
     [few_shot]                               # settings of a technique, in every arm that uses it
     k = 5

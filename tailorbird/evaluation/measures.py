@@ -72,8 +72,8 @@ MEASURES: Mapping[str, Measure] = {
         "The part of the answers' words that the passages shown hold, found by comparing words; no model judges."
     ),
     "perplexity": Measure(
-        "How surprised the weights are at the completion that should come, per token: 1 is not at all. Only for "
-        "weights on this machine, and comparable only with one tokenizer.",
+        "How surprised the weights are at the completion that should come, per token: 1 is not at all. Of up to "
+        "32 test examples, for weights on this machine alone; comparable only with one tokenizer.",
         is_share=False,
     ),
     "bits_per_byte": Measure(
@@ -127,8 +127,8 @@ def sureness(evaluation: Evaluation) -> tuple[list[float], list[bool]]:
     sure, right = list[float](), list[bool]()
     for row in evaluation.rows:
         if chances := row.completion.probabilities:
-            label = max(chances, key=lambda name: chances[name])
-            sure.append(chances[label])
+            label, chance = max(chances.items(), key=lambda item: item[1])
+            sure.append(chance)
             right.append(label == row.expected.strip())
     return sure, right
 

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from tailorbird.evaluation.evaluate import Row, spread
 from tailorbird.models.model import Likelihood, Model, Predicting, weights_of
 
-MOST = 64
+MOST = 32
 """Examples that are looked at, evenly spread: each costs about what answering it with one token does."""
 
 

@@ -11,7 +11,7 @@ from tailorbird.evaluation.arms import Arm
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.evaluate import evaluate
 from tailorbird.evaluation.metrics import default_metrics
-from tailorbird.evaluation.predicting import measure_surprise
+from tailorbird.evaluation.predicting import MOST, measure_surprise
 from tailorbird.evaluation.run_folder import read_arm
 from tailorbird.models.model import Likelihood, Wrapped
 from tailorbird.records import Completion
@@ -54,8 +54,8 @@ def test_at_most_so_many_examples_are_looked_at_evenly_spread():
     model = Telling(0.5)
     rows = rows_of(model)
     found = measure_surprise(Wrapped(model, Louder()), rows)
-    assert found.examples == len(model.heard) == 64
-    assert [text for _, text in model.heard] == [rows[n * 200 // 64].expected for n in range(64)]
+    assert found.examples == len(model.heard) == MOST
+    assert [text for _, text in model.heard] == [rows[n * 200 // MOST].expected for n in range(MOST)]
 
 
 def test_the_weights_see_what_they_saw_when_they_answered():
@@ -94,9 +94,9 @@ def test_perplexity_is_kept_with_the_arm_and_read_again(tmp_path):
     for found in (first, again):
         assert found.arm("base").secondary["perplexity"] == pytest.approx(math.e**2)
         assert "perplexity" not in found.arm("other").secondary
-    assert read_arm(tmp_path, "base").surprise.examples == 64
+    assert read_arm(tmp_path, "base").surprise.examples == MOST
     record = json.loads((tmp_path / "arms" / "base" / "arm.json").read_text())
-    assert record["surprise"]["tokens"] == 64
+    assert record["surprise"]["tokens"] == MOST
 
 
 def test_an_arm_that_was_kept_before_there_was_perplexity_is_still_read(tmp_path):
