@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tailorbird import plugins
 from tailorbird.data.storage import write_atomic
 from tailorbird.forecast import Forecast, forecast
+from tailorbird.judges import check_judge, judged
 from tailorbird.knowledge_bases import KnowledgeBases
 from tailorbird.making import arm_of
-from tailorbird.planning import Flags, Plan, make_plan, overlay
+from tailorbird.measuring import metrics_of
+from tailorbird.planning import Flags, JudgeChoice, Plan, default_metric_name, make_plan, overlay
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file
 from tailorbird.trainings import TrainingProgress, TrainingWatch, trackers_for
 
@@ -54,7 +55,9 @@ class Comparisons:
     folder: Path
     knowledge: KnowledgeBases
 
-    def plan(self, flags: Flags | None = None, *, config: Path | None = None) -> Plan:
+    def plan(
+        self, flags: Flags | None = None, *, config: Path | None = None, judge: JudgeChoice | None = None
+    ) -> Plan:
         """Resolves flags and tailor.toml (flags win) into a plan; reads and splits the data.
 
         Raises:
@@ -66,6 +69,9 @@ class Comparisons:
         file = config_of(self.folder, config, given=flags.examples)
         file = overlay(self.knowledge.with_tables(file, flags.sources), flags)
         plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
+        if judge is not None:
+            check_judge(self.state, judge)
+            plan = replace(plan, judge=judge)
         return replace(plan, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
     def forecast(self, plan: Plan) -> list[Forecast]:
@@ -100,12 +106,9 @@ class Comparisons:
         from tailorbird.evaluation.answer_cache import AnswerCache
         from tailorbird.evaluation.budget import Budget
         from tailorbird.evaluation.compare import compare
-        from tailorbird.evaluation.metrics import default_metrics
         from tailorbird.evaluation.report import write_report
 
-        metrics = default_metrics(plan.task)
-        if plan.metric not in metrics:
-            metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
+        metrics = metrics_of(plan.task, plan.measured)
         budget = Budget(plan.budget_s, plan.budget_usd, price_of_an_hour())
 
         def in_time(event: Any) -> None:
@@ -131,6 +134,8 @@ class Comparisons:
             seed=plan.seed,
             reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
         )
+        if plan.judge is not None:
+            result = judged(self.state, plan, plan.judge, result, on_event)
         out = out or plan.folder
         out.mkdir(parents=True, exist_ok=True)
         report = write_report(result, result.evaluations, out, title=plan.name, data_notes=plan.notes)
@@ -152,7 +157,8 @@ def watch_of(
 ) -> TrainingWatch:
     """What is told of an arm's trainings."""
     trackers = trackers_for(track, state / "tracking", f"{plan.name}-{spec.name}")
-    return TrainingWatch(spec.name, plan.metric, on_event, trackers)
+    # Training is watched by the task's own metric, whichever decides in the end.
+    return TrainingWatch(spec.name, default_metric_name(plan.task), on_event, trackers)
 
 
 def config_of(folder: Path, config: Path | None, *, given: Path | None) -> RecipeFile:

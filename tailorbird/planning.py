@@ -16,6 +16,7 @@ from tailorbird.data.schemas import check_schema
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
 from tailorbird.errors import InputError, NotFound, RecipeError
+from tailorbird.measuring import check_metrics, metric_name, metrics_of
 from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, RecipeFile, default_arms
 from tailorbird.records import Example, content_hash
 from tailorbird.references import STARTER, is_remote
@@ -29,6 +30,15 @@ DEFAULT_SHARE = 0.2
 
 
 @dataclass(frozen=True)
+class JudgeChoice:
+    """Which MODEL is asked what it thinks of the answers, on how many test examples, and its key's variable."""
+
+    reference: str
+    limit: int = 40
+    key_env: str | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A comparison, resolved; nothing has run yet.
 
@@ -37,7 +47,8 @@ class Plan:
     that train together share layers out, which what is made depends on no more than on their number. `price` is an
     endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`. `budget_s` and `budget_usd` are
     what may be spent, with `race` arms that are clearly behind on dev are stopped, and with `fresh` no answers of
-    earlier runs are taken over.
+    earlier runs are taken over. `metric` decides; `measured` are the metrics that were asked for, as `measuring`
+    knows them. `judge` is whose opinion is asked at the end.
     """
 
     name: str
@@ -57,6 +68,8 @@ class Plan:
     command: str = ""
     shard: bool = False
     price: Mapping[str, float] | None = None
+    measured: tuple[str, ...] = ()
+    judge: JudgeChoice | None = None
 
     @property
     def sources(self) -> list[str]:
@@ -95,6 +108,8 @@ class Flags:
     prompt_column: str | None = None
     completion_column: str | None = None
     sources: Sequence[str] | None = None
+    metric: str | None = None
+    metrics: Sequence[str] | None = None
 
 
 def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
@@ -103,8 +118,8 @@ def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
         file = file.with_sources(flags.sources)
     flags = replace(flags, sources=None)
     given = {f.name: getattr(flags, f.name) for f in fields(flags) if getattr(flags, f.name) is not None}
-    if "arms" in given:
-        given["arms"] = tuple(given["arms"])
+    for several in {"arms", "metrics"} & given.keys():
+        given[several] = tuple(given[several])
     return replace(file, **given)
 
 
@@ -135,14 +150,19 @@ def make_plan(file: RecipeFile) -> Plan:
     for spec in specs:
         build_recipe(spec)  # every setting is checked before anything runs
     live = asked_live(specs)
+    data = splits.data(task, documents)
+    measured = tuple(filter(None, (file.metric, *(file.metrics or ()))))
+    metric = metric_name(file.metric) if file.metric else default_metric_name(task)
+    check_metrics(metrics_of(task, measured), (metric, *measured), data)
     note = f"{', '.join(live)}: asked live, once for each question; latencies leave that out from then on"
     return Plan(
         name=valid_name(file.name or source.stem),
         base=base,
         task=task,
         arms=specs,
-        data=splits.data(task, documents),
-        metric=file.metric or default_metric_name(task),
+        data=data,
+        metric=metric,
+        measured=measured,
         seed=seed,
         notes=(*splits.notes, note) if live else splits.notes,
         key_env=file.key_env,

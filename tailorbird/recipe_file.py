@@ -5,6 +5,7 @@
     prompt_column = "text"                   # optional: which columns hold prompt and completion
     documents = "handbook"                   # optional
     arms = ["base", "few_shot", "few_shot+fine_tune"]    # optional
+    metric = "rouge_l"                       # optional: what decides; metrics = [...] are measured beside it
 
     [few_shot]                               # settings of a technique, in every arm that uses it
     k = 5
@@ -32,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from tailorbird.errors import NotFound, RecipeError
+from tailorbird.measuring import beside
 from tailorbird.plugins import FLOORS, names, part
 from tailorbird.sources.live_sources import LiveSource, live_kinds, live_source
 
@@ -50,6 +52,8 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # documents = "documents"        # a folder of text, PDF, Office and other files: adds the knowledge arms
 # test = "test.jsonl"            # a test set of your own; without it 20 % of the examples are set apart
 # schema = "answer.schema.json"  # a JSON schema that free answers keep to
+# metric = "rouge_l"             # what decides, in place of accuracy, token F1 or the fields of JSON
+# metrics = ["chrf"]             # measured beside it; "FILE.py:FUNCTION" is one of your own
 # instruction = "…"              # what the model is told; without it one is made from the task
 # arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
 
@@ -130,6 +134,7 @@ class RecipeFile:
     instruction: str | None = None
     schema: Path | None = None
     metric: str | None = None
+    metrics: tuple[str, ...] | None = None
     seed: int | None = None
     key_env: str | None = None
     limit_dev: int | None = None
@@ -248,12 +253,14 @@ def _recipe_file(path: Path, raw: dict[str, Any]) -> RecipeFile:
             settings[key] = _table(path, key, value)
         elif key == "arms":
             values["arms"] = tuple(_strings(path, key, value))
+        elif key == "metrics":
+            values["metrics"] = tuple(beside(path.parent, name) for name in _strings(path, key, value))
         elif key == "price":
             values["price"] = _price(path, value)
         elif key == "sources":
             values["sources"] = _sources(path, value)
         elif key not in ("arm", "steps"):
-            known = [*_PLAIN, "arms", "arm", "steps", "price", "sources", *techniques]
+            known = [*_PLAIN, "metrics", "arms", "arm", "steps", "price", "sources", *techniques]
             raise RecipeError(f"{path}: unknown key {key!r}. Known: {', '.join(known)}.")
     found = RecipeFile(**values, settings=settings)
     specs = tuple(_arm(path, found, table) for table in _list(path, "arm", raw.get("arm", [])))
@@ -267,6 +274,8 @@ def _plain(path: Path, key: str, value: Any) -> Any:
     if not (isinstance(value, expected) or number) or (isinstance(value, bool) and expected is not bool):
         name = getattr(expected, "__name__", str(expected))
         raise RecipeError(f"{path}: {key} is {value!r}; expected a {name}. Correct the value.")
+    if key == "metric":
+        return beside(path.parent, str(value))
     return (path.parent / Path(str(value)).expanduser()) if key in _PATHS else value
 
 

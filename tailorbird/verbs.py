@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.columns import Columns
-from tailorbird.workbench import Flags, ModelInfo, OpenModel, Workbench
+from tailorbird.workbench import Flags, JudgeChoice, ModelInfo, OpenModel, Workbench
 
 if TYPE_CHECKING:
     from tailorbird.data.report import DatasetReport
@@ -52,6 +52,10 @@ def compare(
     prompt_column: str | None = None,
     completion_column: str | None = None,
     sources: Sequence[str] | None = None,
+    metric: str | None = None,
+    metrics: Sequence[str] | None = None,
+    judge: str | None = None,
+    judge_limit: int = 40,
     out: AnyPath | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
@@ -75,6 +79,11 @@ def compare(
         prompt_column: which column or key holds the prompt, where its name doesn't tell.
         completion_column: likewise the completion.
         sources: live sources that knowledge asks, by name, such as `wikipedia` or those of tailor.toml.
+        metric: what decides: a built-in name such as `rouge_l`, an installed one, or `FILE.py:FUNCTION`; None takes the
+            task's own.
+        metrics: further ones, measured beside it.
+        judge: a MODEL that is asked which of two arms' answers is better; it never changes the verdict.
+        judge_limit: test examples on which it is asked, at most.
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
         project: the project folder.
         on_event: told about every step.
@@ -94,8 +103,11 @@ def compare(
         prompt_column=prompt_column,
         completion_column=completion_column,
         sources=sources,
+        metric=metric,
+        metrics=metrics,
     )
-    plan = workbench.comparisons.plan(flags)
+    choice = JudgeChoice(judge, judge_limit) if judge is not None else None
+    plan = workbench.comparisons.plan(flags, judge=choice)
     plan = replace(plan, budget_s=budget_s, budget_usd=budget_usd, race=race, fresh=fresh)
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     plan = replace(plan, command=call)

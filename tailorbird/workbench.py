@@ -34,6 +34,7 @@ from tailorbird.opening import OpenModel, open_reference, set_threads
 from tailorbird.planning import (
     NAME,
     Flags,
+    JudgeChoice,
     Plan,
     overlay,
     plan_single,
@@ -332,6 +333,7 @@ __all__ = [
     "Flags",
     "Forecast",
     "GeneralCheck",
+    "JudgeChoice",
     "KeptMetaprompt",
     "KnowledgeInfo",
     "MaskPreview",

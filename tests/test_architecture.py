@@ -2,8 +2,8 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench comparisons forecast knowledge_bases knowledge_questions metaprompts making opening catalogue planning
-       recipe_file plugins references trackers trainings
+    5  workbench comparisons forecast judges knowledge_bases knowledge_questions metaprompts making opening catalogue
+       planning recipe_file measuring plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -31,7 +31,7 @@ from tailorbird.plugins import BUILT_IN
 PACKAGE = Path(tailorbird.__file__).parent
 BELOW_DATA = {"records", "errors"}
 BELOW_MODELS = {"data", "network", "sources", *BELOW_DATA}
-SETTING_UP = {"plugins", "recipe_file", "references", "planning", "catalogue"}
+SETTING_UP = {"plugins", "measuring", "recipe_file", "references", "planning", "catalogue"}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -45,7 +45,8 @@ MAY_IMPORT = {
     "testing": {"techniques", "models", *BELOW_MODELS},
     "plugins": {"models", "sources", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
-    "recipe_file": {"plugins", "sources", *BELOW_DATA},
+    "measuring": {"plugins", "evaluation", "data", *BELOW_DATA},
+    "recipe_file": {"plugins", "measuring", "sources", *BELOW_DATA},
     "trackers": {"network", *BELOW_DATA},
     "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},
@@ -56,8 +57,10 @@ MAY_IMPORT = {
     "knowledge_questions": {"knowledge_bases", "techniques", "evaluation", "sources", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "forecast": {"opening", "planning", "recipe_file", "references", "techniques", "models", *BELOW_MODELS},
+    "judges": {"opening", "making", "evaluation", "data", *SETTING_UP, *BELOW_DATA},
     "comparisons": {
         "forecast",
+        "judges",
         "making",
         "knowledge_bases",
         "trainings",

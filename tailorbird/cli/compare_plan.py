@@ -45,6 +45,8 @@ def plan_json(plan: Plan, expected: Sequence[Forecast]) -> dict[str, Any]:
         "documents": str(data.documents) if data.documents else None,
         "sources": plan.sources,
         "metric": plan.metric,
+        "metrics": list(plan.measured),
+        "judge": plan.judge and plan.judge.reference,
         "seed": plan.seed,
         "budget_s": plan.budget_s,
         "budget_usd": plan.budget_usd,
@@ -73,6 +75,8 @@ def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
         facts["documents"] = str(data.documents)
     if plan.sources:
         facts["asked live"] = ", ".join(plan.sources)
+    if plan.judge is not None:
+        facts["judge"] = f"{plan.judge.reference}, on {plan.judge.limit} test examples at most"
     if plan.budget_s is not None:
         facts["budget"] = f"ends within {clock_time(plan.budget_s)}"
     if plan.budget_usd is not None:

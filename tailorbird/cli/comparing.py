@@ -75,6 +75,29 @@ def compare(
     limit_test: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Judge on at most N test examples.")
     ] = None,
+    metric: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="What decides, such as rouge_l, chrf, json_fields, or FILE.py:FUNCTION."
+        ),
+    ] = None,
+    also: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A further metric, measured beside it. Repeatable."),
+    ] = None,
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODEL", help="Ask a model, too, whose answers are better. It never changes the verdict."
+        ),
+    ] = None,
+    judge_limit: Annotated[
+        int, typer.Option(metavar="N", min=1, help="On so many test examples at most.")
+    ] = 40,
+    judge_key_env: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The environment variable that holds the judge's key."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
     ] = None,
@@ -86,7 +109,7 @@ def compare(
     as_json: AsJson = False,
 ) -> None:
     """Try several ways on one held-out test set and say which won. Stopped, it continues when run again."""
-    from tailorbird.workbench import Flags
+    from tailorbird.workbench import Flags, JudgeChoice
 
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
     names = _arm_names(arms)
@@ -105,8 +128,11 @@ def compare(
             prompt_column=prompt_column,
             completion_column=completion_column,
             sources=source,
+            metric=metric,
+            metrics=also or None,
         )
-        plan = workbench.comparisons.plan(flags, config=config)
+        choice = JudgeChoice(judge, judge_limit, judge_key_env) if judge is not None else None
+        plan = workbench.comparisons.plan(flags, config=config, judge=choice)
         plan = dataclasses.replace(
             plan, command=_command(), budget_s=budget_s, budget_usd=budget_cost, race=race, fresh=fresh
         )
@@ -165,6 +191,10 @@ def _show_outcome(outcome: Outcome) -> None:
     say()
     say(comparison.verdict.sentence, bold=True)
     say()
+    if comparison.judge is not None:
+        for sentence in comparison.judge.sentences():
+            say(sentence)
+        say()
     say(f"Report:  {outcome.report}")
     say(f"Numbers: {outcome.json}")
     if comparison.verdict.arm is not None:

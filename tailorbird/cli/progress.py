@@ -17,7 +17,14 @@ from tailorbird.workbench import TrainingEstimated, TrainingProgress
 if TYPE_CHECKING:
     from rich.console import Group
 
-WORDS = {"build": "building", "train": "training", "dev": "choosing", "test": "testing", "latency": "timing"}
+WORDS = {
+    "build": "building",
+    "train": "training",
+    "dev": "choosing",
+    "test": "testing",
+    "latency": "timing",
+    "judge": "comparing answers",
+}
 QUICK_S = 2.0
 """A stage that began less than this after the last line of its arm is not worth a line of its own."""
 QUIET_S = 15.0

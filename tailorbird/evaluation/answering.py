@@ -8,7 +8,7 @@ of the questions that were answered.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,25 @@ class AnswerScores:
         return {"model": self.model, "questions": self.questions, **rounded}
 
 
+@dataclass(frozen=True)
+class CitationScores:
+    """Precision of every answer that cites, and recall (0 or 1) of every answer; see above."""
+
+    precision: list[float]
+    recall: list[float]
+
+
+def citation_scores(answers: Iterable[tuple[str, Completion]]) -> CitationScores:
+    """How well answers cite, given with the document that holds what was asked; refusals are none."""
+    found = CitationScores([], [])
+    for document, completion in answers:
+        right = [citation.document == document for citation in completion.citations]
+        found.recall.append(float(any(right)))
+        if right:
+            found.precision.append(sum(right) / len(right))
+    return found
+
+
 def answer_scores(
     model: str,
     answer: Callable[[Sequence[str]], Sequence[Completion]],
@@ -83,7 +102,7 @@ def answer_scores(
         if on_answers:
             on_answers(len(completions), len(asked))
     scores, answered, refused = list[float](), list[float](), list[float]()
-    precision, recall, support = list[float](), list[float](), list[float]()
+    given, support = list[tuple[str, Completion]](), list[float]()
     for example, completion in zip(asked, completions, strict=True):
         scores.append(answered_right(example, completion))
         is_refused = is_refusal(completion.text)
@@ -93,12 +112,11 @@ def answer_scores(
         answered.append(float(not is_refused))
         if is_refused:
             continue
-        right = [citation.document == example.document for citation in completion.citations]
-        recall.append(float(any(right)))
-        if right:
-            precision.append(sum(right) / len(right))
+        given.append((str(example.document), completion))
         if completion.support is not None:
             support.append(completion.support)
+
+    cited = citation_scores(given)
 
     def interval(values: Sequence[float]) -> Interval | None:
         return score_interval(values) if values else None
@@ -107,5 +125,5 @@ def answer_scores(
         model,
         len(asked),
         score_interval(scores),
-        *map(interval, (answered, refused, precision, recall, support)),
+        *map(interval, (answered, refused, cited.precision, cited.recall, support)),
     )

@@ -8,10 +8,10 @@ from typing import Literal
 
 from tailorbird.evaluation.evaluate import Evaluation, Latency
 from tailorbird.evaluation.verdict import Verdict
-from tailorbird.models.model import Model
+from tailorbird.models.model import Likelihood, Model
 from tailorbird.records import Usage
 
-Stage = Literal["build", "dev", "test", "latency"]
+Stage = Literal["build", "dev", "test", "latency", "judge"]
 ArmStatus = Literal["done", "failed", "stopped"]
 
 NO_ANSWERS = Evaluation(())
@@ -83,6 +83,7 @@ class ArmRun:
     latency: Latency = NOT_TIMED
     num_parameters: int | None = None
     failed: str = ""
+    surprise: Likelihood | None = None
     stopped: str = ""
     """Why it was not measured to the end; what was answered on dev until then is in `dev`."""
     behind: bool = False

@@ -28,7 +28,8 @@ from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.comparison import ArmResult, Comparison
 from tailorbird.evaluation.contest import Contest
 from tailorbird.evaluation.contestant import Measuring
-from tailorbird.evaluation.metrics import Metric, is_unanswerable, macro_f1, normalise, refusals
+from tailorbird.evaluation.measures import measures_of
+from tailorbird.evaluation.metrics import Metric, is_unanswerable, normalise
 from tailorbird.evaluation.run_folder import (
     arm_key,
     clear_unfinished,
@@ -245,21 +246,11 @@ class _Judge:
             difference=difference and difference.mean,
             difference_low=difference and difference.low,
             difference_high=difference and difference.high,
-            secondary=self._secondary(run),
+            secondary=measures_of(run, self.data.task, self.primary, floor=floor),
             invalid_rate=sum(not row.completion.valid for row in run.test.rows) / len(run.test.rows),
             compute_per_answer=self._compute(run),
             mismatches=run.latency.mismatches,
         )
-
-    def _secondary(self, run: ArmRun) -> dict[str, float]:
-        test = run.test
-        means = {name: test.mean(name) for name in test.rows[0].scores if name != self.primary}
-        if self.data.task.kind == "classify":
-            return {"macro_f1": macro_f1(test.expected, test.answers), **means}
-        refused = refusals(test.expected, test.answers)
-        if refused.unanswerable:
-            means |= {"rightly_refused": refused.rightly_refused, "wrongly_refused": refused.wrongly_refused}
-        return means
 
 
 def _check(arms: Sequence[Arm], data: Data, metrics: Mapping[str, Metric], primary: str) -> None:

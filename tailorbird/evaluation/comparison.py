@@ -8,6 +8,7 @@ from typing import Any
 
 from tailorbird.data.task import TaskKind
 from tailorbird.evaluation.evaluate import Evaluation, Mismatch
+from tailorbird.evaluation.judgement import Judgement
 from tailorbird.evaluation.statistics import minimum_detectable_difference
 from tailorbird.evaluation.verdict import Verdict
 
@@ -72,6 +73,8 @@ class Comparison:
     price_per_hour: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Counts, labels, fingerprints and test examples repeated in training."""
+    judge: Judgement | None = None
+    """What a model thinks of the answers, where one was asked; the verdict does not depend on it."""
     evaluations: Mapping[str, Evaluation] = field(
         default_factory=dict[str, Evaluation], repr=False, compare=False
     )
@@ -103,15 +106,19 @@ class Comparison:
             "price_per_hour": self.price_per_hour,
             "data": dict(self.data),
             "reproduce": dict(self.reproduce),
+            "judge": self.judge and self.judge.to_json(),
         }
 
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Comparison:
         """Reads what `to_json` gave; the verdict's differences stand with the arms."""
         known = {f.name for f in fields(cls)}
-        rest = {k: v for k, v in row.items() if k in known and k not in ("arms", "verdict")}
+        rest = {k: v for k, v in row.items() if k in known and k not in ("arms", "verdict", "judge")}
         return cls(
-            arms=tuple(_arm_from_json(arm) for arm in row["arms"]), verdict=Verdict(**row["verdict"]), **rest
+            arms=tuple(_arm_from_json(arm) for arm in row["arms"]),
+            verdict=Verdict(**row["verdict"]),
+            judge=Judgement.from_json(found) if (found := row.get("judge")) else None,
+            **rest,
         )
 
 

@@ -13,8 +13,9 @@ from tailorbird.evaluation.arms import Arm, ArmRun, Made, OnEvent, Stage, StageP
 from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.evaluate import Evaluation, Latency, Mismatch, Row, evaluate, measure_latency
 from tailorbird.evaluation.metrics import Metric
-from tailorbird.models.model import Model, Pieces, weights_of
-from tailorbird.records import Completion, Example, Request
+from tailorbird.evaluation.predicting import measure_surprise
+from tailorbird.models.model import Likelihood, Model, Pieces, weights_of
+from tailorbird.records import Completion, Example, Request, content_hash
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Contestant:
     dev: dict[int, Row] = field(default_factory=dict[int, Row])
     test: Evaluation = field(default_factory=lambda: Evaluation(()))
     latency: Latency = field(default_factory=lambda: Latency(()))
+    surprise: Likelihood | None = None
     _model: Model | None = None
     _began: float = field(default_factory=time.perf_counter)
 
@@ -84,7 +86,9 @@ class Contestant:
             return ArmRun(self.arm.name, train_s, failed=self.failed)
         parameters = getattr(weights_of(self.opened()), "num_parameters", None)
         count = parameters if isinstance(parameters, int) else None
-        return ArmRun(self.arm.name, train_s, self.dev_rows, self.test, self.latency, count)
+        return ArmRun(
+            self.arm.name, train_s, self.dev_rows, self.test, self.latency, count, surprise=self.surprise
+        )
 
     def close(self) -> None:
         """Lets the model go."""
@@ -126,6 +130,7 @@ class Contestant:
         test = self.measuring.data.test
         self.test = self._asked(test, "test", 0, len(test))
         self.latency = self._timed()
+        self.surprise = self._surprised()
 
     def _asked(self, examples: Sequence[Example], stage: Stage, before: int, total: int) -> Evaluation:
         """Answers with their scores; a budget that is spent between two batches ends it."""
@@ -146,6 +151,17 @@ class Contestant:
         )
         self.spent_s += sum(row.completion.seconds for row in found.rows)
         self.num_answers += len(found.rows)
+        return found
+
+    def _surprised(self) -> Likelihood | None:
+        """How surprising the completions that should come are, asked once of every model."""
+        cache, key = self.measuring.cache, self.made.key if self.made else ""
+        name = f"{key} surprised by {content_hash([row.example_id for row in self.test.rows])}"
+        if cache and key and (kept := cache.timing(name)) is not None:
+            return Likelihood(**kept["found"]) if kept["found"] else None
+        found = measure_surprise(self.opened(), self.test.rows)
+        if cache and key:
+            cache.keep_timing(name, {"found": asdict(found) if found else None})
         return found
 
     def _timed(self) -> Latency:

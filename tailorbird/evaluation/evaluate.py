@@ -196,7 +196,7 @@ def measure_latency(
         batched: The answers that `requests` got in a batch; without, they are asked for here.
         on_progress: Called after every answer with (done, total).
     """
-    chosen = _spread(len(requests), n)
+    chosen = spread(len(requests), n)
     if not chosen:
         return Latency(())
     together = batched or _answer(model, requests)
@@ -216,7 +216,7 @@ def measure_latency(
     return Latency(tuple(seconds), tuple(mismatches))
 
 
-def _spread(total: int, n: int) -> list[int]:
+def spread(total: int, n: int) -> list[int]:
     """Up to n indices below `total`, evenly spaced."""
     count = min(n, total)
     return [i * total // count for i in range(count)]

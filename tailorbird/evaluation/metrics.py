@@ -1,27 +1,21 @@
-"""How right is an answer? Metrics of one answer in [0, 1], and a few measures of a whole set.
+"""How right is an answer? Metrics of one answer in [0, 1], by name, and a few measures of a whole set.
 
-Free answers are normalised as SQuAD does it (Rajpurkar et al. 2016, arXiv:1606.05250, official
-script v1.1): lower case, no punctuation, no articles, single spaces. Examples whose completion is
-`NOT_IN_DOCUMENTS` are unanswerable, as in SQuAD 2.0 (Rajpurkar et al. 2018, arXiv:1806.03822): there
-only a refusal is right.
+In what form answers are compared, and what a refusal is, says `answer_forms`.
 """
 
 from __future__ import annotations
 
-import re
-import string
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tailorbird.data.task import Task
-from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, uncited
+from tailorbird.evaluation.answer_forms import compared_texts, is_refusal, is_unanswerable, normalise
+from tailorbird.evaluation.text_metrics import bleu, chrf, json_fields, rouge_l
+from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example
 
 Metric = Callable[[Example, Completion], float]
 """A score in [0, 1] of one answer; 1 is best."""
-
-_ARTICLES = re.compile(r"\b(a|an|the)\b")
-_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def accuracy(example: Example, completion: Completion) -> float:
@@ -31,31 +25,6 @@ def accuracy(example: Example, completion: Completion) -> float:
     1.0
     """
     return float(completion.text.strip() == example.completion.strip())
-
-
-def normalise(text: str) -> str:
-    """SQuAD's normal form of an answer.
-
-    >>> normalise("The  Eiffel Tower!")
-    'eiffel tower'
-    """
-    return " ".join(_ARTICLES.sub(" ", text.lower().translate(_NO_PUNCTUATION)).split())
-
-
-def is_refusal(text: str) -> bool:
-    """True where an answer says, first of all, that the documents do not hold it.
-
-    >>> is_refusal("Not in the documents, I am afraid")
-    True
-    """
-    refusal = normalise(NOT_IN_DOCUMENTS)
-    normal = normalise(text)
-    return normal == refusal or normal.startswith(refusal + " ")
-
-
-def is_unanswerable(example: Example) -> bool:
-    """True where the right answer of an example is a refusal."""
-    return normalise(example.completion) == normalise(NOT_IN_DOCUMENTS)
 
 
 def exact_match(example: Example, completion: Completion) -> float:
@@ -71,10 +40,8 @@ def exact_match(example: Example, completion: Completion) -> float:
 
 
 def _compared(example: Example, completion: Completion) -> tuple[str, str]:
-    """The expected and the given answer, normalised; without citations where there were numbered passages to cite."""
-    texts = example.completion, completion.text
-    cites = bool(completion.asked and completion.asked.evidence)
-    expected, given = (normalise(uncited(text) if cites else text) for text in texts)
+    """The expected and the given answer, normalised."""
+    expected, given = map(normalise, compared_texts(example, completion))
     return expected, given
 
 
@@ -117,14 +84,21 @@ METRICS: Mapping[str, Metric] = {
     "accuracy": accuracy,
     "exact_match": exact_match,
     "token_f1": answered_right,
+    "rouge_l": rouge_l,
+    "chrf": chrf,
+    "bleu": bleu,
+    "json_fields": json_fields,
     "valid": valid,
 }
 """Metrics by the names that runs and reports use; "token_f1" is the one that knows refusals."""
 
 
 def default_metric(task: Task) -> tuple[str, Metric]:
-    """The primary metric of a task and its name: accuracy of labels, token F1 of free answers."""
-    name = "accuracy" if task.kind == "classify" else "token_f1"
+    """The primary metric of a task and its name: accuracy of labels, fields of JSON, token F1 of free answers.
+
+    Where a schema is kept to, token F1 would tell nothing: without punctuation a document is a word or two.
+    """
+    name = "accuracy" if task.kind == "classify" else "json_fields" if task.schema else "token_f1"
     return name, METRICS[name]
 
 

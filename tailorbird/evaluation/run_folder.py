@@ -25,6 +25,9 @@ from tailorbird.errors import IntegrityError, NotFound
 from tailorbird.evaluation.arms import ArmRun
 from tailorbird.evaluation.comparison import Comparison
 from tailorbird.evaluation.evaluate import Evaluation, Latency, Mismatch
+from tailorbird.evaluation.metrics import Metric
+from tailorbird.evaluation.own_metrics import identities
+from tailorbird.models.model import Likelihood
 from tailorbird.records import Example, content_hash
 from tailorbird.sources.knowledge_base import is_knowledge_base
 from tailorbird.sources.relevance import documents_hash
@@ -44,9 +47,9 @@ def data_fingerprint(data: Data) -> dict[str, str]:
     }
 
 
-def arm_key(name: str, key: str, fingerprint: Mapping[str, str], metrics: Iterable[str]) -> str:
-    """What must be unchanged for a finished arm to be taken as it is."""
-    return content_hash([FORMAT, name, key, dict(fingerprint), sorted(metrics)])
+def arm_key(name: str, key: str, fingerprint: Mapping[str, str], metrics: Mapping[str, Metric]) -> str:
+    """What must be unchanged for a finished arm to be taken as it is: a metric of one's own as it is written, too."""
+    return content_hash([FORMAT, name, key, dict(fingerprint), identities(metrics)])
 
 
 def save_arm(folder: Path, run: ArmRun, key: str) -> None:
@@ -65,6 +68,7 @@ def save_arm(folder: Path, run: ArmRun, key: str) -> None:
             "mismatches": [asdict(m) for m in run.latency.mismatches],
             "num_parameters": run.num_parameters,
             "failed": run.failed,
+            "surprise": run.surprise and asdict(run.surprise),
             "manifest": manifest,
         }
         write_atomic(temp / "arm.json", json.dumps(record, ensure_ascii=False, indent=1).encode())
@@ -135,7 +139,14 @@ def _read_arm(folder: Path, name: str) -> tuple[ArmRun, str]:
     dev, test = (_read_rows(place / file, record["manifest"][file]) for file in ("dev.jsonl", "test.jsonl"))
     latency = Latency(tuple(record["latency_s"]), tuple(Mismatch(**m) for m in record["mismatches"]))
     run = ArmRun(
-        record["name"], record["train_s"], dev, test, latency, record["num_parameters"], record["failed"]
+        record["name"],
+        record["train_s"],
+        dev,
+        test,
+        latency,
+        record["num_parameters"],
+        record["failed"],
+        Likelihood(**found) if (found := record.get("surprise")) else None,
     )
     return run, record["key"]
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from tailorbird.errors import InputError, NotFound
 from tailorbird.models.gguf_file import converted, starter_file
-from tailorbird.models.model import Pieces
+from tailorbird.models.model import Likelihood, Pieces
 from tailorbird.records import Completion, Request
 
 if TYPE_CHECKING:
@@ -49,6 +49,12 @@ class LocalWeights:
 
     def stream(self, request: Request) -> Pieces:
         return self.engine.stream(request, self.adapter)
+
+    def likelihood(self, expected: Sequence[tuple[Request, str]]) -> Likelihood | None:
+        """How likely these weights find the texts that should come: see `surprise`."""
+        from tailorbird.models.surprise import likelihood
+
+        return likelihood(self.engine, self.adapter, expected)
 
     def with_adapter(self, folder: Path) -> LocalWeights:
         """The same base with an adapter loaded from a folder in PEFT's format."""

@@ -7,6 +7,7 @@ examples through them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,38 @@ class Model(Protocol):
 
         The generator returns the whole completion, which tells why the answer ended and what it cost.
         """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Likelihood:
+    """How likely weights find some texts: together -Σ log p in `nats`, over `tokens`, their ends counted too.
+
+    `size_bytes` is the texts' own, in UTF-8. There is one text at least.
+    """
+
+    nats: float
+    tokens: int
+    size_bytes: int
+    examples: int
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats / tokens), at least 1; at most e⁷⁰⁰, which is nearly the largest number."""
+        return math.exp(min(self.nats / self.tokens, 700.0))
+
+    @property
+    def bits_per_byte(self) -> float:
+        """The bits that the texts take by this model, for each of their bytes; at least 0."""
+        return self.nats / math.log(2) / self.size_bytes
+
+
+@runtime_checkable
+class Predicting(Protocol):
+    """Weights that tell how likely they find a text as the answer to a request."""
+
+    def likelihood(self, expected: Sequence[tuple[Request, str]]) -> Likelihood | None:
+        """Of all texts together, each given its request as these weights see it; None where none fits."""
         ...
 
 

@@ -54,6 +54,10 @@ ERRORS = {
     "compare --examples tickets.jsonl --arms ,": "--arms ',' names no arm.",
     "compare --examples tickets.jsonl --arms base,base": "--arms names 'base' twice.",
     "compare --config absent.toml": "absent.toml: no such file.",
+    "compare --examples tickets.jsonl --metric rogue": "metric 'rogue' is unknown. Known: accuracy, exact_match,",
+    "compare --examples tickets.jsonl --also absent.py:f": "metric 'absent.py:f': no such file absent.py.",
+    "compare --examples tickets.jsonl --judge absent": "model 'absent': no saved model",
+    "compare --examples tickets.jsonl --judge-limit 0": "Invalid value for '--judge-limit'",
     "customize --steps few_shot": "Missing option '--name'.",
     "customize --name m": "give either --steps",
     "customize --name ../m --steps few_shot": "name '../m'",
@@ -177,6 +181,38 @@ def test_a_config_file_is_followed_and_flags_win_over_it(tickets, capsys):
     plan = printed_json(capsys, "compare", "--config", "mine.toml", "--arms", "majority, nearest", "--plan")
     assert [arm["name"] for arm in plan["arms"]] == ["majority", "nearest"]
     assert plan["seed"] == 7
+
+
+def test_metrics_and_a_judge_are_chosen_by_flags(tickets, capsys):
+    (tickets / "scores.py").write_text(
+        "def half(example, completion):\n    return (completion.text == example.completion) / 2\n"
+    )
+    flags = [
+        "compare",
+        "--examples",
+        "tickets.jsonl",
+        "--arms",
+        "majority,tfidf_linear",
+        "--metric",
+        "scores.py:half",
+    ]
+    flags += ["--also", "rouge_l", "--also", "chrf"]
+    # Port 1 answers nobody: the arms are not lost for it.
+    flags += ["--judge", "http://127.0.0.1:1/v1#wise", "--judge-limit", "8"]
+    plan = printed_json(capsys, *flags, "--plan")
+    assert plan["metric"] == "scores.py:half"
+    assert plan["metrics"] == ["scores.py:half", "rouge_l", "chrf"]
+    assert plan["judge"] == "http://127.0.0.1:1/v1#wise"
+    assert run(flags) == 0
+    said = capsys.readouterr().out
+    assert "judged by scores.py:half" in said
+    assert "judge      http://127.0.0.1:1/v1#wise, on 8 test examples at most" in said
+    assert "The judge http://127.0.0.1:1/v1#wise gave no opinion: endpoint http://127.0.0.1:1/v1:" in said
+    found = printed_json(capsys, *flags[: flags.index("--judge")])
+    assert found["judge"] is None
+    majority = next(arm for arm in found["arms"] if arm["name"] == "majority")
+    assert majority["score"] == majority["secondary"]["accuracy"] / 2
+    assert {"rouge_l", "chrf"} <= majority["secondary"].keys()
 
 
 def test_the_project_option_chooses_where_models_are_looked_for(compared, here, capsys):

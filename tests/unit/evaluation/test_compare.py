@@ -54,7 +54,9 @@ def test_the_json_holds_what_scripts_rely_on(tmp_path):
     assert best["tokens"] == {"input": 120 * 14, "cached": 120 * 4, "output": 120 * 2}
     assert best["compute_per_answer"] == 12 * 1000
     assert best["cost_per_1k"] == pytest.approx(1000 * 0.5 * 0.10 / 3600)
-    assert best["secondary"].keys() == {"macro_f1", "valid"}
+    probabilities = {"calibration_error", "brier", "aurc", "reliable_coverage"}
+    assert best["secondary"].keys() == {"macro_f1", "valid", "invalid_rate", *probabilities}
+    assert probabilities & row["arms"][1]["secondary"].keys() == set()  # a floor's only order its labels
     assert row["price_per_hour"] == 0.10
     assert row["data"]["labels"] == {label: [10, 15, 30] for label in LABELS}
 
@@ -269,7 +271,8 @@ def test_refusals_are_measured_for_free_answers():
     found = compare([Arm("shy", lambda: Refusing(1.0))], data, default_metrics(data.task), primary="token_f1")
     shy = found.arm("shy")
     assert shy.score == 0.5
-    assert shy.secondary == {"exact_match": 0.5, "rightly_refused": 1.0, "wrongly_refused": 1.0}
+    refused = {"rightly_refused": 1.0, "wrongly_refused": 1.0, "refusal_correctness": 0.5}
+    assert shy.secondary == {"exact_match": 0.5, **refused}
     assert found.data["num_unanswerable"] == 5
 
 
