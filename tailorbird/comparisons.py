@@ -7,6 +7,7 @@ folder/.tailorbird/last_run         which comparison was the last to finish
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -88,15 +89,17 @@ class Comparisons:
         Raises:
             NotFound: a tracker is unknown or not installed.
         """
-        from tailorbird.evaluation.compare import compare
+        from tailorbird.evaluation.compare import PRICE_PER_HOUR, compare
         from tailorbird.evaluation.metrics import default_metrics
-        from tailorbird.evaluation.report import write_report
+        from tailorbird.evaluation.run_folder import save_comparison
+        from tailorbird.extras import with_extras
 
         metrics = default_metrics(plan.task)
         if plan.metric not in metrics:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
         watches = {spec.name: watch_of(self.state, plan, spec, on_event, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
+        began = time.monotonic()
         result = compare(
             [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms],
             plan.data,
@@ -104,10 +107,22 @@ class Comparisons:
             primary=plan.metric,
             folder=plan.folder,
             on_event=on_event,
+            price_per_hour=PRICE_PER_HOUR if plan.price_per_hour is None else plan.price_per_hour,
             budget_s=plan.budget_s,
             seed=plan.seed,
             reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
         )
+        if plan.extras:  # which take long: the verdict is there meanwhile
+            self._keep(plan, result, out)
+        left_s = None if plan.budget_s is None else plan.budget_s - (time.monotonic() - began)
+        result = with_extras(self.state, plan, result, metrics, on_event=on_event, left_s=left_s)
+        save_comparison(plan.folder, result)
+        return self._keep(plan, result, out)
+
+    def _keep(self, plan: Plan, result: Comparison, out: Path | None) -> Outcome:
+        """Writes the report and the numbers where they are wanted, and makes this the last comparison."""
+        from tailorbird.evaluation.report import write_report
+
         out = out or plan.folder
         out.mkdir(parents=True, exist_ok=True)
         report = write_report(result, result.evaluations, out, title=plan.name, data_notes=plan.notes)

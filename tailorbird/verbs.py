@@ -49,6 +49,10 @@ def compare(
     prompt_column: str | None = None,
     completion_column: str | None = None,
     sources: Sequence[str] | None = None,
+    price_per_hour: float | None = None,
+    curve: bool = False,
+    ablate: bool = False,
+    seeds: int = 1,
     out: AnyPath | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
@@ -69,6 +73,10 @@ def compare(
         prompt_column: which column or key holds the prompt, where its name doesn't tell.
         completion_column: likewise the completion.
         sources: live sources that knowledge asks, by name, such as `wikipedia` or those of tailor.toml.
+        price_per_hour: US dollars that an hour of this machine costs; None takes 0.10.
+        curve: measure the leading arms on fewer labels too: what would more of them bring?
+        ablate: measure the leading arms without each of their parts too.
+        seeds: measure the leading arms with so many seeds and draws of the labels: how much is chance?
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
         project: the project folder.
         on_event: told about every step.
@@ -88,6 +96,10 @@ def compare(
         prompt_column=prompt_column,
         completion_column=completion_column,
         sources=sources,
+        price_per_hour=price_per_hour,
+        curve=curve,
+        ablate=ablate,
+        seeds=seeds,
     )
     plan = workbench.comparisons.plan(flags, budget_s=budget_s)
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"

@@ -2,7 +2,7 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench comparisons knowledge_bases knowledge_questions metaprompts making opening catalogue planning
+    5  workbench comparisons extras knowledge_bases knowledge_questions metaprompts making opening catalogue planning
        recipe_file plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
@@ -55,7 +55,17 @@ MAY_IMPORT = {
     "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
     "knowledge_questions": {"knowledge_bases", "techniques", "evaluation", "sources", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
-    "comparisons": {"making", "knowledge_bases", "trainings", "evaluation", "data", *SETTING_UP, *BELOW_DATA},
+    "extras": {"making", "trainings", "evaluation", "models", "data", *SETTING_UP, *BELOW_DATA},
+    "comparisons": {
+        "extras",
+        "making",
+        "knowledge_bases",
+        "trainings",
+        "evaluation",
+        "data",
+        *SETTING_UP,
+        *BELOW_DATA,
+    },
     "workbench": {
         "comparisons",
         "making",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
+from tailorbird.cli.extras import Ablate, Curve, PricePerHour, Seeds, show_extras
 from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
@@ -66,6 +67,10 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
     ] = None,
+    price_per_hour: PricePerHour = None,
+    curve: Curve = None,
+    ablate: Ablate = None,
+    seeds: Seeds = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
     track: Track = None,
@@ -93,6 +98,10 @@ def compare(
             prompt_column=prompt_column,
             completion_column=completion_column,
             sources=source,
+            price_per_hour=price_per_hour,
+            curve=curve,
+            ablate=ablate,
+            seeds=seeds,
         )
         plan = workbench.comparisons.plan(flags, config=config, budget_s=budget_s)
         plan = dataclasses.replace(plan, command=_command())
@@ -156,6 +165,8 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "metric": plan.metric,
         "seed": plan.seed,
         "budget_s": plan.budget_s,
+        "extras": dataclasses.asdict(plan.extras),
+        "price_per_hour": plan.price_per_hour,
         "folder": str(plan.folder),
         "notes": list(plan.notes),
     }
@@ -176,6 +187,8 @@ def _show_plan(plan: Plan) -> None:
         facts["asked live"] = ", ".join(plan.sources)
     if plan.budget_s is not None:
         facts["budget"] = f"no arm is started after {clock_time(plan.budget_s)}"
+    if plan.extras:
+        facts["afterwards"] = plan.extras.told
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
     for label, value in facts.items():
         say(f"  {label:<11}{value}")
@@ -195,6 +208,7 @@ def _show_outcome(outcome: Outcome) -> None:
             say(f"{arm.name} was not started: the time budget was used up.")
     say()
     say(comparison.verdict.sentence, bold=True)
+    show_extras(comparison.extras)
     say()
     say(f"Report:  {outcome.report}")
     say(f"Numbers: {outcome.json}")

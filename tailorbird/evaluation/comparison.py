@@ -68,6 +68,8 @@ class Comparison:
     price_per_hour: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Counts, labels, fingerprints and test examples repeated in training."""
+    extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What more would buy, as JSON; it was measured after the verdict and has no part in it: `tailorbird.extras`."""
     evaluations: Mapping[str, Evaluation] = field(
         default_factory=dict[str, Evaluation], repr=False, compare=False
     )
@@ -98,6 +100,7 @@ class Comparison:
             "margin": self.margin,
             "price_per_hour": self.price_per_hour,
             "data": dict(self.data),
+            "extras": dict(self.extras),
             "reproduce": dict(self.reproduce),
         }
 

@@ -13,6 +13,7 @@ from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_val
 from tailorbird.evaluation.evaluate import Evaluation
 from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
+from tailorbird.evaluation.report_extras import extras_section
 from tailorbird.evaluation.verdict import Verdict
 
 _KINDS = {"winner": "Clear winner", "tie": "Tie: use the cheapest", "undecided": "Undecided"}
@@ -55,6 +56,7 @@ def render_report(
             _top(comparison, title),
             _leaderboard(comparison),
             _charts(comparison),
+            extras_section(comparison),
             confusions(comparison, answers),
             refusals_table(comparison, answers),
             failures(comparison, answers),
