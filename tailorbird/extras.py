@@ -13,6 +13,7 @@ so a killed run goes on where it was. Their models are deleted once they have an
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -75,7 +76,8 @@ def with_extras(
         left_s: seconds after which no further measurement is started; None sets no bound.
     """
     measuring = _Measuring(state, plan, result, metrics, on_event, left_s)
-    return replace(result, extras={**measuring.extras(), "break_even": _break_even(result)})
+    extras = {**measuring.extras(), "break_even": _break_even(result)}
+    return replace(result, extras=json.loads(json.dumps(extras)))  # as it reads back
 
 
 def leading_arms(plan: Plan, result: Comparison) -> list[ArmSpec]:

@@ -101,8 +101,11 @@ def costed(comparison: Comparison) -> list[Costed]:
     """The arms of a comparison that ran, with what they cost on this machine or at their endpoint's prices."""
     found: list[Costed] = []
     for arm in comparison.arms:
-        if arm.name in comparison.evaluations and arm.cost_per_1k is not None and arm.train_s is not None:
-            scores = comparison.evaluations[arm.name].scores(comparison.metric)
+        evaluation = comparison.evaluations.get(arm.name)
+        # Scores are paired: an arm that did not answer the whole test can't be held against the others.
+        whole = evaluation is not None and len(evaluation.rows) == comparison.num_test
+        if evaluation and whole and arm.cost_per_1k is not None and arm.train_s is not None:
+            scores = evaluation.scores(comparison.metric)
             once = arm.train_s * comparison.price_per_hour / 3600
             found.append(Costed(arm.name, scores, once, arm.cost_per_1k / 1000))
     return found

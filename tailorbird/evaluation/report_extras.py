@@ -49,8 +49,8 @@ def _curves(curves: Sequence[Json]) -> str:
     )
     note = (
         "<p><small>Dots: means over draws of the labels, and their range. Line: error = a · n<sup>−b</sup> + c "
-        "through them, dashed beyond the labels there are. Wash: 95 % interval, over test examples and draws. On one "
-        "draw the smaller part of the labels lies within the larger.</small></p>"
+        "through them, dashed beyond the labels there are. Wash: 95 % interval of the score, over test examples and "
+        "draws; what more labels gain is surer than that, as the same test is asked at all sizes.</small></p>"
     )
     return f'<div class="charts curves">{figures}</div>{note}'
 
@@ -168,8 +168,9 @@ def _seeds(extras: Json) -> str:
 def _spread(found: Json | None) -> str:
     if found is None:
         return "–"
-    between = f"{percent(found['low'])} to {percent(found['high'])}, {found['num_models']} models"
-    return f"±{percent(found['deviation'])}<small>{between}</small>"
+    between = f"{percent(found['low'])} to {percent(found['high'])}"
+    models = f"{len(found['scores'])} models"
+    return f"±{percent(found['deviation'])}<small>{between}</small><small>{models}</small>"
 
 
 def _break_even(found: Json, price_per_hour: float) -> str:

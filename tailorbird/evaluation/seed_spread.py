@@ -27,12 +27,17 @@ from tailorbird.evaluation.resampling import resampled_means
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A standard deviation of a score in [0, 1] from some models, and between which values it lies (95 %)."""
+    """A standard deviation of a score in [0, 1], between which values it lies (95 %), and the models' mean scores."""
 
     deviation: float
     low: float
     high: float
-    num_models: int
+    scores: tuple[float, ...]
+
+    @property
+    def num_models(self) -> int:
+        """How many models it is of."""
+        return len(self.scores)
 
 
 @dataclass(frozen=True)
@@ -46,14 +51,9 @@ class SeedSpread:
     examples: Spread | None
     sentence: str
 
-    @property
-    def of_seeds(self) -> float:
-        """The standard deviation that seeds and labels bring together."""
-        return math.sqrt(sum(part.deviation**2 for part in (self.training, self.examples) if part))
-
     def to_json(self) -> dict[str, Any]:
         """As it stands in `comparison.json`."""
-        return {**asdict(self), "of_seeds": self.of_seeds}
+        return asdict(self)
 
 
 def seed_spread(
@@ -105,21 +105,32 @@ def spread(means: Sequence[float]) -> Spread | None:
         return None
     deviation = float(np.std(means, ddof=1))
     low, high = (deviation * math.sqrt((count - 1) / chi2.ppf(level, count - 1)) for level in (0.975, 0.025))
-    return Spread(deviation, float(low), float(high), count)
+    return Spread(deviation, float(low), float(high), tuple(means))
 
 
 def order_sentence(a: SeedSpread, b: SeedSpread) -> str:
     """What to know where seeds move two arms further than they lie apart; empty where they don't.
 
-    The difference of the two varies by √(s_a² + s_b²), each s with its parts together.
+    The difference of the two varies by √(Σ s²) of its parts: the training seeds of each, and the labels. Where both
+    learnt from the same draws, their differences are taken draw by draw: labels that are poor for one mostly are for
+    the other.
     """
-    gap, moved = abs(a.score - b.score), math.hypot(a.of_seeds, b.of_seeds)
+    gap, moved = abs(a.score - b.score), math.hypot(*_parts(a, b))
     if moved <= gap or not moved:
         return ""
     return (
         f"Seeds and labels move {a.arm} and {b.arm} by ±{_points(moved)} points against one another, and they lie "
         f"{_points(gap)} apart: with others the order of the two may be another."
     )
+
+
+def _parts(a: SeedSpread, b: SeedSpread) -> list[float]:
+    """The standard deviations, each independent of the others, of the difference of two arms."""
+    trained = [one.training.deviation for one in (a, b) if one.training]
+    if a.examples and b.examples and a.examples.num_models == b.examples.num_models:
+        apart = np.subtract(a.examples.scores, b.examples.scores)
+        return [*trained, float(np.std(apart, ddof=1))]
+    return [*trained, *(one.examples.deviation for one in (a, b) if one.examples)]
 
 
 def _points(share: float) -> str:

@@ -73,7 +73,7 @@ def test_floors_have_no_training_seed_and_no_parts(floors):
     assert extras["ablation"] == []
     for row in extras["seeds"]:
         assert row["training"] is None
-        assert row["examples"]["num_models"] == 4
+        assert len(row["examples"]["scores"]) == 4
         assert row["test"] > 0
     assert extras["notes"] == []
 
@@ -406,5 +406,5 @@ def test_the_python_call_takes_the_same(here):
     )
     assert found.price_per_hour == 1.0
     assert [row["arm"] for row in found.extras["curve"]] == ["tfidf_linear"]
-    assert found.extras["seeds"][0]["examples"]["num_models"] == 3
+    assert len(found.extras["seeds"][0]["examples"]["scores"]) == 3
     assert found.extras["ablation"] == []

@@ -32,7 +32,7 @@ def curve(arm="few_shot<script>", sizes=(100, 200, 400)):
 @pytest.fixture(scope="module")
 def extras():
     pairs = break_evens([Costed("a", RIGHT, 0.5, 1e-4), Costed("b", FEWER, 0.1, 2e-4)], margin=0.03)
-    return {
+    found = {
         "curve": [curve()],
         "ablation": [
             ablated("few_shot+fine_tune", "<b>fine_tune", RIGHT, FEWER, taken_from="few_shot").to_json()
@@ -45,6 +45,7 @@ def extras():
         "notes": ["x failed: <i>out of memory"],
         "break_even": {"sentence": summary(pairs, "a"), "pairs": [pair.to_json() for pair in pairs]},
     }
+    return json.loads(json.dumps(found))
 
 
 @pytest.fixture(scope="module")

@@ -11,17 +11,16 @@ def test_each_kind_of_chance_is_told_apart():
     assert found.test == pytest.approx(np.sqrt(0.8 * 0.2 / 300), rel=0.05)
     assert found.training.deviation == pytest.approx(0.02)
     assert found.examples.deviation == pytest.approx(0.06 / np.sqrt(2))
-    assert found.of_seeds == pytest.approx(np.hypot(0.02, 0.06 / np.sqrt(2)))
     assert found.sentence == (
         "few_shot+fine_tune: 80.0 %, of which chance, as standard deviations in points: test examples "
         f"±{100 * found.test:.1f}, training seed ±2.0 (3 seeds), labels drawn ±4.2 (2 draws)."
     )
-    assert found.to_json()["of_seeds"] == found.of_seeds
+    assert found.to_json()["training"]["scores"] == (0.80, 0.82, 0.84)
 
 
 def test_what_has_one_model_has_no_spread():
     found = seed_spread("tfidf_linear", SCORES, training=(), examples=(0.7,))
-    assert (found.training, found.examples, found.of_seeds) == (None, None, 0.0)
+    assert (found.training, found.examples) == (None, None)
     assert "training seed" not in found.sentence
 
 
@@ -58,3 +57,13 @@ def test_seeds_that_move_two_arms_further_than_they_lie_apart_are_named():
     )
     assert order_sentence(a, seed_spread("base", far)) == ""
     assert order_sentence(b, seed_spread("base", close)) == ""
+
+
+def test_draws_that_two_arms_share_are_compared_one_by_one():
+    close = np.repeat([1.0, 0.0], [238, 62])
+    a = seed_spread("a", SCORES, examples=(0.70, 0.75, 0.80))
+    alike = seed_spread("b", close, examples=(0.69, 0.74, 0.79))
+    other = seed_spread("b", close, examples=(0.79, 0.74, 0.69))
+    assert order_sentence(a, alike) == ""
+    assert "by ±10.0 points against one another" in order_sentence(a, other)
+    assert "by ±6.5 points" in order_sentence(a, seed_spread("b", close, examples=(0.69, 0.74, 0.79, 0.74)))
