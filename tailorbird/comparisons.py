@@ -7,6 +7,7 @@ folder/.tailorbird/last_run         which comparison was the last to finish
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -80,7 +81,7 @@ class Comparisons:
         Raises:
             NotFound: the base is not there.
         """
-        return forecast(self.state, plan, price_of_an_hour())
+        return forecast(self.state, plan, price_of_an_hour(plan))
 
     def run(
         self,
@@ -106,10 +107,11 @@ class Comparisons:
         from tailorbird.evaluation.answer_cache import AnswerCache
         from tailorbird.evaluation.budget import Budget
         from tailorbird.evaluation.compare import compare
-        from tailorbird.evaluation.report import write_report
+        from tailorbird.evaluation.run_folder import save_comparison
+        from tailorbird.extras import with_extras
 
         metrics = metrics_of(plan.task, plan.measured)
-        budget = Budget(plan.budget_s, plan.budget_usd, price_of_an_hour())
+        budget = Budget(plan.budget_s, plan.budget_usd, price_of_an_hour(plan))
 
         def in_time(event: Any) -> None:
             """A training goes on while there is something left; what it has done is kept."""
@@ -127,6 +129,7 @@ class Comparisons:
             primary=plan.metric,
             folder=plan.folder,
             on_event=on_event,
+            price_per_hour=price_of_an_hour(plan),
             budget=budget,
             expected_s={each.arm: each.seconds for each in expected},
             race=plan.race,
@@ -136,6 +139,17 @@ class Comparisons:
         )
         if plan.judge is not None:
             result = judged(self.state, plan, plan.judge, result, on_event)
+        if plan.extras:  # which take long: the verdict is there meanwhile
+            self._keep(plan, result, out)
+        left_s = None if math.isinf(budget.left_s) else budget.left_s
+        result = with_extras(self.state, plan, result, metrics, on_event=on_event, left_s=left_s)
+        save_comparison(plan.folder, result)
+        return self._keep(plan, result, out)
+
+    def _keep(self, plan: Plan, result: Comparison, out: Path | None) -> Outcome:
+        """Writes the report and the numbers where they are wanted, and makes this the last comparison."""
+        from tailorbird.evaluation.report import write_report
+
         out = out or plan.folder
         out.mkdir(parents=True, exist_ok=True)
         report = write_report(result, result.evaluations, out, title=plan.name, data_notes=plan.notes)
@@ -145,11 +159,11 @@ class Comparisons:
         return Outcome(result, report, out / "comparison.json", plan.folder)
 
 
-def price_of_an_hour() -> float:
-    """US dollars that an hour of this machine is taken to cost."""
+def price_of_an_hour(plan: Plan) -> float:
+    """US dollars that an hour of this machine costs, as the plan says, or as is usual."""
     from tailorbird.evaluation.compare import PRICE_PER_HOUR
 
-    return PRICE_PER_HOUR
+    return PRICE_PER_HOUR if plan.price_per_hour is None else plan.price_per_hour
 
 
 def watch_of(

@@ -76,8 +76,8 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
 ) -> None:
     """Makes the arm's model and saves it, unless it is there. Many processes make one; the first saves it.
 
-    One that is equal byte for byte and was made by another comparison of the project is taken over, and one whose
-    first steps are another's, with the training among them, begins where that one ends.
+    One that was made of the same by another comparison of the project is taken over, and one whose first steps are
+    another's begins where that one ends.
     """
     from tailorbird.models.folders import save_model
 
@@ -164,13 +164,11 @@ def _linked(source: str, target: str) -> str:
 
 
 def _beginning(state: Path, plan: Plan, spec: ArmSpec) -> tuple[Model, tuple[Step, ...]]:
-    """What the recipe starts from, and the steps that are left: an equal training is not done twice."""
+    """What the recipe starts from, and the steps that are left: what another arm begins with too is made once."""
     from tailorbird.models.folders import load_model
 
     for done in range(len(spec.steps) - 1, 0, -1):
         first = replace(spec, steps=spec.steps[:done])
-        if not hasattr(first.steps[-1].build(), "checkpoint"):  # it trains nothing
-            continue
         if found := _made_elsewhere(state, plan, _model_key(state, plan, first)):
             return load_model(found, plugins.rewrite_loaders()).model, spec.steps[done:]
     return base_for(state, spec, plan), spec.steps

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -39,16 +40,39 @@ class JudgeChoice:
 
 
 @dataclass(frozen=True)
+class Extras:
+    """What is measured beside the comparison, on its leading arms: see `tailorbird.extras`.
+
+    `curve`: models of fewer labels; `ablate`: arms without one of their parts; `seeds`: how many seeds, of
+    training and of which labels are drawn, 1 or more, of which 1 measures nothing further.
+    """
+
+    curve: bool = False
+    ablate: bool = False
+    seeds: int = 1
+
+    def __bool__(self) -> bool:
+        return self.curve or self.ablate or self.seeds > 1
+
+    @property
+    def told(self) -> str:
+        """In words, such as `learning curve, 3 seeds`; empty for nothing."""
+        seeds = f"{self.seeds} seeds" if self.seeds > 1 else ""
+        return ", ".join(filter(None, ["learning curve" * self.curve, "ablation" * self.ablate, seeds]))
+
+
+@dataclass(frozen=True)
 class Plan:
     """A comparison, resolved; nothing has run yet.
 
     `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
     say what was done to the data, `command` is what the user typed, for the report. With `shard` the processes
     that train together share layers out, which what is made depends on no more than on their number. `price` is an
-    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`. `budget_s` and `budget_usd` are
-    what may be spent, with `race` arms that are clearly behind on dev are stopped, and with `fresh` no answers of
-    earlier runs are taken over. `metric` decides; `measured` are the metrics that were asked for, as `measuring`
-    knows them. `judge` is whose opinion is asked at the end.
+    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`; `price_per_hour` what an hour of
+    this machine costs, in US dollars; None leaves it to `evaluation.compare`. `budget_s` and `budget_usd` are what may
+    be spent, with `race` arms that are clearly behind on dev are stopped, and with `fresh` no answers of earlier runs
+    are taken over. `metric` decides; `measured` are the metrics that were asked for, as `measuring` knows them.
+    `judge` is whose opinion is asked at the end, `extras` what is measured beside.
     """
 
     name: str
@@ -70,6 +94,8 @@ class Plan:
     price: Mapping[str, float] | None = None
     measured: tuple[str, ...] = ()
     judge: JudgeChoice | None = None
+    price_per_hour: float | None = None
+    extras: Extras = Extras()
 
     @property
     def sources(self) -> list[str]:
@@ -110,6 +136,10 @@ class Flags:
     sources: Sequence[str] | None = None
     metric: str | None = None
     metrics: Sequence[str] | None = None
+    price_per_hour: float | None = None
+    curve: bool | None = None
+    ablate: bool | None = None
+    seeds: int | None = None
 
 
 def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
@@ -167,7 +197,23 @@ def make_plan(file: RecipeFile) -> Plan:
         notes=(*splits.notes, note) if live else splits.notes,
         key_env=file.key_env,
         price=_price(file, base),
+        price_per_hour=_price_per_hour(file.price_per_hour),
+        extras=Extras(bool(file.curve), bool(file.ablate), _seeds(file.seeds)),
     )
+
+
+def _price_per_hour(price: float | None) -> float | None:
+    if price is not None and not 0 <= price < math.inf:
+        raise RecipeError(
+            f"price_per_hour is {price}; expected 0 or more US dollars, what an hour of this machine costs."
+        )
+    return price
+
+
+def _seeds(seeds: int | None) -> int:
+    if seeds is not None and seeds < 1:
+        raise RecipeError(f"seeds is {seeds}; expected 1 or more. 3 to 5 show how far seeds move a score.")
+    return seeds or 1
 
 
 def _price(file: RecipeFile, base: str) -> Mapping[str, float] | None:

@@ -57,6 +57,11 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # instruction = "…"              # what the model is told; without it one is made from the task
 # arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
 
+# price_per_hour = 0.10          # US dollars for an hour of this machine: what local answers cost
+# seeds = 3                      # train and draw the leading arms so many times: how much is chance
+# curve = true                   # and on fewer labels: what more of them would bring
+# ablate = true                  # and without each of their parts
+
 # Settings of a technique, in every arm that uses it:
 # [few_shot]
 # k = 5                          # examples shown, 3 to 5 are typical
@@ -139,6 +144,10 @@ class RecipeFile:
     key_env: str | None = None
     limit_dev: int | None = None
     limit_test: int | None = None
+    price_per_hour: float | None = None
+    curve: bool | None = None
+    ablate: bool | None = None
+    seeds: int | None = None
     dev_share: float | None = None
     test_share: float | None = None
     arms: tuple[str, ...] | None = None
@@ -222,6 +231,7 @@ _PLAIN: Mapping[str, type | tuple[type, ...]] = {
     "base": str, "name": str, "examples": str, "test": str, "documents": str, "prompt_column": str,
     "completion_column": str, "instruction": str, "schema": str, "metric": str,
     "seed": int, "key_env": str, "limit_dev": int, "limit_test": int, "dev_share": float, "test_share": float,
+    "price_per_hour": float, "curve": bool, "ablate": bool, "seeds": int,
 }  # fmt: skip
 _PATHS = ("examples", "test", "documents", "schema")
 

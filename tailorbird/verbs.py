@@ -56,6 +56,10 @@ def compare(
     metrics: Sequence[str] | None = None,
     judge: str | None = None,
     judge_limit: int = 40,
+    price_per_hour: float | None = None,
+    curve: bool = False,
+    ablate: bool = False,
+    seeds: int = 1,
     out: AnyPath | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
@@ -84,6 +88,10 @@ def compare(
         metrics: further ones, measured beside it.
         judge: a MODEL that is asked which of two arms' answers is better; it never changes the verdict.
         judge_limit: test examples on which it is asked, at most.
+        price_per_hour: US dollars that an hour of this machine costs; None takes 0.10.
+        curve: measure the leading arms on fewer labels too: what would more of them bring?
+        ablate: measure the leading arms without each of their parts too.
+        seeds: measure the leading arms with so many seeds and draws of the labels: how much is chance?
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
         project: the project folder.
         on_event: told about every step.
@@ -105,6 +113,10 @@ def compare(
         sources=sources,
         metric=metric,
         metrics=metrics,
+        price_per_hour=price_per_hour,
+        curve=curve,
+        ablate=ablate,
+        seeds=seeds,
     )
     choice = JudgeChoice(judge, judge_limit) if judge is not None else None
     plan = workbench.comparisons.plan(flags, judge=choice)

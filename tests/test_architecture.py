@@ -2,8 +2,8 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench comparisons forecast judges knowledge_bases knowledge_questions metaprompts making opening catalogue
-       planning recipe_file measuring plugins references trackers trainings
+    5  workbench comparisons extras forecast judges knowledge_bases knowledge_questions metaprompts making opening
+       catalogue planning recipe_file measuring plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -58,7 +58,9 @@ MAY_IMPORT = {
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
     "forecast": {"opening", "planning", "recipe_file", "references", "techniques", "models", *BELOW_MODELS},
     "judges": {"opening", "making", "evaluation", "data", *SETTING_UP, *BELOW_DATA},
+    "extras": {"making", "trainings", "evaluation", "models", "data", *SETTING_UP, *BELOW_DATA},
     "comparisons": {
+        "extras",
         "forecast",
         "judges",
         "making",

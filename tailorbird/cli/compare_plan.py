@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,8 @@ def plan_json(plan: Plan, expected: Sequence[Forecast]) -> dict[str, Any]:
         "seed": plan.seed,
         "budget_s": plan.budget_s,
         "budget_usd": plan.budget_usd,
+        "extras": dataclasses.asdict(plan.extras),
+        "price_per_hour": plan.price_per_hour,
         "folder": str(plan.folder),
         "notes": list(plan.notes),
     }
@@ -81,6 +84,8 @@ def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
         facts["budget"] = f"ends within {clock_time(plan.budget_s)}"
     if plan.budget_usd is not None:
         facts["cost"] = f"at most ${plan.budget_usd:g}"
+    if plan.extras:
+        facts["afterwards"] = plan.extras.told
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
     facts["takes"] = _takes(expected)
     for label, value in facts.items():

@@ -14,6 +14,7 @@ import typer
 
 from tailorbird.cli.compare_plan import plan_json, show_plan
 from tailorbird.cli.durations import parse_duration
+from tailorbird.cli.extras import Ablate, Curve, PricePerHour, Seeds, show_extras
 from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
@@ -101,6 +102,10 @@ def compare(
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where report.html and comparison.json are put.")
     ] = None,
+    price_per_hour: PricePerHour = None,
+    curve: Curve = None,
+    ablate: Ablate = None,
+    seeds: Seeds = None,
     prompt_column: PromptColumn = None,
     completion_column: CompletionColumn = None,
     track: Track = None,
@@ -130,6 +135,10 @@ def compare(
             sources=source,
             metric=metric,
             metrics=also or None,
+            price_per_hour=price_per_hour,
+            curve=curve,
+            ablate=ablate,
+            seeds=seeds,
         )
         choice = JudgeChoice(judge, judge_limit, judge_key_env) if judge is not None else None
         plan = workbench.comparisons.plan(flags, config=config, judge=choice)
@@ -190,6 +199,7 @@ def _show_outcome(outcome: Outcome) -> None:
             say(f"{arm.name} was stopped: {arm.stopped_why}")
     say()
     say(comparison.verdict.sentence, bold=True)
+    show_extras(comparison.extras)
     say()
     if comparison.judge is not None:
         for sentence in comparison.judge.sentences():

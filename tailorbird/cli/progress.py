@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TextIO
 from tailorbird.cli.durations import clock_time
 from tailorbird.cli.estimating import estimate_text
 from tailorbird.cli.output import is_terminal, printable
-from tailorbird.evaluation.arms import ArmFinished, ArmStarted, StageProgress, VerdictSoFar
+from tailorbird.evaluation.arms import ArmFinished, ArmStarted, ExtrasStarted, StageProgress, VerdictSoFar
 from tailorbird.workbench import TrainingEstimated, TrainingProgress
 
 if TYPE_CHECKING:
@@ -92,6 +92,9 @@ class Board:
                 # One arm alone is compared with nothing, and the last verdict is no longer "so far".
                 if 1 < finished < num_arms:
                     self.verdict = f"So far, {finished} of {num_arms} arms: {verdict.sentence}"
+            case ExtrasStarted(names=names, verdict=verdict):
+                self.lines.update({name: ArmLine(name) for name in names})
+                self.verdict = verdict.sentence
             case _:  # an event of a newer workbench: nothing to show
                 pass
 
@@ -176,6 +179,8 @@ class PlainProgress:
                 self._say(arm, f"{estimate.stage} takes {estimate_text(estimate)}")
             case ArmFinished(arm=arm):
                 self._say(arm, finished_text(self._board.line(arm), self._clock()))
+            case ExtrasStarted(names=names, verdict=verdict):
+                self._write(f"{verdict.sentence}\nNow what more would buy, in {len(names)} measurements:")
             case _:
                 self._say_verdict()
 

@@ -146,5 +146,13 @@ class VerdictSoFar:
     num_arms: int
 
 
-Event = ArmStarted | StageProgress | ArmFinished | VerdictSoFar
+@dataclass(frozen=True, slots=True)
+class ExtrasStarted:
+    """The verdict is given; what is measured beside it comes now, each under its name as an arm."""
+
+    names: tuple[str, ...]
+    verdict: Verdict
+
+
+Event = ArmStarted | StageProgress | ArmFinished | VerdictSoFar | ExtrasStarted
 OnEvent = Callable[[Event], None]

@@ -75,6 +75,8 @@ class Comparison:
     """Counts, labels, fingerprints and test examples repeated in training."""
     judge: Judgement | None = None
     """What a model thinks of the answers, where one was asked; the verdict does not depend on it."""
+    extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What more would buy, as JSON; it was measured after the verdict and has no part in it: `tailorbird.extras`."""
     evaluations: Mapping[str, Evaluation] = field(
         default_factory=dict[str, Evaluation], repr=False, compare=False
     )
@@ -105,6 +107,7 @@ class Comparison:
             "margin": self.margin,
             "price_per_hour": self.price_per_hour,
             "data": dict(self.data),
+            "extras": dict(self.extras),
             "reproduce": dict(self.reproduce),
             "judge": self.judge and self.judge.to_json(),
         }

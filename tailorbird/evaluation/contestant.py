@@ -29,6 +29,8 @@ class Measuring:
     on_event: OnEvent | None = None
     latency_requests: int = 12
     batch_size: int = 32
+    surprise: bool = True
+    """Whether to measure how surprising the completions are that should come."""
 
 
 @dataclass
@@ -130,7 +132,7 @@ class Contestant:
         test = self.measuring.data.test
         self.test = self._asked(test, "test", 0, len(test))
         self.latency = self._timed()
-        self.surprise = self._surprised()
+        self.surprise = self._surprised() if self.measuring.surprise else None
 
     def _asked(self, examples: Sequence[Example], stage: Stage, before: int, total: int) -> Evaluation:
         """Answers with their scores; a budget that is spent between two batches ends it."""
@@ -182,7 +184,7 @@ class Contestant:
             batched=[row.completion for row in self.test.rows],
             on_progress=lambda done, total: self.tell("latency", done, total),
         )
-        if cache and key:
+        if cache and key and wanted:
             cache.keep_timing(
                 key, {"seconds": found.seconds, "mismatches": [asdict(m) for m in found.mismatches]}
             )

@@ -13,6 +13,7 @@ from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_val
 from tailorbird.evaluation.evaluate import Evaluation
 from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
+from tailorbird.evaluation.report_extras import extras_section
 from tailorbird.evaluation.report_judge import judged_answers
 from tailorbird.evaluation.report_measures import other_measures
 from tailorbird.evaluation.verdict import Verdict
@@ -57,6 +58,7 @@ def render_report(
             _top(comparison, title),
             _leaderboard(comparison),
             _charts(comparison),
+            extras_section(comparison),
             judged_answers(comparison),
             other_measures(comparison, answers),
             confusions(comparison, answers),

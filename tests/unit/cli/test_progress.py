@@ -5,7 +5,7 @@ import pytest
 
 from tailorbird.cli.estimating import show_estimates
 from tailorbird.cli.progress import Board, LiveProgress, PlainProgress, progress_on, score_text, step_text
-from tailorbird.evaluation.arms import ArmFinished, ArmStarted, StageProgress, VerdictSoFar
+from tailorbird.evaluation.arms import ArmFinished, ArmStarted, ExtrasStarted, StageProgress, VerdictSoFar
 from tailorbird.evaluation.verdict import Verdict
 from tailorbird.network.estimate import TrainingEstimate
 from tailorbird.workbench import TrainingEstimated, TrainingProgress
@@ -216,3 +216,26 @@ def test_live_lines_vanish_when_done_and_stay_when_cut_short(terminal):
 
 def test_a_pipe_gets_plain_lines():
     assert isinstance(progress_on(io.StringIO(), ARMS), PlainProgress)
+
+
+EXTRAS = ExtrasStarted(("base, draw 1", "base, draw 2"), Verdict("winner", "base", "Use base."))
+
+
+def test_the_verdict_is_said_before_what_is_measured_beside_it_and_counted_on(plain):
+    for name in ARMS:
+        plain(ArmFinished(name, "done", 0.5, 0.4, 0.6))
+    plain(EXTRAS)
+    plain(ArmStarted("base, draw 1", 0, 2))
+    assert lines(plain)[3:] == [
+        "Use base.",
+        "Now what more would buy, in 2 measurements:",
+        "[4/5] base, draw 1: started",
+    ]
+
+
+def test_a_board_shows_what_is_still_to_be_measured_and_the_verdict():
+    board = Board(ARMS)
+    board.apply(EXTRAS)
+    assert [*board.lines] == [*ARMS, "base, draw 1", "base, draw 2"]
+    assert board.lines["base, draw 2"].status == "waiting"
+    assert board.verdict == "Use base."
