@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from tailorbird import plugins
 from tailorbird.data.storage import write_atomic
+from tailorbird.history import History
+from tailorbird.kept_runs import kept_run
 from tailorbird.knowledge_bases import KnowledgeBases
 from tailorbird.making import arm_of
 from tailorbird.planning import Flags, Plan, make_plan, overlay
@@ -37,6 +39,7 @@ class Outcome:
     report: Path
     json: Path
     folder: Path
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,11 @@ class Comparisons:
     state: Path
     folder: Path
     knowledge: KnowledgeBases
+
+    @property
+    def history(self) -> History:
+        """The runs that are kept."""
+        return History(self.state)
 
     def plan(
         self, flags: Flags | None = None, *, config: Path | None = None, budget_s: float | None = None
@@ -76,6 +84,7 @@ class Comparisons:
         out: Path | None = None,
         on_event: OnEvent | None = None,
         track: Sequence[str] = (),
+        against: str | None = None,
     ) -> Outcome:
         """Runs a plan; killed and run again it goes on, and repeats no finished arm.
 
@@ -84,9 +93,11 @@ class Comparisons:
             out: folder that gets report.html and comparison.json; default: the run's own.
             on_event: told about every step.
             track: trackers that are told about every training step.
+            against: an earlier run to hold it against: `LAST`, a run's name, or the path of a comparison.json.
 
         Raises:
-            NotFound: a tracker is unknown or not installed.
+            NotFound: a tracker is unknown or not installed, or there is no such earlier run.
+            InputError: the earlier run was judged by another metric.
         """
         from tailorbird.evaluation.compare import compare
         from tailorbird.evaluation.metrics import default_metrics
@@ -97,24 +108,33 @@ class Comparisons:
             metrics = {**metrics, plan.metric: plugins.part("tailorbird.metrics", plan.metric)}
         watches = {spec.name: watch_of(self.state, plan, spec, on_event, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
+        arms = [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms]
+        kept = kept_run(self.state, plan, arms, metrics, against)
         result = compare(
-            [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms],
+            arms,
             plan.data,
             metrics,
             primary=plan.metric,
             folder=plan.folder,
-            on_event=on_event,
+            on_event=kept.hear(on_event),
             budget_s=plan.budget_s,
             seed=plan.seed,
-            reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
+            reproduce={
+                "command": plan.command,
+                "base": plan.base,
+                "name": plan.name,
+                "run": plan.folder.name,
+            },
         )
+        result = kept.told(result)
         out = out or plan.folder
         out.mkdir(parents=True, exist_ok=True)
         report = write_report(result, result.evaluations, out, title=plan.name, data_notes=plan.notes)
         content = json.dumps(result.to_json(), indent=1, ensure_ascii=False).encode()
         write_atomic(out / "comparison.json", content)
+        kept.finish(result, report)
         write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
-        return Outcome(result, report, out / "comparison.json", plan.folder)
+        return Outcome(result, report, out / "comparison.json", plan.folder, plan.name)
 
 
 def watch_of(

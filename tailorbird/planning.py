@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.columns import Columns
+from tailorbird.data.findings import findings
 from tailorbird.data.formats import read_examples
 from tailorbird.data.keys import is_on_disk, keys_of
+from tailorbird.data.problems import Problem
 from tailorbird.data.schemas import check_schema
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
@@ -35,7 +37,8 @@ class Plan:
     `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
     say what was done to the data, `command` is what the user typed, for the report. With `shard` the processes
     that train together share layers out, which what is made depends on no more than on their number. `price` is an
-    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`.
+    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`. `problems` are what may mislead
+    about the examples.
     """
 
     name: str
@@ -52,6 +55,7 @@ class Plan:
     command: str = ""
     shard: bool = False
     price: Mapping[str, float] | None = None
+    problems: tuple[Problem, ...] = ()
 
     @property
     def sources(self) -> list[str]:
@@ -142,6 +146,7 @@ def make_plan(file: RecipeFile) -> Plan:
         notes=(*splits.notes, note) if live else splits.notes,
         key_env=file.key_env,
         price=_price(file, base),
+        problems=findings(splits, file=source.name, test=file.test.name if file.test else None),
     )
 
 

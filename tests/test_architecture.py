@@ -2,8 +2,8 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench comparisons knowledge_bases knowledge_questions metaprompts making opening catalogue planning
-       recipe_file plugins references trackers trainings
+    5  workbench comparisons kept_runs history opened_tests knowledge_bases knowledge_questions metaprompts making
+       opening catalogue planning recipe_file plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -55,9 +55,23 @@ MAY_IMPORT = {
     "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
     "knowledge_questions": {"knowledge_bases", "techniques", "evaluation", "sources", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
-    "comparisons": {"making", "knowledge_bases", "trainings", "evaluation", "data", *SETTING_UP, *BELOW_DATA},
+    "opened_tests": {"evaluation", "data", *BELOW_DATA},
+    "history": {"planning", "evaluation", "data", *BELOW_DATA},
+    "kept_runs": {"history", "opened_tests", "planning", "evaluation", "data", *BELOW_DATA},
+    "comparisons": {
+        "kept_runs",
+        "history",
+        "making",
+        "knowledge_bases",
+        "trainings",
+        "evaluation",
+        "data",
+        *SETTING_UP,
+        *BELOW_DATA,
+    },
     "workbench": {
         "comparisons",
+        "history",
         "making",
         "knowledge_bases",
         "knowledge_questions",

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tailorbird.cli.durations import clock_time, parse_duration
+from tailorbird.cli.gating import Against, FailIfWorse, FailUnder, FailUnderLow, JUnit, pass_gates, read_gates
+from tailorbird.cli.history import say_since, say_warnings
 from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
@@ -70,6 +72,11 @@ def compare(
     completion_column: CompletionColumn = None,
     track: Track = None,
     key_env: KeyEnv = None,
+    against: Against = None,
+    fail_under: FailUnder = None,
+    fail_under_low: FailUnderLow = None,
+    fail_if_worse: FailIfWorse = False,
+    junit: JUnit = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -78,6 +85,7 @@ def compare(
 
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
     names = _arm_names(arms)
+    gates = read_gates(fail_under, fail_under_low, if_worse=fail_if_worse, against=against)
     workbench = project_of(context).workbench()
     with kept_for_json(as_json):
         flags = Flags(
@@ -97,7 +105,7 @@ def compare(
         plan = workbench.comparisons.plan(flags, config=config, budget_s=budget_s)
         plan = dataclasses.replace(plan, command=_command())
         _show_plan(plan)
-        outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track))
+        outcome = None if plan_only else _run(workbench, plan, out, tracker_names(track), against)
     if outcome is None:
         if as_json:
             print_json(plan_json(plan))
@@ -105,6 +113,9 @@ def compare(
         print_json(json.loads(outcome.json.read_text(encoding="utf-8")))
     else:
         _show_outcome(outcome)
+    if outcome is not None:
+        with kept_for_json(as_json):
+            pass_gates(gates, outcome, junit)
 
 
 def _command() -> str:
@@ -123,14 +134,16 @@ def _arm_names(arms: str | None) -> list[str] | None:
     return names
 
 
-def _run(workbench: Workbench, plan: Plan, out: Path | None, track: list[str]) -> Outcome:
+def _run(
+    workbench: Workbench, plan: Plan, out: Path | None, track: list[str], against: str | None
+) -> Outcome:
     from tailorbird.cli.progress import progress_on
 
     try:
         # stdout here is stderr where JSON is wanted.
         names = [arm.name for arm in plan.arms]
         with terminating_interrupts(), progress_on(sys.stdout, names) as show:
-            return workbench.comparisons.run(plan, out=out, on_event=show, track=track)
+            return workbench.comparisons.run(plan, out=out, on_event=show, track=track, against=against)
     except KeyboardInterrupt:
         remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
         raise typer.Exit(INTERRUPTED) from None
@@ -194,8 +207,10 @@ def _show_outcome(outcome: Outcome) -> None:
         elif arm.stopped:
             say(f"{arm.name} was not started: the time budget was used up.")
     say()
+    say_warnings(comparison)
     say(comparison.verdict.sentence, bold=True)
     say()
+    say_since(comparison)
     say(f"Report:  {outcome.report}")
     say(f"Numbers: {outcome.json}")
     if comparison.verdict.arm is not None:

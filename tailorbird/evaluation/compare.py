@@ -35,6 +35,7 @@ from tailorbird.evaluation.run_folder import (
     save_arm,
     save_comparison,
 )
+from tailorbird.evaluation.soundness import sound
 from tailorbird.evaluation.verdict import MARGIN, Contender, Verdict, decide
 
 PRICE_PER_HOUR = 0.10
@@ -153,7 +154,7 @@ class _Judge:
     def verdict(self, runs: Mapping[str, ArmRun | None]) -> Verdict:
         done = [run for run in runs.values() if run and not run.failed]
         not_judged = {n: "failed" if run else "stopped" for n, run in runs.items() if not run or run.failed}
-        return decide(
+        verdict = decide(
             [self._contender(run) for run in done],
             things="messages" if self.data.task.kind == "classify" else "questions",
             groups=done[0].test.groups if done else None,
@@ -161,6 +162,7 @@ class _Judge:
             margin=self.margin,
             seed=self.seed,
         )
+        return sound(verdict, self.data.test)
 
     def comparison(self, runs: Mapping[str, ArmRun | None], reproduce: Mapping[str, Any]) -> Comparison:
         verdict = self.verdict(runs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -68,6 +68,12 @@ class Comparison:
     price_per_hour: float = 0.0
     data: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Counts, labels, fingerprints and test examples repeated in training."""
+    warnings: Sequence[Mapping[str, Any]] = ()
+    """What to know before believing it, gravest first; see `warnings`."""
+    openings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """How often its test set has been looked at; see `openings`."""
+    against: Mapping[str, Any] | None = None
+    """The earlier run that it is held against; see `against`."""
     evaluations: Mapping[str, Evaluation] = field(
         default_factory=dict[str, Evaluation], repr=False, compare=False
     )
@@ -98,6 +104,9 @@ class Comparison:
             "margin": self.margin,
             "price_per_hour": self.price_per_hour,
             "data": dict(self.data),
+            "warnings": [dict(warning) for warning in self.warnings],
+            "openings": dict(self.openings),
+            "against": self.against and dict(self.against),
             "reproduce": dict(self.reproduce),
         }
 

@@ -13,6 +13,7 @@ from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_val
 from tailorbird.evaluation.evaluate import Evaluation
 from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
+from tailorbird.evaluation.report_history import since_last_run, warning_box
 from tailorbird.evaluation.verdict import Verdict
 
 _KINDS = {"winner": "Clear winner", "tie": "Tie: use the cheapest", "undecided": "Undecided"}
@@ -54,6 +55,7 @@ def render_report(
         [
             _top(comparison, title),
             _leaderboard(comparison),
+            since_last_run(comparison),
             _charts(comparison),
             confusions(comparison, answers),
             refusals_table(comparison, answers),
@@ -77,7 +79,7 @@ def _top(comparison: Comparison, title: str) -> str:
     listed = "".join(f"<li>{escape(name)} <b>{escape(value)}</b></li>" for name, value in facts)
     return (
         f'<header><h1>{escape(title)}</h1><div class="verdict {escape(verdict.kind)}">'
-        f"{tag(_KINDS[verdict.kind])}{_sentence(verdict)}</div>"
+        f"{tag(_KINDS[verdict.kind])}{_sentence(verdict)}</div>{warning_box(comparison)}"
         f'<ul class="facts">{listed}</ul></header>'
     )
 
