@@ -10,14 +10,23 @@ TOPICS = {
     "vouchers": ("voucher", "code", "gift", "discount", "redeem"),
     "rental": ("hire", "weekend", "tandem", "deposit", "helmet"),
 }
-WAYS = ("where is the", "I lost the", "please check the", "how much is the", "who knows about the", "what of the")
+WAYS = (
+    "where is the",
+    "I lost the",
+    "please check the",
+    "how much is the",
+    "who knows about the",
+    "what of the",
+)
 SAYINGS = ("today", "since Monday", "again", "for my sister", "in Bern", "at last", "by noon", "as agreed")
 
 
 def sentence(label, luck):
     """A message about a label's topic, rarely the same twice."""
     words = luck.sample(TOPICS[label], 2)
-    return f"{luck.choice(WAYS)} {words[0]} {luck.choice(SAYINGS)} and the {words[1]} {luck.randrange(10_000)}"
+    return (
+        f"{luck.choice(WAYS)} {words[0]} {luck.choice(SAYINGS)} and the {words[1]} {luck.randrange(10_000)}"
+    )
 
 
 def tickets(count, seed=0):
@@ -29,7 +38,9 @@ def tickets(count, seed=0):
 
 def write(path, rows):
     """JSON lines."""
-    Path(path).write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    Path(path).write_text(
+        "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+    )
     return path
 
 
@@ -48,14 +59,19 @@ def all_duplicates(count=60):
 def three_hundred_labels(each=3):
     luck = random.Random(3)
     return [
-        {"prompt": f"{luck.randrange(10**9)} wants thing number {i} {sentence('rental', luck)}", "completion": f"thing {i}"}
+        {
+            "prompt": f"{luck.randrange(10**9)} wants thing number {i} {sentence('rental', luck)}",
+            "completion": f"thing {i}",
+        }
         for i in range(300)
         for _ in range(each)
     ]
 
 
 def empty_completions(count=60):
-    return [{**row, "completion": "" if i % 6 == 0 else row["completion"]} for i, row in enumerate(tickets(count))]
+    return [
+        {**row, "completion": "" if i % 6 == 0 else row["completion"]} for i, row in enumerate(tickets(count))
+    ]
 
 
 def huge_rows(count=80):
@@ -92,7 +108,8 @@ def contradictory(count=120):
     rows = tickets(count)
     labels = list(TOPICS)
     return rows + [
-        {**row, "completion": labels[(labels.index(row["completion"]) + 1) % len(labels)]} for row in rows[::4]
+        {**row, "completion": labels[(labels.index(row["completion"]) + 1) % len(labels)]}
+        for row in rows[::4]
     ]
 
 

@@ -82,10 +82,8 @@ def _few(comparison: Comparison, data: Data) -> Iterator[Warned]:
     if smallest >= 1:
         told = f"{things} cannot show any difference between arms."
     else:
-        told = (
-            f"{things} show only differences of about {smallest * 100:.0f} points or more, if arms differ on a fifth of "
-            "them (80 % power)."
-        )
+        least = f"about {smallest * 100:.0f} points or more"
+        told = f"{things} show only differences of {least}, if arms differ on a fifth of them (80 % power)."
     level: Level = "severe" if units < FEWEST else "warning"
     wanted = f"Label {FEW_TEST} or more to test on; a few hundred are better."
     yield Warned("too_few", level, f"{told} {wanted}")
