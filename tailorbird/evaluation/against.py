@@ -83,11 +83,11 @@ class Against:
     @classmethod
     def from_json(cls, row: Mapping[str, Any]) -> Against:
         """Reads what `to_json` gave."""
-        values = {name: row[name] for name in cls.__dataclass_fields__}
-        changes = tuple(_change_from_json(change) for change in row["changes"])
-        recommended = row["recommended"] and _change_from_json(row["recommended"])
-        listed = {name: tuple(row[name]) for name in ("missing", "new", "what_changed")}
-        return cls(**{**values, **listed, "changes": changes, "recommended": recommended})
+        values: dict[str, Any] = {name: row[name] for name in cls.__dataclass_fields__}
+        values |= {name: tuple(row[name]) for name in ("missing", "new", "what_changed")}
+        values["changes"] = tuple(_change_from_json(change) for change in row["changes"])
+        values["recommended"] = row["recommended"] and _change_from_json(row["recommended"])
+        return cls(**values)
 
 
 def check_comparable(earlier: Comparison, metric: str, run: str) -> None:
@@ -318,7 +318,7 @@ def _key(row: Row) -> Key:
 
 
 def _change_from_json(row: Mapping[str, Any]) -> Change:
-    intervals = {
-        name: row[name] and Interval(**row[name]) for name in ("then", "now", "then_others", "now_others")
-    }
-    return Change(**{**row, **intervals, "difference": Difference(**row["difference"])})
+    values: dict[str, Any] = {**row, "difference": Difference(**row["difference"])}
+    for name in ("then", "now", "then_others", "now_others"):
+        values[name] = row[name] and Interval(**row[name])
+    return Change(**values)
