@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from tailorbird.evaluation.against import Against, Change
 from tailorbird.evaluation.comparison import Comparison, p_value, percent, points
 from tailorbird.evaluation.markup import escape, row, section, table, tag
 from tailorbird.evaluation.statistics import Interval
 
+_COMMAND = re.compile(r"`(tailor [^`]*)`")
 _KINDS = {"better": "clearly better", "worse": "clearly worse", "unclear": "no clear change"}
 
 
@@ -18,11 +21,16 @@ def warning_box(comparison: Comparison) -> str:
         return ""
     order = ("severe", "warning", "note")
     lines.sort(key=lambda line: order.index(line[0]))
-    listed = "".join(f'<li class="{escape(level)}">{escape(sentence)}</li>' for level, sentence in lines)
+    listed = "".join(f'<li class="{escape(level)}">{_told(sentence)}</li>' for level, sentence in lines)
     title = (
         "Before you rely on this" if any(level != "note" for level, _ in lines) else "What the scores are of"
     )
-    return f'<aside class="warnings"><h2>{title}</h2><ul>{listed}</ul></aside>'.replace(" %", "&nbsp;%")
+    return f'<aside class="warnings"><h2>{title}</h2><ul>{listed}</ul></aside>'
+
+
+def _told(sentence: str) -> str:
+    """A sentence with its commands set as such, and numbers kept with their percent signs."""
+    return _COMMAND.sub(r"<code>\1</code>", escape(sentence)).replace(" %", "&nbsp;%")
 
 
 def since_last_run(comparison: Comparison) -> str:
@@ -31,7 +39,7 @@ def since_last_run(comparison: Comparison) -> str:
         return ""
     held = Against.from_json(comparison.against)
     apart = any(c.now_others or c.then_others for c in held.changes)
-    columns = ["arm", "then, %", "now, %", "change", "p (Holm)", ""]
+    columns = ["arm", "change", "p (Holm)", "then, %", "now, %"]
     columns += ["only now, %", "only then, %"] if apart else []
     changes = list(held.changes)
     if held.recommended is not None and held.recommended.arm != held.recommended.arm_then:
@@ -73,19 +81,17 @@ def _missing(held: Against) -> str:
 
 def _row(change: Change, *, apart: bool) -> str:
     difference = change.difference
-    name = f'<span class="name">{escape(change.arm)}</span>'
     two = change.arm != change.arm_then
-    if two:
-        name += f"<small>recommended now; then {escape(change.arm_then)}</small>"
+    then = f"<small>recommended now; then {escape(change.arm_then)}</small>" if two else ""
+    kind = f"<small>{tag(_KINDS[change.kind], change.kind)}</small>"
     between = f"{points(difference.low)} to {points(difference.high)}"
     cells = [
-        name,
-        _score(change.then),
-        _score(change.now),
+        f'<span class="name">{escape(change.arm)}</span>{then}{kind}',
         f"{points(difference.mean)}<small>{between}</small>",
         # What is recommended is one question of its own, and not adjusted for the arms above it.
         escape(p_value(difference.p_adjusted)) + ("<small>not adjusted</small>" if two else ""),
-        tag(_KINDS[change.kind], change.kind),
+        _score(change.then),
+        _score(change.now),
     ]
     if apart:
         cells += [_score(change.now_others), _score(change.then_others)]

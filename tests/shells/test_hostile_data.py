@@ -71,7 +71,7 @@ def test_all_duplicates_are_refused(tmp_path):
 
 def test_three_hundred_labels_are_more_than_the_examples_can_teach(tmp_path):
     found = compared(tmp_path, three_hundred_labels(), "--limit-test", "60", arms="majority,blank")
-    row = warned_everywhere(found, "300 labels with 2.0 training examples each", "few_per_label")
+    row = warned_everywhere(found, "300 labels with 2.2 training examples each on average", "few_per_label")
     warned_everywhere(found, "No arm is clearly better than always saying", "nothing_learnt")
     assert row["verdict"]["kind"] == "undecided"
 
