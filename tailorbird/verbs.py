@@ -50,6 +50,7 @@ def compare(
     completion_column: str | None = None,
     sources: Sequence[str] | None = None,
     out: AnyPath | None = None,
+    against: str | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
 ) -> Comparison:
@@ -70,6 +71,7 @@ def compare(
         completion_column: likewise the completion.
         sources: live sources that knowledge asks, by name, such as `wikipedia` or those of tailor.toml.
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
+        against: an earlier run to hold it against: `LAST`, a run's name, or the path of a comparison.json.
         project: the project folder.
         on_event: told about every step.
 
@@ -92,7 +94,7 @@ def compare(
     plan = workbench.comparisons.plan(flags, budget_s=budget_s)
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     plan = replace(plan, command=call)
-    return workbench.comparisons.run(plan, out=_path(out), on_event=on_event).comparison
+    return workbench.comparisons.run(plan, out=_path(out), on_event=on_event, against=against).comparison
 
 
 def customize(

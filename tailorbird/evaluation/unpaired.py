@@ -35,6 +35,7 @@ def unpaired_interval(a: Interval, b: Interval) -> Interval:
     (a − b) − √((a − lₐ)² + (u_b − b)²) to (a − b) + √((uₐ − a)² + (b − l_b)²) (Zou & Donner 2008, Stat. Med.
     27:1693, eq. 3); of Wilson's intervals it is Newcombe's method 10 (1998, Stat. Med. 17:873).
 
+    >>> from tailorbird.evaluation.statistics import wilson
     >>> found = unpaired_interval(Interval(56 / 70, *wilson(56, 70)), Interval(48 / 80, *wilson(48, 80)))
     >>> round(found.low, 4), round(found.high, 4)
     (0.0524, 0.3339)

@@ -3,10 +3,12 @@ from dataclasses import replace
 
 import pytest
 from scripted_arms import LABELS, Failing, Wrong, classify_data, compared, messages
+from test_comparison_report import parsed
 
 from tailorbird.data.task import Data
 from tailorbird.errors import InputError
 from tailorbird.evaluation.against import Against, against, check_comparable, sentences
+from tailorbird.evaluation.report import render_report
 from tailorbird.evaluation.statistics import paired_interval, paired_p_value
 from tailorbird.records import Example
 
@@ -162,3 +164,26 @@ def test_it_is_read_back_from_json_as_it_was(runs):
     found = against(*runs, run="run-1", date="yesterday", what_changed=["Seed: 0 → 1."])
     assert Against.from_json(json.loads(json.dumps(found.to_json()))) == found
     assert found.to_json()["sentences"] == sentences(found)
+
+
+def test_the_report_shows_every_arm_then_and_now_and_escapes_what_it_is_told(runs):
+    held = against(*runs, run="<script>run</script>", date="yesterday", what_changed=["<script>: k 5 → 3."])
+    page = render_report(replace(runs[1], against=held.to_json()))
+    text = parsed(page).text
+    assert "<script" not in page
+    assert "Held against <script>run</script> of yesterday. Then and now are on the" in text
+    assert "clearly worse" in text
+    assert "recommended now; then gone" in text
+    assert "Not measured this time: gone." in text
+    assert "<script>: k 5 → 3." in text
+    assert "only then, %" in text
+    assert "Since the last run" not in render_report(runs[1])
+
+
+def test_the_report_says_where_nothing_is_paired(runs):
+    held = against(replace(runs[0], evaluations={}), runs[1], run="r")
+    text = parsed(render_report(replace(runs[1], against=held.to_json()))).text
+    assert "The answers of the earlier run are not at hand. So whole test sets are compared" in text
+    assert "only then, %" not in text
+    nothing = against(compared(classify_data(40), other=Failing()), runs[1], run="r")
+    assert "No arm was measured in both runs." in render_report(replace(runs[1], against=nothing.to_json()))
