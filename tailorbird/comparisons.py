@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.storage import write_atomic
 from tailorbird.forecast import Forecast, forecast
+from tailorbird.history import History
 from tailorbird.judges import check_judge, judged
+from tailorbird.kept_runs import kept_run
 from tailorbird.knowledge_bases import KnowledgeBases
 from tailorbird.making import arm_of
 from tailorbird.measuring import metrics_of
@@ -40,6 +42,7 @@ class Outcome:
     report: Path
     json: Path
     folder: Path
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,11 @@ class Comparisons:
     state: Path
     folder: Path
     knowledge: KnowledgeBases
+
+    @property
+    def history(self) -> History:
+        """The runs that are kept."""
+        return History(self.state)
 
     def plan(
         self, flags: Flags | None = None, *, config: Path | None = None, judge: JudgeChoice | None = None
@@ -91,6 +99,7 @@ class Comparisons:
         out: Path | None = None,
         on_event: OnEvent | None = None,
         track: Sequence[str] = (),
+        against: str | None = None,
     ) -> Outcome:
         """Runs a plan; killed and run again it goes on, and repeats no finished arm.
 
@@ -100,9 +109,11 @@ class Comparisons:
             out: folder that gets report.html and comparison.json; default: the run's own.
             on_event: told about every step.
             track: trackers that are told about every training step.
+            against: an earlier run to hold it against: `LAST`, a run's name, or the path of a comparison.json.
 
         Raises:
-            NotFound: a tracker is unknown or not installed.
+            NotFound: a tracker is unknown or not installed, or there is no such earlier run.
+            InputError: the earlier run was judged by another metric.
         """
         from tailorbird.evaluation.answer_cache import AnswerCache
         from tailorbird.evaluation.budget import Budget
@@ -122,21 +133,29 @@ class Comparisons:
 
         watches = {spec.name: watch_of(self.state, plan, spec, in_time, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
+        arms = [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms]
+        kept = kept_run(self.state, plan, arms, metrics, against)
         result = compare(
-            [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms],
+            arms,
             plan.data,
             metrics,
             primary=plan.metric,
             folder=plan.folder,
-            on_event=on_event,
+            on_event=kept.hear(on_event),
             price_per_hour=price_of_an_hour(plan),
             budget=budget,
             expected_s={each.arm: each.seconds for each in expected},
             race=plan.race,
             cache=None if plan.fresh else AnswerCache(self.state / "answers.db"),
             seed=plan.seed,
-            reproduce={"command": plan.command, "base": plan.base, "name": plan.name},
+            reproduce={
+                "command": plan.command,
+                "base": plan.base,
+                "name": plan.name,
+                "run": plan.folder.name,
+            },
         )
+        result = kept.told(result)
         if plan.judge is not None:
             result = judged(self.state, plan, plan.judge, result, on_event)
         if plan.extras:  # which take long: the verdict is there meanwhile
@@ -144,7 +163,9 @@ class Comparisons:
         left_s = None if math.isinf(budget.left_s) else budget.left_s
         result = with_extras(self.state, plan, result, metrics, on_event=on_event, left_s=left_s)
         save_comparison(plan.folder, result)
-        return self._keep(plan, result, out)
+        outcome = self._keep(plan, result, out)
+        kept.finish(result, outcome.report)
+        return outcome
 
     def _keep(self, plan: Plan, result: Comparison, out: Path | None) -> Outcome:
         """Writes the report and the numbers where they are wanted, and makes this the last comparison."""
@@ -156,7 +177,7 @@ class Comparisons:
         content = json.dumps(result.to_json(), indent=1, ensure_ascii=False).encode()
         write_atomic(out / "comparison.json", content)
         write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
-        return Outcome(result, report, out / "comparison.json", plan.folder)
+        return Outcome(result, report, out / "comparison.json", plan.folder, plan.name)
 
 
 def price_of_an_hour(plan: Plan) -> float:

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tailorbird.data.columns import Columns
+from tailorbird.data.findings import findings
 from tailorbird.data.formats import read_examples
 from tailorbird.data.keys import is_on_disk, keys_of
+from tailorbird.data.problems import Problem
 from tailorbird.data.schemas import check_schema
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
@@ -72,7 +74,8 @@ class Plan:
     this machine costs, in US dollars; None leaves it to `evaluation.compare`. `budget_s` and `budget_usd` are what may
     be spent, with `race` arms that are clearly behind on dev are stopped, and with `fresh` no answers of earlier runs
     are taken over. `metric` decides; `measured` are the metrics that were asked for, as `measuring` knows them.
-    `judge` is whose opinion is asked at the end, `extras` what is measured beside.
+    `judge` is whose opinion is asked at the end, `extras` what is measured beside. `problems` are what may mislead
+    about the examples.
     """
 
     name: str
@@ -96,6 +99,7 @@ class Plan:
     judge: JudgeChoice | None = None
     price_per_hour: float | None = None
     extras: Extras = Extras()
+    problems: tuple[Problem, ...] = ()
 
     @property
     def sources(self) -> list[str]:
@@ -199,6 +203,7 @@ def make_plan(file: RecipeFile) -> Plan:
         price=_price(file, base),
         price_per_hour=_price_per_hour(file.price_per_hour),
         extras=Extras(bool(file.curve), bool(file.ablate), _seeds(file.seeds)),
+        problems=findings(splits, file=source.name, test=file.test.name if file.test else None),
     )
 
 

@@ -61,6 +61,7 @@ def compare(
     ablate: bool = False,
     seeds: int = 1,
     out: AnyPath | None = None,
+    against: str | None = None,
     project: AnyPath = ".",
     on_event: Callable[[Any], None] | None = None,
 ) -> Comparison:
@@ -93,6 +94,7 @@ def compare(
         ablate: measure the leading arms without each of their parts too.
         seeds: measure the leading arms with so many seeds and draws of the labels: how much is chance?
         out: folder for report.html and comparison.json; None leaves them in the run's folder.
+        against: an earlier run to hold it against: `LAST`, a run's name, or the path of a comparison.json.
         project: the project folder.
         on_event: told about every step.
 
@@ -124,7 +126,9 @@ def compare(
     call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
     plan = replace(plan, command=call)
     expected = workbench.comparisons.forecast(plan) if budget_s or budget_usd else ()
-    outcome = workbench.comparisons.run(plan, expected=expected, out=_path(out), on_event=on_event)
+    outcome = workbench.comparisons.run(
+        plan, expected=expected, out=_path(out), on_event=on_event, against=against
+    )
     return outcome.comparison
 
 

@@ -25,7 +25,11 @@ from tailorbird.data.columns import Columns
 from tailorbird.data.storage import state_folder, write_atomic
 from tailorbird.data.task import infer_task
 from tailorbird.errors import InputError, NotFound, RecipeError, TailorbirdError
+from tailorbird.evaluation.gates import Gates
+from tailorbird.evaluation.gates import judge as judge_gates
+from tailorbird.evaluation.junit import junit_xml
 from tailorbird.forecast import Forecast
+from tailorbird.history import History, RunInfo
 from tailorbird.knowledge_bases import KnowledgeBases, KnowledgeInfo, OriginReport
 from tailorbird.knowledge_questions import KnowledgeQuestions
 from tailorbird.making import base_for, make_model
@@ -332,7 +336,9 @@ __all__ = [
     "Comparisons",
     "Flags",
     "Forecast",
+    "Gates",
     "GeneralCheck",
+    "History",
     "JudgeChoice",
     "KeptMetaprompt",
     "KnowledgeInfo",
@@ -344,8 +350,11 @@ __all__ = [
     "OriginReport",
     "Outcome",
     "Plan",
+    "RunInfo",
     "TailorbirdError",
     "TrainingEstimated",
     "TrainingProgress",
     "Workbench",
+    "judge_gates",
+    "junit_xml",
 ]

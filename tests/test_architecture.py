@@ -2,8 +2,9 @@
 
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
-    5  workbench comparisons extras forecast judges knowledge_bases knowledge_questions metaprompts making opening
-       catalogue planning recipe_file measuring plugins references trackers trainings
+    5  workbench comparisons kept_runs history opened_tests extras forecast judges knowledge_bases
+       knowledge_questions metaprompts making opening catalogue planning recipe_file measuring plugins references
+       trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -59,10 +60,15 @@ MAY_IMPORT = {
     "forecast": {"opening", "planning", "recipe_file", "references", "techniques", "models", *BELOW_MODELS},
     "judges": {"opening", "making", "evaluation", "data", *SETTING_UP, *BELOW_DATA},
     "extras": {"making", "trainings", "evaluation", "models", "data", *SETTING_UP, *BELOW_DATA},
+    "opened_tests": {"evaluation", "data", *BELOW_DATA},
+    "history": {"planning", "evaluation", "data", *BELOW_DATA},
+    "kept_runs": {"history", "opened_tests", "planning", "evaluation", "data", *BELOW_DATA},
     "comparisons": {
         "extras",
         "forecast",
         "judges",
+        "kept_runs",
+        "history",
         "making",
         "knowledge_bases",
         "trainings",
@@ -74,6 +80,7 @@ MAY_IMPORT = {
     "workbench": {
         "comparisons",
         "forecast",
+        "history",
         "making",
         "knowledge_bases",
         "knowledge_questions",

@@ -15,6 +15,8 @@ import typer
 from tailorbird.cli.compare_plan import plan_json, show_plan
 from tailorbird.cli.durations import parse_duration
 from tailorbird.cli.extras import Ablate, Curve, PricePerHour, Seeds, show_extras
+from tailorbird.cli.gating import Against, FailIfWorse, FailUnder, FailUnderLow, JUnit, pass_gates, read_gates
+from tailorbird.cli.history import say_since, say_warnings
 from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
@@ -110,6 +112,11 @@ def compare(
     completion_column: CompletionColumn = None,
     track: Track = None,
     key_env: KeyEnv = None,
+    against: Against = None,
+    fail_under: FailUnder = None,
+    fail_under_low: FailUnderLow = None,
+    fail_if_worse: FailIfWorse = False,
+    junit: JUnit = None,
     plan_only: Annotated[bool, typer.Option("--plan", help="Print what would be done and stop.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -118,6 +125,7 @@ def compare(
 
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
     names = _arm_names(arms)
+    gates = read_gates(fail_under, fail_under_low, if_worse=fail_if_worse, against=against)
     workbench = project_of(context).workbench()
     with kept_for_json(as_json):
         flags = Flags(
@@ -147,7 +155,11 @@ def compare(
         )
         expected = workbench.comparisons.forecast(plan)
         show_plan(plan, expected)
-        outcome = None if plan_only else _run(workbench, plan, expected, out, tracker_names(track))
+        outcome = (
+            None
+            if plan_only
+            else _run(workbench, plan, expected, out, track=tracker_names(track), against=against)
+        )
     if outcome is None:
         if as_json:
             print_json(plan_json(plan, expected))
@@ -155,6 +167,9 @@ def compare(
         print_json(json.loads(outcome.json.read_text(encoding="utf-8")))
     else:
         _show_outcome(outcome)
+    if outcome is not None:
+        with kept_for_json(as_json):
+            pass_gates(gates, outcome, junit)
 
 
 def _command() -> str:
@@ -174,7 +189,13 @@ def _arm_names(arms: str | None) -> list[str] | None:
 
 
 def _run(
-    workbench: Workbench, plan: Plan, expected: Sequence[Forecast], out: Path | None, track: list[str]
+    workbench: Workbench,
+    plan: Plan,
+    expected: Sequence[Forecast],
+    out: Path | None,
+    *,
+    track: list[str],
+    against: str | None,
 ) -> Outcome:
     from tailorbird.cli.progress import progress_on
 
@@ -182,7 +203,9 @@ def _run(
         # stdout here is stderr where JSON is wanted.
         names = [arm.name for arm in plan.arms]
         with terminating_interrupts(), progress_on(sys.stdout, names) as show:
-            return workbench.comparisons.run(plan, expected=expected, out=out, on_event=show, track=track)
+            return workbench.comparisons.run(
+                plan, expected=expected, out=out, on_event=show, track=track, against=against
+            )
     except KeyboardInterrupt:
         remark(f"Stopped. The next run continues where this one stopped; it is kept in {plan.folder}.")
         raise typer.Exit(INTERRUPTED) from None
@@ -198,6 +221,7 @@ def _show_outcome(outcome: Outcome) -> None:
         elif arm.stopped:
             say(f"{arm.name} was stopped: {arm.stopped_why}")
     say()
+    say_warnings(comparison)
     say(comparison.verdict.sentence, bold=True)
     show_extras(comparison.extras)
     say()
@@ -205,6 +229,7 @@ def _show_outcome(outcome: Outcome) -> None:
         for sentence in comparison.judge.sentences():
             say(sentence)
         say()
+    say_since(comparison)
     say(f"Report:  {outcome.report}")
     say(f"Numbers: {outcome.json}")
     if comparison.verdict.arm is not None:

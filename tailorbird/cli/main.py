@@ -1,7 +1,8 @@
 """The command `tailor`: its options, its exit codes, and how errors are told.
 
 Exit codes: 0 done; 1 the data cannot be trained on (`check`), something needed is missing
-(`doctor`), or the user said no; 2 a user's error; 70 a defect of Tailorbird; 130 Ctrl-C.
+(`doctor`), or the user said no; 2 a user's error; 3 a gate of `compare` was not passed;
+70 a defect of Tailorbird; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from tailorbird.cli import (
     exporting,
     knowledge_asking,
     metaprompting,
+    runs,
     saved,
     serving,
 )
@@ -52,6 +54,7 @@ app.command()(comparing.compare)
 app.command()(customizing.customize)
 app.command()(asking.ask)
 app.command()(asking.chat)
+app.add_typer(runs.runs, name="runs")
 app.add_typer(saved.models, name="models")
 app.add_typer(knowledge_asking.knowledge, name="knowledge")
 app.add_typer(metaprompting.metaprompt, name="metaprompt")

@@ -17,6 +17,7 @@ from tailorbird.data.keys import Keys, groups, is_on_disk, numbered
 from tailorbird.data.problems import Problem, plural, quote
 from tailorbird.data.splits import conflict_groups
 from tailorbird.data.survey import Survey
+from tailorbird.data.task import MAX_LABEL_CHARS, MAX_LABELS, is_classification
 from tailorbird.records import Example
 
 FEW_EXAMPLES = 50
@@ -179,6 +180,28 @@ def check_labels(counts: Mapping[str, int], file: str) -> Iterator[Problem]:
         share = f"{most / total:.0%} of the rows"
         what = f"{share} have the label {quote(label, 40)}; always saying it scores as high."
         yield Problem("warning", file, what, "Add examples of the other labels.")
+
+
+def check_one_completion(counts: Mapping[str, int], file: str) -> Iterator[Problem]:
+    """One completion for everything: nothing can be learnt from it, and every arm that says it is right."""
+    if len(counts) == 1 and sum(counts.values()) > 1:
+        what = f"all examples have the completion {quote(next(iter(counts)), 40)}: always saying it is always right."
+        yield Problem("warning", file, what, "Add examples of other completions; these tell no arms apart.")
+
+
+def check_almost_labels(counts: Mapping[str, int], file: str) -> Iterator[Problem]:
+    """Short completions that repeat and are yet no labels, because they are too many or too rare."""
+    total = sum(counts.values())
+    if len(counts) < 2 or is_classification(counts) or total < 1.5 * len(counts):
+        return
+    if max(map(len, counts)) <= MAX_LABEL_CHARS:
+        what = (
+            f"{plural(total, 'example')} with {len(counts):,} different short completions are read as free answers. "
+            f"Labels would be at most {MAX_LABELS}, with three examples each on average and few single ones."
+        )
+        yield Problem(
+            "warning", file, what, "If these are labels, add examples of the rare ones or join them."
+        )
 
 
 def check_test_labels(learnt: Iterable[str], asked: Iterable[str], file: str) -> Iterator[Problem]:

@@ -206,6 +206,8 @@ def _check_rows(
         *checks.check_completion_ending(seen.completions, file),
         *checks.check_spaces(examples, seen, file),
         *checks.check_preferences(seen, file),
+        *checks.check_one_completion(keys.counts or {}, file),
+        *checks.check_almost_labels(keys.counts or {}, file),
         *checks.check_labels(_labels(keys), file),
     ]
     return (num_duplicates, num_near, num_conflicts), problems

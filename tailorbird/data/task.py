@@ -13,6 +13,7 @@ from tailorbird.records import Example, Message, Request, Sampling
 TaskKind = Literal["classify", "answer"]
 
 MAX_LABELS = 300
+MAX_LABEL_CHARS = 60
 LISTED_LABELS = 30
 """Up to this many labels are named in the instruction; more would crowd out the message itself."""
 
@@ -96,7 +97,7 @@ def is_classification(counts: Mapping[str, int]) -> bool:
     total = sum(counts.values())
     return (
         2 <= len(counts) <= MAX_LABELS
-        and max(map(len, counts)) <= 60
+        and max(map(len, counts)) <= MAX_LABEL_CHARS
         and total >= 3 * len(counts)
         and singles <= total / 10
     )

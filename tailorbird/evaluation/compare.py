@@ -38,6 +38,7 @@ from tailorbird.evaluation.run_folder import (
     save_arm,
     save_comparison,
 )
+from tailorbird.evaluation.soundness import sound
 from tailorbird.evaluation.verdict import MARGIN, Contender, NotJudged, Verdict, decide
 
 PRICE_PER_HOUR = 0.10
@@ -162,7 +163,7 @@ class _Judge:
     def verdict(self, runs: Mapping[str, ArmRun]) -> Verdict:
         done = [run for run in runs.values() if run.judged]
         not_judged: dict[str, NotJudged] = {name: _why(run) for name, run in runs.items() if not run.judged}
-        return decide(
+        verdict = decide(
             [self._contender(run) for run in done],
             things="messages" if self.data.task.kind == "classify" else "questions",
             groups=done[0].test.groups if done else None,
@@ -170,6 +171,7 @@ class _Judge:
             margin=self.margin,
             seed=self.seed,
         )
+        return sound(verdict, self.data.test)
 
     def comparison(self, runs: Mapping[str, ArmRun], reproduce: Mapping[str, Any]) -> Comparison:
         verdict = self.verdict(runs)

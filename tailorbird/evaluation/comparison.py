@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -77,6 +77,12 @@ class Comparison:
     """What a model thinks of the answers, where one was asked; the verdict does not depend on it."""
     extras: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """What more would buy, as JSON; it was measured after the verdict and has no part in it: `tailorbird.extras`."""
+    warnings: Sequence[Mapping[str, Any]] = ()
+    """What to know before believing it, gravest first; see `warnings`."""
+    openings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """How often its test set has been looked at; see `openings`."""
+    against: Mapping[str, Any] | None = None
+    """The earlier run that it is held against; see `against`."""
     evaluations: Mapping[str, Evaluation] = field(
         default_factory=dict[str, Evaluation], repr=False, compare=False
     )
@@ -108,6 +114,9 @@ class Comparison:
             "price_per_hour": self.price_per_hour,
             "data": dict(self.data),
             "extras": dict(self.extras),
+            "warnings": [dict(warning) for warning in self.warnings],
+            "openings": dict(self.openings),
+            "against": self.against and dict(self.against),
             "reproduce": dict(self.reproduce),
             "judge": self.judge and self.judge.to_json(),
         }

@@ -14,6 +14,7 @@ from tailorbird.evaluation.evaluate import Evaluation
 from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
 from tailorbird.evaluation.report_extras import extras_section
+from tailorbird.evaluation.report_history import since_last_run, warning_box
 from tailorbird.evaluation.report_judge import judged_answers
 from tailorbird.evaluation.report_measures import other_measures
 from tailorbird.evaluation.verdict import Verdict
@@ -57,6 +58,7 @@ def render_report(
         [
             _top(comparison, title),
             _leaderboard(comparison),
+            since_last_run(comparison),
             _charts(comparison),
             extras_section(comparison),
             judged_answers(comparison),
@@ -83,7 +85,7 @@ def _top(comparison: Comparison, title: str) -> str:
     listed = "".join(f"<li>{escape(name)} <b>{escape(value)}</b></li>" for name, value in facts)
     return (
         f'<header><h1>{escape(title)}</h1><div class="verdict {escape(verdict.kind)}">'
-        f"{tag(_KINDS[verdict.kind])}{_sentence(verdict)}</div>"
+        f"{tag(_KINDS[verdict.kind])}{_sentence(verdict)}</div>{warning_box(comparison)}"
         f'<ul class="facts">{listed}</ul></header>'
     )
 

@@ -14,6 +14,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,16 @@ def read_arm(folder: Path, name: str) -> ArmRun:
         IntegrityError: the answers are not those that were written.
     """
     return _read_arm(folder, name)[0]
+
+
+def kept_keys(folder: Path) -> dict[str, str]:
+    """The keys of the arms that are kept in a run's folder, by name."""
+    found: dict[str, str] = {}
+    for path in sorted((folder / "arms").glob("[!.]*/arm.json")):
+        with suppress(ValueError, KeyError, OSError):
+            record = json.loads(path.read_text(encoding="utf-8"))
+            found[record["name"]] = record["key"]
+    return found
 
 
 def save_comparison(folder: Path, comparison: Comparison) -> None:

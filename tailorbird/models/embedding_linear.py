@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tailorbird.errors import DataError
-from tailorbird.models.floors import answer_each, likeliest
+from tailorbird.models.floors import answer_each, likeliest, owned_up
 from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.records import Completion, Example, Request
 from tailorbird.sources.embedder import Embedder
@@ -105,6 +105,7 @@ class EmbeddingLinear:
     def _one(self, request: Request) -> Completion:
         labels, log_p_L = self.classifier.labels, self.classifier.log_p(request.question)
         if request.choices is None:
-            return Completion(labels[int(log_p_L.argmax())])
+            return owned_up(Completion(labels[int(log_p_L.argmax())]), self.embedder, request)
         chances = dict(zip(labels, np.exp(log_p_L).tolist(), strict=True))
-        return likeliest({choice: chances.get(choice, 0.0) for choice in request.choices})
+        answer = likeliest({choice: chances.get(choice, 0.0) for choice in request.choices})
+        return owned_up(answer, self.embedder, request)

@@ -19,7 +19,7 @@ from tailorbird.errors import DataError
 from tailorbird.models.model import Pieces, in_one_piece
 from tailorbird.models.request_checks import check_request, refuse_bounds, weighed
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Request
-from tailorbird.sources.embedder import Embedder
+from tailorbird.sources.embedder import MAX_TOKENS, Embedder, MiniLM
 from tailorbird.sources.index import KnowledgeIndex
 
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
@@ -51,6 +51,13 @@ def likeliest(scores: dict[str, float]) -> Completion:
     total = sum(scores.values())
     probabilities = {c: score / total if total else 1 / len(scores) for c, score in scores.items()}
     return Completion(max(scores, key=lambda c: scores[c]), "choice", probabilities=probabilities)
+
+
+def owned_up(answer: Completion, embedder: Embedder, request: Request) -> Completion:
+    """The answer, with a word on it where the embedder did not read the whole question."""
+    if not isinstance(embedder, MiniLM) or embedder.reads_whole(request.question):
+        return answer
+    return replace(answer, dropped=(*answer.dropped, f"the message but for its first {MAX_TOKENS} tokens"))
 
 
 @dataclass(frozen=True)
@@ -151,7 +158,7 @@ class NearestExample:
         order = np.argsort(-similarity, kind="stable")
         said = (self.examples[int(i)].completion for i in order)
         nearest = next((text for text in said if request.choices is None or text in request.choices), "")
-        return _chosen(nearest, request)
+        return owned_up(_chosen(nearest, request), self.embedder, request)
 
 
 @dataclass(frozen=True)

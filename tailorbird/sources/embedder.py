@@ -124,6 +124,12 @@ class MiniLM:
         ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
         return self._session.run(["embedding"], {"ids": np.array([ids], dtype=np.int64)})[0][0]
 
+    def reads_whole(self, text: str) -> bool:
+        """Whether a text's vector is of all of it, and not of the first 256 tokens alone."""
+        if len(text) < MAX_TOKENS - 1:  # a token has a character at least, and two frame the text
+            return True
+        return len(text) <= MAX_CHARACTERS and not self._tokenizer.encode(_encodable(text)).overflowing
+
     def token_vectors(self, text: str) -> Vectors:
         """A unit vector of every token, float32 [T, 384], of the first 256, without the two that frame a text."""
         if self._tokens_session is None:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from tailorbird.data.task import Data, Task
 from tailorbird.errors import EndpointError
 from tailorbird.evaluation.arms import Arm
+from tailorbird.evaluation.compare import compare
+from tailorbird.evaluation.comparison import Comparison
+from tailorbird.evaluation.metrics import default_metrics
 from tailorbird.records import Completion, Example, Passage, Request, Usage
 
 LABELS = ("card_lost", "delivery", "refund", "top_up")
@@ -77,3 +80,22 @@ def messages(start: int, stop: int) -> tuple[Example, ...]:
 
 def classify_data(num_test: int = 120) -> Data:
     return Data(CLASSIFY, messages(0, 40), messages(40, 100), messages(100, 100 + num_test))
+
+
+class Wrong(Scripted):
+    """Wrong on these messages, right on all others."""
+
+    def __init__(self, *numbers: int) -> None:
+        super().__init__(1.0)
+        self.numbers = set(numbers)
+
+    def _one(self, request: Request) -> Completion:
+        number = int(request.question.split()[-1])
+        return Completion(LABELS[(number + (number in self.numbers)) % 4])
+
+
+def compared(data: Data, **models: object) -> Comparison:
+    """A comparison of these models by name; the one called `floor` is one."""
+    arms = [Arm(name, lambda model=model: model, name, name == "floor") for name, model in models.items()]
+    metrics = default_metrics(data.task)
+    return compare(arms, data, metrics, primary=next(iter(metrics)))
