@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tailorbird.data.storage import write_atomic
-from tailorbird.evaluation.charts import intervals_plot, latency_plot
 from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_value, percent, points, seconds
 from tailorbird.evaluation.evaluate import Evaluation
-from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
+from tailorbird.evaluation.markup import details, escape, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
+from tailorbird.evaluation.report_charts import calibrations, charts
 from tailorbird.evaluation.verdict import Verdict
 
 _KINDS = {"winner": "Clear winner", "tie": "Tie: use the cheapest", "undecided": "Undecided"}
@@ -54,7 +54,8 @@ def render_report(
         [
             _top(comparison, title),
             _leaderboard(comparison),
-            _charts(comparison),
+            charts(comparison),
+            calibrations(comparison, answers),
             confusions(comparison, answers),
             refusals_table(comparison, answers),
             failures(comparison, answers),
@@ -141,25 +142,7 @@ def _unmeasured(arm: ArmResult, num_columns: int) -> str:
         f'<span class="name">{escape(arm.name)}</span> {tag("stopped" if arm.stopped else "failed", "warn")}'
     )
     reason = f'<td class="wrap left" colspan="{num_columns - 1}">{escape(why)}</td>'
-    return f'<tr class="off"><td>{name}</td>{reason}</tr>'
-
-
-def _charts(comparison: Comparison) -> str:
-    if not any(arm.ran for arm in comparison.arms):
-        return ""
-    use = comparison.verdict.arm
-    forest = figure(
-        "Score and 95 % interval",
-        intervals_plot(comparison.arms, use),
-        "Overlapping intervals do not mean equal: the paired differences in the table decide.",
-    )
-    plot = latency_plot(comparison.arms, use)
-    scatter = figure(
-        "Quality against latency",
-        plot,
-        "Median seconds of one answer, log scale. Filled and joined: no arm is both faster and better.",
-    )
-    return section("At a glance", f'<div class="charts">{forest}{scatter if plot else ""}</div>')
+    return f'<tr class="off"><th scope="row">{name}</th>{reason}</tr>'
 
 
 def _data(comparison: Comparison, data_notes: Sequence[str]) -> str:
