@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-statistics bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,13 +44,17 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill bench-fine-tune bench-preference bench-few-shot bench-knowledge
+bench: bench-main bench-kill bench-statistics bench-fine-tune bench-preference bench-few-shot bench-knowledge
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
 
 bench-kill: install
 	$(BIN)/python benchmarks/kill_compare.py
+
+bench-statistics: export OMP_NUM_THREADS := 1
+bench-statistics: install
+	$(BIN)/python benchmarks/compare_statistics.py --write
 
 # Installs its peers into an environment of their own.
 bench-fine-tune: install

@@ -312,9 +312,7 @@ class _Measuring:
             return ArmFinished(name, "stopped", message="The time budget was used up before its turn.")
         if run.failed:
             return ArmFinished(name, "failed", message=run.failed)
-        found = score_interval(
-            run.test.scores(self.result.metric), groups=run.test.groups, seed=self.plan.seed
-        )
+        found = score_interval(run.test.scores(self.result.metric), groups=run.test.groups)
         return ArmFinished(name, "done", found.mean, found.low, found.high, reused)
 
     def _tell(self, event: Any) -> None:

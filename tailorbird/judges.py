@@ -60,7 +60,6 @@ def judged(
             judge,
             limit=choice.limit,
             folder=plan.folder / FOLDER,
-            seed=plan.seed,
             on_progress=tell,
         )
     told = replace(comparison, judge=replace(found, is_base=choice.reference == plan.base))

@@ -40,7 +40,6 @@ def ablated(
     *,
     taken_from: str = "",
     groups: Sequence[Hashable] | None = None,
-    seed: int = 0,
 ) -> Ablated:
     """Compares the arm without a part (`rest`) with the whole arm (`whole`), by test scores paired by index.
 
@@ -51,7 +50,7 @@ def ablated(
     Raises:
         ValueError: the scores are of different numbers of examples.
     """
-    found = paired_interval(rest, whole, groups=groups, seed=seed)
+    found = paired_interval(rest, whole, groups=groups)
     between = f"{points(found.low)} to {points(found.high)}"
     sentence = f"{arm} without {without}: {points(found.mean)} points ({between})."
     if found.low <= 0 <= found.high:

@@ -252,15 +252,15 @@ class _Holder:
         same_then = Evaluation(tuple(before[_key(row)] for row in same.rows))
         metric, groups = self.later.metric, same.groups
         a, b = same.scores(metric), same_then.scores(metric)
-        found = paired_interval(a, b, groups=groups, seed=self.seed)
+        found = paired_interval(a, b, groups=groups)
         p = paired_p_value(a, b, groups=groups, seed=self.seed)
         return Change(
             arm=now.name,
             arm_then=then.name,
             paired=True,
             num=len(a),
-            then=mean_interval(b, groups=groups, seed=self.seed),
-            now=mean_interval(a, groups=groups, seed=self.seed),
+            then=mean_interval(b, groups=groups),
+            now=mean_interval(a, groups=groups),
             difference=Difference(found.mean, found.low, found.high, p, p),
             then_others=self._others(tuple(before.values())),
             now_others=self._others(rows),
@@ -281,7 +281,7 @@ class _Holder:
     def _whole(self, run: Comparison, arm: ArmResult) -> Interval:
         if arm.name in run.evaluations:
             answers = run.evaluations[arm.name]
-            return mean_interval(answers.scores(self.later.metric), groups=answers.groups, seed=self.seed)
+            return mean_interval(answers.scores(self.later.metric), groups=answers.groups)
         assert arm.score is not None
         assert arm.low is not None
         assert arm.high is not None
@@ -291,7 +291,7 @@ class _Holder:
         rest = Evaluation(tuple(row for row in rows if _key(row) not in self.shared))
         if not rest.rows:
             return None
-        return mean_interval(rest.scores(self.later.metric), groups=rest.groups, seed=self.seed)
+        return mean_interval(rest.scores(self.later.metric), groups=rest.groups)
 
 
 def _why_unpaired(earlier: Comparison, tests: _Tests) -> str:

@@ -60,7 +60,7 @@ class BreakEven:
 
 
 def break_evens(
-    arms: Sequence[Costed], *, margin: float, groups: Sequence[Hashable] | None = None, seed: int = 0
+    arms: Sequence[Costed], *, margin: float, groups: Sequence[Hashable] | None = None
 ) -> tuple[BreakEven, ...]:
     """The pairs of the front of which something can be said, what pays back soonest first.
 
@@ -68,13 +68,12 @@ def break_evens(
         arms: with scores paired by index.
         margin: differences within ±margin count as none.
         groups: the cluster of every test example, where some share documents.
-        seed: of the resampling.
     """
 
     def not_worse(arm: Costed, other: Costed) -> bool:
         if arm.score >= other.score:
             return True
-        return paired_interval(arm.scores, other.scores, groups=groups, seed=seed).low >= -margin
+        return paired_interval(arm.scores, other.scores, groups=groups).low >= -margin
 
     kept, found = front(arms), list[BreakEven]()
     for arm, other in permutations(kept, 2):

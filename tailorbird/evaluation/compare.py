@@ -198,9 +198,7 @@ class _Judge:
         return Contender(run.name, dev, test, self._compute(run), self.arms[run.name].floor)
 
     def _interval(self, run: ArmRun) -> statistics.Interval:
-        return statistics.score_interval(
-            run.test.scores(self.primary), groups=run.test.groups, seed=self.seed
-        )
+        return statistics.score_interval(run.test.scores(self.primary), groups=run.test.groups)
 
     def _compute(self, run: ArmRun) -> float | None:
         if self.arms[run.name].floor:

@@ -89,7 +89,6 @@ def judge_answers(
     *,
     limit: int = 40,
     folder: Path | None = None,
-    seed: int = 0,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Judgement:
     """Asks the judge about the verdict's arm against the runner-up and against the base.
@@ -101,7 +100,6 @@ def judge_answers(
         judge: whom to ask.
         limit: test examples of each pair of arms, evenly spread.
         folder: where its answers are kept, so that none is asked for again; None keeps nothing.
-        seed: of the resampling.
         on_progress: called after every batch with (done, total) of its answers.
     """
     arm, metric = comparison.verdict.arm, comparison.metric
@@ -122,7 +120,7 @@ def judge_answers(
     opinions = [_opinion(*said[place : place + 2]) for place in range(0, len(said), 2)]
     found = dict(zip(map(id, asked), opinions, strict=True))
     matches = tuple(
-        _match(other, [found.get(id(pair)) for pair in several], _groups(ours, chosen), seed)
+        _match(other, [found.get(id(pair)) for pair in several], _groups(ours, chosen))
         for other, several in pairs.items()
     )
     return _judgement(judge.name, arm, metric, matches, list(zip(asked, opinions, strict=True)))
@@ -217,12 +215,10 @@ def _opinion(first: str | None, second: str | None) -> _Opinion:
     return _Opinion(one, is_consistent=True, unreadable=0)
 
 
-def _match(
-    opponent: str, opinions: Sequence[_Opinion | None], groups: Sequence[str] | None, seed: int
-) -> Match:
+def _match(opponent: str, opinions: Sequence[_Opinion | None], groups: Sequence[str] | None) -> Match:
     """Counts of all examples; where there is no opinion, the answers were the same."""
     preferred = [opinion.preferred if opinion else 0 for opinion in opinions]
-    interval = score_interval([(1 + p) / 2 for p in preferred], groups=groups, seed=seed)
+    interval = score_interval([(1 + p) / 2 for p in preferred], groups=groups)
     return Match(
         opponent,
         wins=preferred.count(1),

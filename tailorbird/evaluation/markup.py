@@ -25,17 +25,31 @@ def shortened(text: str, letters: int) -> str:
     return text if len(text) <= letters else f"{text[:letters]} … ({len(text) - letters} more characters)"
 
 
-def table(columns: Sequence[str], rows: Iterable[str]) -> str:
+def table(columns: Sequence[str], rows: Iterable[str], *, style: str = "") -> str:
     """A table that scrolls by itself where the page is narrow; `rows` are made by `row`."""
-    head = "".join(f'<th scope="col">{escape(column)}</th>' for column in columns)
+    head = "".join(_column(column) for column in columns)
     body = "".join(rows)
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    label = ", ".join(filter(None, columns))
+    mark = f' class="{style}"' if style else ""
+    return scroll(
+        f"<table{mark}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>", f"Table: {label}"
+    )
+
+
+def _column(name: str) -> str:
+    return f'<th scope="col">{escape(name)}</th>' if name else "<td></td>"
 
 
 def row(cells: Iterable[str], style: str = "") -> str:
-    """A row of cells that are HTML already."""
+    """A row of cells that are HTML already; the first says what the row is about."""
     mark = f' class="{style}"' if style else ""
-    return f"<tr{mark}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    first, *rest = cells
+    return f'<tr{mark}><th scope="row">{first}</th>' + "".join(f"<td>{cell}</td>" for cell in rest) + "</tr>"
+
+
+def scroll(body: str, label: str) -> str:
+    """Something wide, HTML already, that is moved sideways by touch, mouse or arrow keys; the label names it."""
+    return f'<div class="scroll" role="group" tabindex="0" aria-label="{escape(label)}">{body}</div>'
 
 
 def section(title: str, *parts: str) -> str:
@@ -55,11 +69,10 @@ def tag(text: str, style: str = "") -> str:
 
 
 def figure(title: str, svg: str, caption: str) -> str:
-    """A drawing with a heading and a caption."""
-    return (
-        f'<figure><h3>{escape(title)}</h3><div class="scroll">{svg}</div>'
-        f"<figcaption>{escape(caption)}</figcaption></figure>"
-    )
+    """A drawing with a heading and a caption; nothing where nothing is drawn."""
+    if not svg:
+        return ""
+    return f"<figure><h3>{escape(title)}</h3>{svg}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def page(title: str, body: str) -> str:
@@ -70,5 +83,6 @@ def page(title: str, body: str) -> str:
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} · Tailorbird</title><style>{style}</style></head>"
-        f"<body>{body}</body></html>\n"
+        f'<body><a class="skip" href="#content">Skip to the content</a><main id="content">{body}</main>'
+        "</body></html>\n"
     )

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from tailorbird.data.storage import write_atomic
-from tailorbird.evaluation.charts import intervals_plot, latency_plot
 from tailorbird.evaluation.comparison import ArmResult, Comparison, money, p_value, percent, points, seconds
 from tailorbird.evaluation.evaluate import Evaluation
-from tailorbird.evaluation.markup import details, escape, figure, page, row, section, table, tag
+from tailorbird.evaluation.markup import details, escape, page, row, section, table, tag
 from tailorbird.evaluation.report_answers import confusions, failures, refusals_table
+from tailorbird.evaluation.report_charts import calibrations, charts
 from tailorbird.evaluation.report_extras import extras_section
 from tailorbird.evaluation.report_history import since_last_run, warning_box
 from tailorbird.evaluation.report_judge import judged_answers
@@ -59,10 +59,11 @@ def render_report(
             _top(comparison, title),
             _leaderboard(comparison),
             since_last_run(comparison),
-            _charts(comparison),
+            charts(comparison),
             extras_section(comparison),
             judged_answers(comparison),
             other_measures(comparison, answers),
+            calibrations(comparison, answers),
             confusions(comparison, answers),
             refusals_table(comparison, answers),
             failures(comparison, answers),
@@ -149,30 +150,12 @@ def _unmeasured(arm: ArmResult, num_columns: int) -> str:
         f'<span class="name">{escape(arm.name)}</span> {tag("stopped" if arm.stopped else "failed", "warn")}'
     )
     reason = f'<td class="wrap left" colspan="{num_columns - 1}">{escape(why)}</td>'
-    return f'<tr class="off"><td>{name}</td>{reason}</tr>'
+    return f'<tr class="off"><th scope="row">{name}</th>{reason}</tr>'
 
 
 def _stopped(arm: ArmResult) -> str:
     seen = f" It was at {percent(arm.dev_score)} % of {arm.num_dev} dev examples." if arm.num_dev else ""
     return arm.stopped_why + seen
-
-
-def _charts(comparison: Comparison) -> str:
-    if not any(arm.ran for arm in comparison.arms):
-        return ""
-    use = comparison.verdict.arm
-    forest = figure(
-        "Score and 95 % interval",
-        intervals_plot(comparison.arms, use),
-        "Overlapping intervals do not mean equal: the paired differences in the table decide.",
-    )
-    plot = latency_plot(comparison.arms, use)
-    scatter = figure(
-        "Quality against latency",
-        plot,
-        "Median seconds of one answer, log scale. Filled and joined: no arm is both faster and better.",
-    )
-    return section("At a glance", f'<div class="charts">{forest}{scatter if plot else ""}</div>')
 
 
 def _data(comparison: Comparison, data_notes: Sequence[str]) -> str:

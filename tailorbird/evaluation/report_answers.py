@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tailorbird.evaluation.comparison import Comparison
+from tailorbird.evaluation.confusion_map import confusion_map, confusion_table
 from tailorbird.evaluation.evaluate import Evaluation, Row
 from tailorbird.evaluation.markup import details, escape, row, section, shortened, table
 from tailorbird.evaluation.metrics import refusals
@@ -82,7 +83,7 @@ def _case(case: Case) -> str:
     return (
         f'<article class="case"><p class="question">{escape(shortened(first.question, _LETTERS))}</p>'
         f"<small>Expected: <b>{escape(shortened(first.expected, _LETTERS))}</b></small>"
-        f'<div class="scroll"><table><tbody>{answers}</tbody></table></div>{seen}</article>'
+        f"<table><tbody>{answers}</tbody></table>{seen}</article>"
     )
 
 
@@ -98,9 +99,8 @@ def _answer(name: str, found: Row, score: float, *, floor: bool) -> str:
     text = escape(shortened(completion.cited_text, _LETTERS)) or '<span class="quiet">(empty)</span>'
     if completion.withheld is not None:
         sure += f" <small>withheld: {escape(shortened(completion.withheld, _LETTERS))}</small>"
-    return (
-        f'<tr><td class="name">{escape(name)}</td><td class="wrap left">{text}{sure}</td><td>{mark}</td></tr>'
-    )
+    head = f'<th scope="row" class="name">{escape(name)}</th>'
+    return f'<tr>{head}<td class="wrap left">{text}{sure}</td><td>{mark}</td></tr>'
 
 
 def _seen(name: str, completion: Completion) -> str:
@@ -156,7 +156,9 @@ def _confused(name: str, evaluation: Evaluation) -> str:
     # Equal counts are ordered by label so that the report does not depend on the order of answers.
     top = sorted(pairs.items(), key=lambda item: (-item[1], item[0]))[:8]
     rows = [row([_pair(e, shortened(a, 60) or "(empty)"), str(times)]) for (e, a), times in top]
-    return f"<div><h3>{escape(name)}</h3>{table(['expected → answered', 'times'], rows)}</div>"
+    found = confusion_map(evaluation.expected, evaluation.answers)
+    heat = confusion_table(name, found) if found else ""
+    return f"<div><h3>{escape(name)}</h3>{heat}{table(['expected → answered', 'times'], rows)}</div>"
 
 
 def _pair(expected: str, answered: str) -> str:

@@ -60,4 +60,4 @@ def _units(scores_MN: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats
     numbers: dict[Hashable, int] = {}
     cluster_N = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
     sums_MU = np.stack([np.bincount(cluster_N, weights=scores_N) for scores_N in scores_MN])
-    return sums_MU, np.bincount(cluster_N).astype(np.float64)
+    return sums_MU.astype(np.float64), np.bincount(cluster_N).astype(np.float64)

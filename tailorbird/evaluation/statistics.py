@@ -20,7 +20,8 @@ Scores = Sequence[float] | Floats
 
 RESAMPLES = 10_000
 _CHUNK_CELLS = 4_000_000
-_FEW_VALUES = 64
+_EQUAL_SIZES = 8
+"""A binomial number takes about as long as so many random signs."""
 _NORMAL = NormalDist()
 
 
@@ -44,101 +45,106 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> tuple[float, flo
     """
     if n == 0:
         return 0.0, 1.0
-    z, p = _NORMAL.inv_cdf((1 + confidence) / 2), successes / n
+    low, high = _wilson_bounds(successes / n, n, _NORMAL.inv_cdf((1 + confidence) / 2))
+    return (0.0 if successes == 0 else low, 1.0 if successes == n else high)
+
+
+def _wilson_bounds(p: float, n: float, z: float) -> tuple[float, float]:
     centre = p + z * z / (2 * n)
     spread = z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
-    low, high = (centre - spread) / scale, (centre + spread) / scale
-    return (0.0 if successes == 0 else max(0.0, low), 1.0 if successes == n else min(1.0, high))
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
 
 
 def score_interval(
-    scores: Scores, *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95, seed: int = 0
+    scores: Scores, *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95
 ) -> Interval:
-    """The interval of one arm's mean: Wilson's for right/wrong scores, else the bootstrap's."""
+    """The interval of one arm's mean of scores in [0, 1]: Wilson's, with the effective number of examples.
+
+    Right/wrong scores of independent examples count as they are. Else n is replaced by p̂(1 − p̂) / V, V
+    the variance of the mean over whole documents, and z by Student's t: of the intervals for proportions of
+    clustered samples, Franco, Little, Louis & Slud (2019, J. Surv. Stat. Methodol. 7:334) recommend this
+    one. Where few units carry V, it is drawn towards that of right/wrong scores (`_Spread.doubt`): a mistake
+    that was not seen may still be there.
+    """
     values = np.asarray(scores, dtype=float)
-    if _clusters(groups) is not None or not _is_binary(values):
-        return bootstrap_mean_interval(values, groups=groups, confidence=confidence, seed=seed)
-    low, high = wilson(int(values.sum()), len(values), confidence)
-    return Interval(float(values.mean()), low, high)
-
-
-def bootstrap_mean_interval(
-    values: Scores,
-    *,
-    groups: Sequence[Hashable] | None = None,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    method: str = "bca",
-    seed: int = 0,
-) -> Interval:
-    """The bootstrap interval of a mean (Efron & Tibshirani 1993, ch. 13 percentile, ch. 14 BCa).
-
-    BCa corrects the percentiles for bias and skewness: α₁ = Φ(ẑ₀ + (ẑ₀ + z_α) / (1 − â(ẑ₀ + z_α))),
-    with ẑ₀ from the share of resamples below the mean and â from the jackknife. With `groups`, whole
-    clusters are drawn (Davison & Hinkley 1997, §3.8) and the mean is the ratio of sums to counts.
-
-    Raises:
-        ValueError: no values, or an unknown method.
-    """
-    if method not in ("bca", "percentile"):
-        raise ValueError(f"Unknown bootstrap method {method!r}; expected 'bca' or 'percentile'.")
-    array = np.asarray(values, dtype=float)
-    if array.size == 0:
-        raise ValueError("A mean needs at least one value; got none.")
-    mean = float(array.mean())
-    sums, counts = _units(array, groups)
-    if len(sums) < 2 or bool(np.ptp(sums / counts) == 0):
-        return Interval(mean, mean, mean)
-    means = _resampled_means(sums, counts, resamples, np.random.default_rng(seed))
-    tails = ((1 - confidence) / 2, (1 + confidence) / 2)
-    levels = _bca_levels(means, sums, counts, mean, tails) if method == "bca" else tails
-    low, high = np.quantile(means, levels)
-    return Interval(mean, float(low), float(high))
-
-
-def paired_bootstrap(
-    a: Scores,
-    b: Scores,
-    *,
-    groups: Sequence[Hashable] | None = None,
-    confidence: float = 0.95,
-    resamples: int = RESAMPLES,
-    method: str = "bca",
-    seed: int = 0,
-) -> Interval:
-    """The interval of mean(a − b) over paired examples (Efron & Tibshirani 1993; Koehn 2004).
-
-    Pairs are resampled, not arms, so what both find hard cancels out.
-    """
-    return bootstrap_mean_interval(
-        _differences(a, b),
-        groups=groups,
-        confidence=confidence,
-        resamples=resamples,
-        method=method,
-        seed=seed,
-    )
+    if values.size == 0:
+        raise ValueError("A mean needs at least one score; got none.")
+    if _clusters(groups) is None and _is_binary(values):
+        return Interval(float(values.mean()), *wilson(int(values.sum()), len(values), confidence))
+    spread = _spread(values, groups, confidence)
+    if math.isinf(spread.t):
+        return Interval(spread.mean, 0.0, 1.0)
+    most = max(spread.mean * (1 - spread.mean), 0.0)
+    share = spread.variance / most if most > 0 else 0.0
+    share = max(share, (1 - spread.doubt) * share + spread.doubt / len(values))
+    low, high = _wilson_bounds(spread.mean, 1 / share, spread.t)
+    return Interval(spread.mean, min(low, spread.mean), max(high, spread.mean))
 
 
 def paired_interval(
-    a: Scores, b: Scores, *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95, seed: int = 0
+    a: Scores, b: Scores, *, groups: Sequence[Hashable] | None = None, confidence: float = 0.95
 ) -> Interval:
     """The interval of mean(a − b) that a verdict may rest on: honest where few examples differ.
 
-    Right/wrong scores get Tango's score interval. Others get the bootstrap's, never narrower than
-    ±z² / (n + z²), Tango's bounds where nothing differs: a bootstrap of n equal pairs has no width,
-    though n examples cannot rule out a rare difference.
+    Right/wrong scores of independent examples get Tango's score interval. Others get all δ with
+    h² ≤ t² V + z² w h(1 − h) / n, where h = |d̄ − δ|, V is the variance of the mean over whole documents
+    and w the doubt in it (`_Spread.doubt`). Where nothing differs w is 1, which leaves Tango's bounds
+    ±z² / (n + z²): n equal pairs cannot rule out a rare difference. Where many examples differ w is 0,
+    which leaves Student's paired interval.
     """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    diffs = _differences(first, second)
+    diffs = differences(first, second)
     if _clusters(groups) is None and _is_binary(first) and _is_binary(second):
         low, high = tango(int(np.sum(diffs > 0)), int(np.sum(diffs < 0)), len(diffs), confidence)
         return Interval(float(diffs.mean()), low, high)
-    found = bootstrap_mean_interval(diffs, groups=groups, confidence=confidence, seed=seed)
-    square = _NORMAL.inv_cdf((1 + confidence) / 2) ** 2
-    least = square / (len(_units(diffs, groups)[0]) + square)
-    return Interval(found.mean, min(found.low, found.mean - least), max(found.high, found.mean + least))
+    spread = _spread(diffs, groups, confidence)
+    if math.isinf(spread.t):
+        return Interval(spread.mean, -1.0, 1.0)
+    n, unseen = len(diffs), _NORMAL.inv_cdf((1 + confidence) / 2) ** 2 * spread.doubt
+    root = math.sqrt(unseen**2 + 4 * (n + unseen) * n * spread.variance * spread.t**2)
+    half = (unseen + root) / (2 * (n + unseen))
+    return Interval(spread.mean, max(-1.0, spread.mean - half), min(1.0, spread.mean + half))
+
+
+@dataclass(frozen=True, slots=True)
+class _Spread:
+    """A mean, the variance of that mean, the quantile of Student's t that goes with it, and its doubt.
+
+    `doubt` is the weight, in [0, 1], of what the variance may have missed: 1 / (1 + (m/2)²), with
+    m = (Σe²)² / Σe⁴ the number of units (documents, or single examples) that carry the variance. It is 1
+    where all are equal, ½ where two differ from the rest, and next to 0 where many differ alike.
+    """
+
+    mean: float
+    variance: float
+    t: float
+    doubt: float
+
+
+def _spread(values: Floats, groups: Sequence[Hashable] | None, confidence: float) -> _Spread:
+    """The spread of a mean over units that are independent: whole documents, or single examples.
+
+    The variance is Σ e²/(1 − c/n) / n² with e the sum of a unit's deviations and c its number of examples:
+    unbiased for independent units of any size (CR2; Bell & McCaffrey 2002, Survey Methodology 28:169). Its
+    degrees of freedom are the effective number of units, n²/Σc², less one (Potthoff, Woodbury & Manton
+    1992, JASA 87:383); below one half nothing can be said, and t is infinite.
+    """
+    from scipy.special import stdtrit  # not loaded where only right/wrong scores are judged
+
+    sums, counts = units(values, groups)
+    n, mean = float(counts.sum()), float(values.mean())
+    freedom = n * n / float((counts**2).sum()) - 1
+    if freedom < 0.5:
+        return _Spread(mean, 0.0, math.inf, 1.0)
+    squares = (sums - mean * counts) ** 2
+    # Rounding leaves equal scores with deviations of about 1e-17.
+    squares[squares < 1e-24] = 0.0
+    fourth = float((squares**2).sum())
+    carriers = float(squares.sum()) ** 2 / fourth if fourth > 0 else 0.0
+    variance = float((squares / (1 - counts / n)).sum()) / (n * n)
+    t = float(stdtrit(freedom, (1 + confidence) / 2))
+    return _Spread(mean, variance, t, 1 / (1 + (carriers / 2) ** 2))
 
 
 def tango(a_only: int, b_only: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -197,7 +203,7 @@ def sign_flip_p_value(
     Under the null each pair's difference is as likely to have the other sign. Up to 13 units that
     differ are enumerated; beyond, p = (1 + #{|flipped| ≥ |observed|}) / (1 + resamples).
     """
-    sums, _ = _units(np.asarray(diffs, dtype=float), groups)
+    sums, _ = units(np.asarray(diffs, dtype=float), groups)
     sums = np.abs(sums), np.sign(sums)
     sizes, signs = sums[0][sums[0] > 0], sums[1][sums[0] > 0]
     if sizes.size == 0:
@@ -220,7 +226,7 @@ def paired_p_value(
 ) -> float:
     """Two-sided p of "both arms are equally good": exact McNemar for right/wrong, else sign flips."""
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
-    diffs = _differences(first, second)
+    diffs = differences(first, second)
     if _clusters(groups) is None and _is_binary(first) and _is_binary(second):
         return mcnemar_exact(int(np.sum(diffs > 0)), int(np.sum(diffs < 0)))
     return sign_flip_p_value(diffs, groups=groups, resamples=resamples, seed=seed)
@@ -298,7 +304,12 @@ def _sample_size(values: Floats, distance: float, alpha: float, power: float) ->
     return max(fewest, math.ceil((z * spread / distance) ** 2))
 
 
-def _differences(a: Scores, b: Scores) -> Floats:
+def differences(a: Scores, b: Scores) -> Floats:
+    """The paired differences a − b, example by example.
+
+    Raises:
+        ValueError: one has more examples than the other.
+    """
     first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
     if first.shape != second.shape:
         raise ValueError(f"Paired scores need the same examples; got {first.size} and {second.size}.")
@@ -318,7 +329,7 @@ def _clusters(groups: Sequence[Hashable] | None) -> NDArray[np.intp] | None:
     return None if len(numbers) == len(indices) else indices
 
 
-def _units(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
+def units(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, Floats]:
     """What is resampled: the sum and the count of every cluster (or of every single example)."""
     clusters = _clusters(groups)
     if clusters is None:
@@ -327,41 +338,18 @@ def _units(values: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats, F
     return sums, np.bincount(clusters).astype(np.float64)
 
 
-def _resampled_means(sums: Floats, counts: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    units, times = np.unique(np.stack([sums, counts], axis=1), axis=0, return_counts=True)
-    if len(units) <= _FEW_VALUES:
-        # Drawing n units with replacement and counting each distinct one is one multinomial draw.
-        drawn = rng.multinomial(len(sums), times / len(sums), size=resamples).astype(float)
-        return (drawn @ units[:, 0]) / (drawn @ units[:, 1])
-    means = np.empty(resamples)
-    step = max(1, _CHUNK_CELLS // len(sums))
-    for start in range(0, resamples, step):
-        drawn = rng.integers(0, len(sums), size=(min(step, resamples - start), len(sums)))
-        means[start : start + step] = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    return means
-
-
-def _bca_levels(
-    means: Floats, sums: Floats, counts: Floats, mean: float, tails: tuple[float, float]
-) -> list[float]:
-    below = (np.mean(means < mean) + np.mean(means <= mean)) / 2
-    if not 0 < below < 1:
-        return list(tails)
-    bias = _NORMAL.inv_cdf(float(below))
-    left_out = (sums.sum() - sums) / (counts.sum() - counts)
-    centred = left_out.mean() - left_out
-    skew = float((centred**3).sum() / (6 * (centred**2).sum() ** 1.5)) if np.any(centred) else 0.0
-    shifted = [bias + _NORMAL.inv_cdf(tail) for tail in tails]
-    return [_NORMAL.cdf(bias + z / (1 - skew * z)) for z in shifted]
-
-
 def _flipped_sums(sizes: Floats, resamples: int, rng: np.random.Generator) -> Floats:
-    """Sums of differences under random signs; equal sizes are flipped together, as one binomial."""
+    """Sums of differences under random signs; where many sizes are equal they are flipped as one binomial."""
     distinct, times = np.unique(sizes, return_counts=True)
+    together = len(sizes) > _EQUAL_SIZES * len(distinct)
+    drawn = distinct if together else sizes
     flipped = np.empty(resamples)
-    step = max(1, _CHUNK_CELLS // len(distinct))
+    step = max(1, _CHUNK_CELLS // len(drawn))
     for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        heads = rng.binomial(times, 0.5, size=(rows, len(distinct)))
-        flipped[start : start + rows] = (2.0 * heads - times) @ distinct
+        shape = (min(step, resamples - start), len(drawn))
+        if together:
+            signs = 2.0 * rng.binomial(times, 0.5, size=shape) - times
+        else:
+            signs = 2.0 * rng.integers(0, 2, size=shape, dtype=np.int8) - 1
+        flipped[start : start + shape[0]] = signs @ drawn
     return flipped

@@ -267,7 +267,7 @@ def _forgotten(general: Mapping[str, Any] | None) -> str:
                 *([] if before is None else [_cell(before["answers"][number])]),
                 _cell(after["answers"][number]),
             ]
-        ).replace("<td>", '<td class="wrap left">')
+        )
         for number, question in enumerate(general["questions"])
     ]
     columns = ["question", *([] if before is None else ["before"]), "after"]
@@ -276,7 +276,7 @@ def _forgotten(general: Mapping[str, Any] | None) -> str:
         table(["", "before", "after", "change"], rows),
         note,
         "<h3>General questions</h3>",
-        table(columns, answers).replace("<th ", '<th class="left" '),
+        table(columns, answers, style="texts"),
     )
 
 

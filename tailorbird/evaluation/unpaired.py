@@ -15,13 +15,13 @@ _NORMAL = NormalDist()
 CONFIDENCE = 0.95
 
 
-def mean_interval(scores: Scores, *, groups: Sequence[Hashable] | None = None, seed: int = 0) -> Interval:
+def mean_interval(scores: Scores, *, groups: Sequence[Hashable] | None = None) -> Interval:
     """The 95 % interval of one arm's mean, never without width.
 
     As `score_interval`, but at least ±z² / (n + z²) wide on the sides where scores all equal the mean: n equal
     scores do not rule out that rare others exist. n counts clusters where `groups` are given. In [0, 1].
     """
-    found = score_interval(scores, groups=groups, confidence=CONFIDENCE, seed=seed)
+    found = score_interval(scores, groups=groups, confidence=CONFIDENCE)
     if found.low < found.mean or found.mean < found.high:
         return found
     square = _NORMAL.inv_cdf((1 + CONFIDENCE) / 2) ** 2

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from tailorbird.evaluation.statistics import (
+    RESAMPLES,
     Interval,
     examples_for_tie,
     examples_needed,
@@ -94,6 +95,7 @@ def decide(
     margin: float = MARGIN,
     alpha: float = ALPHA,
     seed: int = 0,
+    resamples: int = RESAMPLES,
 ) -> Verdict:
     """Applies the rule above.
 
@@ -104,17 +106,18 @@ def decide(
         not_judged: Arms that were not measured on test and why, for the sentence.
         margin: Differences within ±margin count as none.
         alpha: The chance accepted of a false "better".
-        seed: Of the resampling.
+        seed: Of the permutations.
+        resamples: How many permutations, where not all are tried.
     """
     if len(contenders) < 2:
         return _alone(contenders, things, not_judged or {})
     candidate = min(contenders, key=lambda c: (-round(_mean(c.dev), 12), *c.price))
     others = [c for c in contenders if c is not candidate]
-    differences = _differences(candidate, others, groups, seed)
+    differences = _differences(candidate, others, groups, seed, resamples)
     worse = {n for n, d in differences.items() if d.p_adjusted < alpha and d.mean < 0}
     better = [c for c in others if differences[c.name].p_adjusted < alpha and differences[c.name].mean > 0]
     rivals = [c for c in others if c.name not in worse]
-    case = _Case(contenders, candidate, rivals, differences, things, groups, margin, seed)
+    case = _Case(contenders, candidate, rivals, differences, things, groups, margin)
     if not rivals:
         kind, arm, headline, more = "winner", candidate, case.winner_sentence(), None
     elif all(case.is_tied(c) for c in rivals):
@@ -152,7 +155,6 @@ class _Case:
     things: str
     groups: Sequence[Hashable] | None
     margin: float
-    seed: int
 
     def is_tied(self, rival: Contender) -> bool:
         difference = self.differences[rival.name]
@@ -236,7 +238,7 @@ class _Case:
         return arm.floor and any(c.floor and c is not arm for c in (self.candidate, *self.rivals))
 
     def _result(self, arm: Contender) -> str:
-        interval = score_interval(arm.test, groups=self.groups, seed=self.seed)
+        interval = score_interval(arm.test, groups=self.groups)
         n = len(arm.test)
         between = f"between {_percent(interval.low)} and {_percent(interval.high)} %"
         if all(score in (0, 1) for score in arm.test):
@@ -249,13 +251,19 @@ class _Case:
 
 
 def _differences(
-    candidate: Contender, others: Sequence[Contender], groups: Sequence[Hashable] | None, seed: int
+    candidate: Contender,
+    others: Sequence[Contender],
+    groups: Sequence[Hashable] | None,
+    seed: int,
+    resamples: int,
 ) -> dict[str, Difference]:
     intervals: list[Interval] = []
     p_values: list[float] = []
     for other in others:
-        intervals.append(paired_interval(other.test, candidate.test, groups=groups, seed=seed))
-        p_values.append(paired_p_value(other.test, candidate.test, groups=groups, seed=seed))
+        intervals.append(paired_interval(other.test, candidate.test, groups=groups))
+        p_values.append(
+            paired_p_value(other.test, candidate.test, groups=groups, resamples=resamples, seed=seed)
+        )
     return {
         other.name: Difference(interval.mean, interval.low, interval.high, p, p_adjusted)
         for other, interval, p, p_adjusted in zip(others, intervals, p_values, holm(p_values), strict=True)

@@ -10,16 +10,17 @@ from tailorbird.data.citing import cited, support_for
 from tailorbird.data.task import Data, Task
 from tailorbird.evaluation.arms import Arm
 from tailorbird.evaluation.budget import Budget
-from tailorbird.evaluation.charts import intervals_plot, latency_plot, pareto_front
+from tailorbird.evaluation.charts import intervals_plot
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.comparison import ArmResult, money, p_value, percent, points, seconds
 from tailorbird.evaluation.markup import escape, shortened
 from tailorbird.evaluation.metrics import default_metrics
 from tailorbird.evaluation.report import render_report, write_report
 from tailorbird.evaluation.run_folder import load_run
+from tailorbird.evaluation.scatter_charts import latency_plot, pareto_front
 from tailorbird.records import NOT_IN_DOCUMENTS, Completion, Example, Message, Passage, Request
 
-VOID = {"meta", "br", "link", "img", "hr"}
+VOID = {"meta", "br", "wbr", "link", "img", "hr"}
 
 
 class Balance(HTMLParser):
@@ -103,7 +104,8 @@ def test_the_report_is_drawn_from_a_finished_run_and_needs_nothing_else(classifi
     assert "2 near duplicates removed." in page.text
     assert "failed and is not judged: The endpoint https://models.example does not answer" in page.text
     assert not {"script", "link", "img", "iframe", "object"} & set(page.tags)
-    assert not [a for a in page.attributes if a[1] in ("src", "href") or a[1].startswith("on")]
+    assert not [a for a in page.attributes if a[1] == "src" or a[1].startswith("on")]
+    assert [a[2] for a in page.attributes if a[1] == "href"] == ["#content"]
     assert "url(" not in path.read_text(encoding="utf-8")
 
 
@@ -179,7 +181,7 @@ def test_confused_labels_are_counted(classified):
     rows = classified.evaluations["few_shot"].rows
     pairs = [(r.expected, r.completion.text) for r in rows if r.expected != r.completion.text]
     expected, answered = pairs[0]
-    assert f"<td>{expected} → <b>{answered}</b></td><td>{pairs.count(pairs[0])}</td>" in page
+    assert f'<th scope="row">{expected} → <b>{answered}</b></th><td>{pairs.count(pairs[0])}</td>' in page
 
 
 def test_refusals_have_their_table_for_answers_from_documents():
@@ -242,7 +244,8 @@ def test_a_comparison_in_which_nothing_ran_still_has_a_report():
 def test_the_style_sheet_knows_dark_screens_phones_and_paper():
     css = (Path(__file__).parents[3] / "tailorbird" / "evaluation" / "report.css").read_text(encoding="utf-8")
     assert all(
-        f"@media {when}" in css for when in ("(prefers-color-scheme: dark)", "(max-width: 40rem)", "print")
+        f"@media {when}" in css
+        for when in ("screen and (prefers-color-scheme: dark)", "(max-width: 40rem)", "print")
     )
     assert "@import" not in css
 

@@ -7,14 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
+from tailorbird.evaluation.bootstrap import bootstrap_mean_interval, paired_bootstrap
 from tailorbird.evaluation.statistics import (
-    bootstrap_mean_interval,
     examples_for_tie,
     examples_needed,
     holm,
     mcnemar_exact,
     minimum_detectable_difference,
-    paired_bootstrap,
     paired_interval,
     paired_p_value,
     score_interval,
@@ -236,3 +235,51 @@ def test_no_number_of_examples_tells_equal_means_apart_but_some_number_shows_a_t
 
 def test_examples_needed_never_goes_below_what_a_sign_test_needs():
     assert examples_needed([1.0, 1.0]) == 6
+
+
+def test_one_document_tells_nothing_of_others():
+    interval = score_interval([0.5, 0.7, 1.0], groups=["a", "a", "a"])
+    assert (interval.mean, interval.low, interval.high) == (pytest.approx(2.2 / 3), 0, 1)
+    difference = paired_interval([0.5, 0.7, 1.0], [0.2, 0.1, 0.3], groups=["a", "a", "a"])
+    assert (difference.low, difference.high) == (-1, 1)
+    assert score_interval([0.5]).low == 0
+
+
+def test_one_document_with_nearly_all_examples_counts_as_one():
+    few = [0] * 95 + [1, 2, 3, 4, 5]
+    assert score_interval([0.5, 1.0] * 50, groups=few) == score_interval([0.5, 1.0] * 50, groups=[0] * 100)
+
+
+def test_no_scores_have_no_interval():
+    with pytest.raises(ValueError, match="needs at least one score; got none"):
+        score_interval([])
+
+
+def test_a_mistake_that_was_not_seen_may_still_be_there():
+    for groups in (None, [i // 5 for i in range(50)]):
+        interval = score_interval([1.0] * 49 + [0.99], groups=groups)
+        assert interval.low < 0.97
+        assert interval.mean < interval.high <= 1
+    assert score_interval([1.0] * 50, groups=[i // 5 for i in range(50)]).low < 0.93
+
+
+def test_documents_widen_intervals_by_their_number_not_by_that_of_examples():
+    scores = np.repeat(np.random.default_rng(8).random(12), 8)
+    groups = [i // 8 for i in range(96)]
+    alone, together = score_interval(scores), score_interval(scores, groups=groups)
+    assert together.high - together.low > 2.5 * (alone.high - alone.low)
+    other = np.repeat(np.random.default_rng(9).random(12), 8)
+    alone, together = paired_interval(scores, other), paired_interval(scores, other, groups=groups)
+    assert together.high - together.low > 2.5 * (alone.high - alone.low)
+
+
+def test_the_surer_one_wants_to_be_the_wider_the_interval():
+    scores = np.random.default_rng(10).random(60)
+    widths = [i.high - i.low for i in (score_interval(scores, confidence=c) for c in (0.8, 0.95, 0.99))]
+    assert widths == sorted(widths)
+
+
+def test_intervals_stay_within_what_is_possible():
+    assert 0 < score_interval([0.0, 0.01] * 5).low < 0.005
+    assert score_interval([0.0] * 9, groups=[0, 0, 0, 1, 1, 1, 2, 2, 2]).low == 0
+    assert paired_interval([1.0, 0.9, 1.0], [0.0, 0.0, 0.1]).high == 1
