@@ -346,7 +346,6 @@ class _Measuring:
                     self._scores(found),
                     taken_from=same,
                     groups=self.groups,
-                    seed=self.plan.seed,
                 )
 
     def _spread(self, spec: ArmSpec) -> SeedSpread:
