@@ -30,6 +30,9 @@ MAX_TOKENS = 256
 MAX_CHARACTERS = 20_000
 """Far more than `MAX_TOKENS` ever cover; spares tokenizing the rest of a very long text."""
 
+REMEMBERED = 8_192
+"""Texts whose vectors are kept in memory, 12 MB."""
+
 
 @runtime_checkable
 class Embedder(Protocol):
@@ -93,6 +96,7 @@ class MiniLM:
         self._session = self._open(f"{self._name}.onnx", by_token=False)
         self._threads = threads or _default_threads()
         self._tokens_session: Any = None
+        self._vector = functools.lru_cache(REMEMBERED)(self._computed)
 
     @property
     def name(self) -> str:
@@ -119,8 +123,8 @@ class MiniLM:
                 vectors[i] = vector
         return vectors
 
-    def _vector(self, text: str) -> Vectors:
-        """The unit vector [D] of one text."""
+    def _computed(self, text: str) -> Vectors:
+        """The unit vector [D] of one text; `_vector` remembers the latest, which every arm of a comparison asks for."""
         ids = self._tokenizer.encode(_encodable(text[:MAX_CHARACTERS])).ids
         return self._session.run(["embedding"], {"ids": np.array([ids], dtype=np.int64)})[0][0]
 

@@ -29,6 +29,27 @@ def test_vectors_are_unit_float32_of_384_dimensions(minilm):
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
 
 
+def test_a_text_is_embedded_once_and_what_is_given_can_be_changed(cache, monkeypatch):
+    minilm = MiniLM(cache=cache, threads=2)
+    computed = []
+    session = minilm._session
+    monkeypatch.setattr(minilm, "_session", Counting(session, computed))
+    first = minilm.embed(TEXTS)
+    first[:] = 0
+    again = minilm.embed([TEXTS[1], *TEXTS])
+    assert len(computed) == len(TEXTS)
+    assert np.array_equal(again[1:], MiniLM(cache=cache, threads=1).embed(TEXTS))
+
+
+class Counting:
+    def __init__(self, session, computed):
+        self.session, self.computed = session, computed
+
+    def run(self, *given):
+        self.computed.append(given)
+        return self.session.run(*given)
+
+
 def test_texts_alike_in_meaning_are_close(minilm):
     question, other, alike = minilm.embed(TEXTS[:3])
     assert question @ alike > 0.7 > 0.4 > question @ other

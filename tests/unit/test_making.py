@@ -1,0 +1,118 @@
+"""What was made once is taken over: models, and the beginnings of arms; a training keeps to the budget."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from tailorbird.evaluation.arms import ArmFinished
+from tailorbird.planning import Flags
+from tailorbird.testing.tiny import tiny_model
+from tailorbird.trainings import TrainingProgress
+from tailorbird.workbench import Workbench
+
+LABELS = ("red", "green", "blue")
+WORDS = ("an old", "some new", "one very dark", "that bright", "my", "her quite pale", "this wet")
+TOML = """
+base = "tiny"
+examples = "rows.jsonl"
+test = "test.jsonl"
+arms = {arms}
+[fine_tune]
+epochs = 2
+rank = 2
+max_dev = 4
+precision = "float32"
+"""
+
+
+@pytest.fixture
+def project(tmp_path):
+    tiny_model(context=512).engine.save(tmp_path / "tiny")
+    for name, numbers, thing in (("rows", range(60), "paint"), ("test", range(60, 84), "door")):
+        rows = [
+            {"prompt": f"{WORDS[i % 7]} {LABELS[i % 3]} {thing} {i}", "completion": LABELS[i % 3]}
+            for i in numbers
+        ]
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def compared(project, arms, monkeypatch, *, limit_test=6, on_event=None, **settings):
+    monkeypatch.chdir(project)
+    (project / "tailor.toml").write_text(TOML.format(arms=json.dumps(arms)))
+    comparisons = Workbench(project).comparisons
+    plan = replace(comparisons.plan(replace(Flags(), limit_test=limit_test)), race=False, **settings)
+    return plan, comparisons.run(plan, on_event=on_event)
+
+
+def manifest(plan, arm):
+    return json.loads((plan.folder / "models" / arm / "model.json").read_text())
+
+
+def trained(events, arm):
+    return [e for e in events if isinstance(e, TrainingProgress) and e.arm == arm]
+
+
+def test_a_model_is_taken_over_by_a_comparison_with_other_test_examples(project, monkeypatch):
+    events = []
+    first, before = compared(project, ["majority", "fine_tune"], monkeypatch)
+    second, after = compared(
+        project, ["majority", "fine_tune"], monkeypatch, limit_test=12, on_event=events.append
+    )
+    assert first.folder != second.folder
+    assert manifest(first, "fine_tune") == manifest(second, "fine_tune")
+    assert not trained(events, "fine_tune")
+    assert after.comparison.arm("fine_tune").train_s == before.comparison.arm("fine_tune").train_s > 0
+    weights = [plan.folder / "models" / "fine_tune" / "adapter" for plan in (first, second)]
+    names = [sorted(p.name for p in folder.rglob("*.safetensors")) for folder in weights]
+    assert names[0] == names[1] != []
+    one, other = (next(folder.rglob("*.safetensors")) for folder in weights)
+    assert one.samefile(other)
+
+
+def test_other_training_data_makes_another_model(project, monkeypatch):
+    first, _ = compared(project, ["majority"], monkeypatch)
+    rows = (project / "rows.jsonl").read_text().replace("red paint", "crimson paint")
+    (project / "rows.jsonl").write_text(rows)
+    second, _ = compared(project, ["majority"], monkeypatch)
+    assert manifest(first, "majority")["lineage"]["key"] != manifest(second, "majority")["lineage"]["key"]
+
+
+def test_an_arm_begins_where_another_that_it_contains_ends(project, monkeypatch):
+    events = []
+    plan, outcome = compared(
+        project, ["fine_tune", "fine_tune+few_shot"], monkeypatch, on_event=events.append
+    )
+    assert trained(events, "fine_tune")
+    assert not trained(events, "fine_tune+few_shot")
+    assert outcome.comparison.arm("fine_tune+few_shot").ran
+    steps = [step["technique"] for step in manifest(plan, "fine_tune+few_shot")["lineage"]["steps"]]
+    assert steps == ["fine_tune", "few_shot"]
+
+
+def test_what_begins_with_another_arm_answers_as_if_it_was_made_from_nothing(project, monkeypatch, tmp_path):
+    _, shared = compared(project, ["fine_tune", "fine_tune+few_shot"], monkeypatch)
+    monkeypatch.setenv("TAILORBIRD_HOME", str(tmp_path / "elsewhere"))
+    _, alone = compared(project, ["fine_tune+few_shot"], monkeypatch)
+    both = [o.comparison.evaluations["fine_tune+few_shot"].answers for o in (shared, alone)]
+    assert both[0] == both[1]
+
+
+def test_a_training_that_outlasts_the_budget_stops_and_is_made_in_the_next_run(project, monkeypatch):
+    def slow(event):
+        if isinstance(event, TrainingProgress):
+            import time
+
+            time.sleep(0.4)
+
+    plan, cut = compared(
+        project, ["majority", "fine_tune"], monkeypatch, on_event=slow, budget_s=2.0, fresh=True
+    )
+    arm = cut.comparison.arm("fine_tune")
+    assert arm.stopped_why == "The budget was used up while it was measured."
+    assert (plan.folder / "checkpoints" / "fine_tune").exists()
+    events = []
+    _, whole = compared(project, ["majority", "fine_tune"], monkeypatch, on_event=events.append)
+    assert whole.comparison.arm("fine_tune").ran
+    assert [e.status for e in events if isinstance(e, ArmFinished)] == ["done", "done"]
