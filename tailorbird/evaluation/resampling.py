@@ -59,5 +59,5 @@ def _units(scores_MN: Floats, groups: Sequence[Hashable] | None) -> tuple[Floats
         )
     numbers: dict[Hashable, int] = {}
     cluster_N = np.array([numbers.setdefault(group, len(numbers)) for group in groups], dtype=np.intp)
-    sums_MU = np.stack([np.bincount(cluster_N, weights=scores_N) for scores_N in scores_MN])
+    sums_MU = np.stack([np.bincount(cluster_N, weights=one) for one in scores_MN]).astype(np.float64)
     return sums_MU, np.bincount(cluster_N).astype(np.float64)
