@@ -33,6 +33,7 @@ from tailorbird.evaluation.contestant import Measuring, run_arm
 from tailorbird.evaluation.evaluate import Evaluation
 from tailorbird.evaluation.learning_curve import LearningCurve, Measured, learning_curve
 from tailorbird.evaluation.metrics import Metric
+from tailorbird.evaluation.own_metrics import identities
 from tailorbird.evaluation.run_folder import (
     arm_key,
     clear_unfinished,
@@ -278,7 +279,7 @@ class _Measuring:
         """What an earlier run kept, or else measured now; None where there was no time."""
         name, plan = job.spec.name, replace(self.plan, data=job.data, folder=self.folder)
         arm = arm_of(self.state, plan, job.spec, TrainingWatch(name, plan.metric, self.on_event))
-        key = arm_key(name, arm.key, data_fingerprint(job.data), self.metrics)
+        key = arm_key(name, arm.key, data_fingerprint(job.data), identities(self.metrics))
         run = finished_arm(self.folder, name, key)
         reused = run is not None
         if run is None and in_time:

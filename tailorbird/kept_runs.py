@@ -14,6 +14,7 @@ from tailorbird.evaluation.arms import Arm
 from tailorbird.evaluation.changes import Made, what_changed
 from tailorbird.evaluation.comparison import Comparison
 from tailorbird.evaluation.metrics import Metric
+from tailorbird.evaluation.own_metrics import identities
 from tailorbird.evaluation.run_folder import arm_key, data_fingerprint, save_comparison
 from tailorbird.evaluation.run_record import RunRecord, load_examples, load_record, save_examples, save_record
 from tailorbird.evaluation.warnings import warnings_of
@@ -92,7 +93,7 @@ def kept_run(
     earlier = None
     if reference is not None:
         fingerprint = data_fingerprint(plan.data)
-        keys = {arm.name: arm_key(arm.name, arm.key, fingerprint, metrics) for arm in arms}
+        keys = {arm.name: arm_key(arm.name, arm.key, fingerprint, identities(metrics)) for arm in arms}
         earlier = History(state).earlier(reference, plan.folder, keys)
         check_comparable(earlier.comparison, plan.metric, reference)
     old = load_record(plan.folder)

@@ -30,6 +30,7 @@ from tailorbird.evaluation.contest import Contest
 from tailorbird.evaluation.contestant import Measuring
 from tailorbird.evaluation.measures import measures_of
 from tailorbird.evaluation.metrics import Metric, is_unanswerable, normalise
+from tailorbird.evaluation.own_metrics import identities
 from tailorbird.evaluation.run_folder import (
     arm_key,
     clear_unfinished,
@@ -105,7 +106,7 @@ def compare(
     """
     _check(arms, data, metrics, primary)
     fingerprint = data_fingerprint(data)
-    keys = {arm.name: arm_key(arm.name, arm.key, fingerprint, metrics) for arm in arms}
+    keys = {arm.name: arm_key(arm.name, arm.key, fingerprint, identities(metrics)) for arm in arms}
     if folder:
         clear_unfinished(folder)
     judge = _Judge({arm.name: arm for arm in arms}, data, primary, price_per_hour, margin, seed)
@@ -309,7 +310,7 @@ def _environment(
     return {
         "data": dict(fingerprint),
         "arms": {arm.name: arm.key for arm in arms},
-        "metrics": list(metrics),
+        "metrics": identities(metrics),
         "seed": seed,
         "python": platform.python_version(),
         "packages": {name: found for name in PACKAGES if (found := _version(name))},

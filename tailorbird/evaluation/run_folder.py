@@ -26,8 +26,6 @@ from tailorbird.errors import IntegrityError, NotFound
 from tailorbird.evaluation.arms import ArmRun
 from tailorbird.evaluation.comparison import Comparison
 from tailorbird.evaluation.evaluate import Evaluation, Latency, Mismatch
-from tailorbird.evaluation.metrics import Metric
-from tailorbird.evaluation.own_metrics import identities
 from tailorbird.models.model import Likelihood
 from tailorbird.records import Example, content_hash
 from tailorbird.sources.knowledge_base import is_knowledge_base
@@ -48,9 +46,9 @@ def data_fingerprint(data: Data) -> dict[str, str]:
     }
 
 
-def arm_key(name: str, key: str, fingerprint: Mapping[str, str], metrics: Mapping[str, Metric]) -> str:
-    """What must be unchanged for a finished arm to be taken as it is: a metric of one's own as it is written, too."""
-    return content_hash([FORMAT, name, key, dict(fingerprint), identities(metrics)])
+def arm_key(name: str, key: str, fingerprint: Mapping[str, str], metrics: Sequence[str]) -> str:
+    """What must be unchanged for a finished arm to be taken as it is; metrics are told by their `identities`."""
+    return content_hash([FORMAT, name, key, dict(fingerprint), list(metrics)])
 
 
 def save_arm(folder: Path, run: ArmRun, key: str) -> None:

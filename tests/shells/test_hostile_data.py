@@ -27,7 +27,8 @@ def compared(folder, rows, *more, arms="majority,nearest"):
     code, out, err = tailor(*command, folder=folder)
     assert (code, err) == (0, "")
     page = (folder / "out" / "report.html").read_text(encoding="utf-8")
-    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page.replace("&nbsp;", " ").replace("&#x27;", "'")))
+    page = re.sub("</?code>", "`", page.replace("&nbsp;", " ").replace("&#x27;", "'"))
+    text = re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", page))
     return out, json.loads((folder / "out" / "comparison.json").read_text()), text
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,7 @@ def flags(folder, **more):
 def compared(folder, budget_s=None, **more):
     """The outcome of a comparison in a folder, and all events."""
     events, comparisons = [], Workbench(folder).comparisons
-    plan = comparisons.plan(flags(folder, **more), budget_s=budget_s)
+    plan = replace(comparisons.plan(flags(folder, **more)), budget_s=budget_s)
     return comparisons.run(plan, on_event=events.append), events
 
 
