@@ -124,6 +124,11 @@ def compare(
     from tailorbird.workbench import Flags, JudgeChoice
 
     budget_s = parse_duration(budget, "--budget") if budget is not None else None
+    if budget_cost is not None and not 0 < budget_cost < float("inf"):
+        raise RecipeError(
+            f"--budget-cost {budget_cost:g}: expected US dollars above 0, such as 2 or 0.50. Give more, or leave it "
+            "out."
+        )
     names = _arm_names(arms)
     gates = read_gates(fail_under, fail_under_low, if_worse=fail_if_worse, against=against)
     workbench = project_of(context).workbench()

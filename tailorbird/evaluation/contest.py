@@ -1,6 +1,7 @@
 """The order in which arms are made, raced on dev and measured on test, within a budget.
 
-1. Every arm is made and answers a first block of dev, cheap arms as they were named. Baselines answer all of it.
+1. Every arm is made and answers a first block of dev, in the order in which they are named. Baselines are measured to
+   the end.
 2. The others answer further blocks; those clearly behind stop (`racing`).
 3. What is left is measured on test, the best on dev first.
 
@@ -66,10 +67,8 @@ class Contest:
             for contestant in tuple(self._racing):
                 self._guarded(contestant, lambda c=contestant, r=rung: c.answer_dev(r))
         self._stop_those_behind()
-        for contestant in sorted([*self._opponents, *self._racing], key=self._by_dev):
-            self._guarded(contestant, contestant.finish)
-            if contestant.arm.name not in self.runs:
-                self._end(contestant, contestant.run())
+        for contestant in sorted(self._racing, key=self._by_dev):
+            self._finish(contestant)
         return self.runs
 
     def _finished_others(self) -> int:
@@ -81,19 +80,23 @@ class Contest:
         if not self._begins(contestant):
             return
         everything = range(len(self.measuring.data.dev))
-        for do in (contestant.make, lambda: contestant.answer_dev(everything), contestant.finish):
-            if not self._guarded(contestant, do):
-                return
-        self._end(contestant, contestant.run())
+        if self._guarded(contestant, contestant.make) and self._guarded(
+            contestant, lambda: contestant.answer_dev(everything)
+        ):
+            self._finish(contestant)
 
     def _enter(self, contestant: Contestant, first: Sequence[int]) -> None:
-        """A model is made and answers the first block; a baseline answers all, and is an opponent from then on."""
+        """A model is made and answers the first block; a baseline answers all, and then is an opponent."""
         if not self._begins(contestant) or not self._guarded(contestant, contestant.make):
             return
         floor = contestant.arm.floor
         asked = range(len(self.measuring.data.dev)) if floor else first
-        if self._guarded(contestant, lambda: contestant.answer_dev(asked)):
-            (self._opponents if floor else self._racing).append(contestant)
+        if not self._guarded(contestant, lambda: contestant.answer_dev(asked)):
+            return
+        if not floor:
+            self._racing.append(contestant)
+        elif self._finish(contestant):  # at once: it takes no time, and is there whatever the budget
+            self._opponents.append(contestant)
 
     def _begins(self, contestant: Contestant) -> bool:
         """Whether there is time to begin with an arm, and to measure on test what leads."""
@@ -113,10 +116,16 @@ class Contest:
 
     def _reserved(self) -> float:
         """Seconds that the best arm so far needs on test."""
-        known = [*self._opponents, *self._racing]
-        if not known:
+        if not self._racing:
             return 0.0
-        return min(known, key=self._by_dev).answer_s * len(self.measuring.data.test)
+        return min(self._racing, key=self._by_dev).answer_s * len(self.measuring.data.test)
+
+    def _finish(self, contestant: Contestant) -> bool:
+        """Test and timing; False where they could not be done."""
+        if not self._guarded(contestant, contestant.finish):
+            return False
+        self._end(contestant, contestant.run())
+        return True
 
     def _guarded(self, contestant: Contestant, do: Callable[[], bool]) -> bool:
         """Does it unless the budget is spent; an arm that fails, or is cut short, is ended here."""

@@ -155,6 +155,12 @@ def test_check_summarises_documents_and_a_test_file(tickets, capsys):
     assert report["num_removed_for_test"] == 1
 
 
+@pytest.mark.parametrize("cost", ["0", "-1", "nan", "inf"])
+def test_a_budget_of_no_money_is_refused(tickets, capsys, cost):
+    assert run(["compare", "--examples", "tickets.jsonl", "--budget-cost", cost]) == 2
+    assert f"--budget-cost {cost}: expected US dollars above 0" in capsys.readouterr().err
+
+
 def test_a_plan_is_shown_and_nothing_is_run(tickets, capsys):
     options = [
         "compare",

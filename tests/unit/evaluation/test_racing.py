@@ -5,6 +5,7 @@ import pytest
 from scripted_arms import LABELS, Builds, Scripted, classify_data
 
 from tailorbird.evaluation.arms import ArmFinished
+from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.metrics import default_metrics
 from tailorbird.evaluation.racing import behind, blocks
@@ -141,3 +142,45 @@ def test_graded_scores_race_too():
     data = replace(DATA, task=task)
     found = compare(arms(Builds()), data, default_metrics(task), primary="token_f1", race=True)
     assert found.arm("bad").stopped
+
+
+def test_when_the_budget_ends_within_a_race_baselines_are_measured_and_the_best_is_tested_first():
+    now = [0.0]
+
+    class Slow(Scripted):
+        def answer(self, requests):
+            now[0] += 1.0
+            return [replace(answer, seconds=0.05) for answer in super().answer(requests)]
+
+    slow = [
+        *arms(Builds())[:1],
+        Builds().arm("fair", lambda: Slow(0.9, "f")),
+        Builds().arm("good", lambda: Slow(0.95, "g")),
+        Builds().arm("fine", lambda: Slow(0.9, "n")),
+    ]
+    # Three blocks of dev for each are 9 calls, the best one's test and timing 17 more.
+    found = compare(
+        slow, DATA, METRICS, primary="accuracy", race=True, budget=Budget(27, clock=lambda: now[0])
+    )
+    best = max(found.arms, key=lambda arm: arm.dev_score)
+    assert {arm.name for arm in found.arms if arm.ran} == {"tfidf_linear", best.name}
+    cut = [arm for arm in found.arms if not arm.ran]
+    assert [arm.stopped_why for arm in cut] == ["The budget was used up while it was measured."] * 2
+    assert [arm.num_dev for arm in cut] == [60, 60]
+
+
+def test_an_arm_that_would_not_end_in_time_is_not_begun():
+    builds = Builds()
+    expected = {"bad": 3.0, "good": 100.0, "as good": 3.0}
+    found = compare(
+        arms(builds),
+        DATA,
+        METRICS,
+        primary="accuracy",
+        race=True,
+        budget=Budget(80, clock=lambda: 0.0),
+        expected_s=expected,
+    )
+    assert "good" not in builds.counts
+    assert found.arm("good").stopped_why.startswith("It would take about 100 s, and 20 s of")
+    assert found.arm("as good").ran
