@@ -38,6 +38,8 @@ def test_a_text_is_embedded_once_and_what_is_given_can_be_changed(cache, monkeyp
     first[:] = 0
     again = minilm.embed([TEXTS[1], *TEXTS])
     assert len(computed) == len(TEXTS)
+    minilm.embed(TEXTS[:1])
+    assert len(computed) == len(TEXTS) + 1
     assert np.array_equal(again[1:], MiniLM(cache=cache, threads=1).embed(TEXTS))
 
 
