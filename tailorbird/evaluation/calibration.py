@@ -1,4 +1,4 @@
-"""Is a model as sure as it is right? Answers sorted into bins by the probability it gave them.
+"""Is a model as sure as it is right? Answers sorted into bins by the probability it gave them, to be drawn.
 
 A model is calibrated where, of the answers it is 80 % sure of, 80 % are right (Guo et al. 2017, "On
 Calibration of Modern Neural Networks", arXiv:1706.04599).
@@ -50,11 +50,6 @@ class Calibration:
     def right(self) -> float:
         """The share of answers that were right."""
         return sum(b.count * b.right for b in self.bins) / self.count
-
-    @property
-    def error(self) -> float:
-        """The expected calibration error, Σ (count / all) · |right − sure| (Guo et al. 2017, eq. 3), in [0, 1]."""
-        return sum(b.count * abs(b.right - b.sure) for b in self.bins) / self.count
 
 
 def calibrate(sure: Sequence[float], right: Sequence[bool], num_bins: int = NUM_BINS) -> Calibration:

@@ -73,6 +73,5 @@ def _said(calibration: Calibration) -> str:
     much = f"{percent(abs(gap))} points too {'sure' if gap > 0 else 'unsure'}"
     return (
         f"{percent(calibration.sure)} % sure on average, {percent(calibration.right)} % right: {much}. "
-        f"Calibration error {percent(calibration.error)} points, "
-        f"over {calibration.count} answers."
+        f"{calibration.count} answers."
     )

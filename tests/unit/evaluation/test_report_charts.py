@@ -120,17 +120,12 @@ def test_latency_is_described_in_words():
 def test_answers_are_sorted_by_how_sure_the_model_was():
     found = calibrate([0.95, 0.85, 0.95, 0.35], [True, True, False, False])
     assert [(b.count, b.right) for b in found.bins] == [(1, 0.0), (1, 1.0), (2, 0.5)]
-    assert found.error == pytest.approx((0.35 + 0.15 + 2 * 0.45) / 4)
     assert (found.sure, found.right, found.count) == (pytest.approx(0.775), 0.5, 4)
 
 
 def test_a_bin_holds_its_upper_edge():
     found = calibrate([0.0, 0.1, 0.1000001, 0.3, 0.7, 1.0], [True] * 6)
     assert [b.count for b in found.bins] == [2, 1, 1, 1, 1]
-
-
-def test_a_model_that_is_as_sure_as_it_is_right_has_no_error():
-    assert calibrate([0.5, 0.5], [True, False]).error == 0
 
 
 def row(sure, score, text="a"):
