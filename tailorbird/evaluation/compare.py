@@ -117,7 +117,7 @@ def compare(
         if folder and not reused and not run.stopped:
             save_arm(folder, run, keys[arm.name])
         _tell(on_event, judge.finished(arm, run, reused=reused))
-        if on_event and len(runs) < len(arms):
+        if on_event and len(runs) < len(arms) and any(each.judged for each in runs.values()):
             on_event(VerdictSoFar(judge.verdict(runs), len(runs), len(arms)))
 
     for index, arm in enumerate(arms):
