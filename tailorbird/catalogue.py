@@ -11,6 +11,7 @@ from tailorbird.planning import NAME
 from tailorbird.references import STARTER
 
 WINNER = "winner"
+DAMAGED = "damaged"
 TRAINING_REPORT = "training.html"
 
 
@@ -18,7 +19,8 @@ TRAINING_REPORT = "training.html"
 class ModelInfo:
     """What is known of a model without loading it.
 
-    `score` is its test score where it was compared, `report` the page on its training where it was trained.
+    `score` is its test score where it was compared, `report` the page on its training where it was trained. The recipe
+    of one whose `model.json` can't be read is `damaged`; opening it says what is wrong.
     """
 
     id: str
@@ -76,8 +78,11 @@ def _model_folders(parent: Path) -> list[Path]:
 
 
 def _info(folder: Path, name: str, origin: Literal["saved", "comparison"]) -> ModelInfo:
-    """What model.json says; read without the models layer, which needs torch."""
-    lineage = json.loads((folder / "model.json").read_text())["lineage"]
+    """What model.json says; read without the models layer, which needs torch. One that is damaged is listed as that."""
+    try:
+        lineage = json.loads((folder / "model.json").read_text())["lineage"]
+    except (ValueError, KeyError, TypeError):
+        return ModelInfo(name, origin, recipe=DAMAGED, folder=folder)
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     steps = "+".join(step["technique"] for step in lineage.get("steps", ())) or "base"
     page = folder / TRAINING_REPORT

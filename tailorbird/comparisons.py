@@ -7,7 +7,6 @@ folder/.tailorbird/last_run         which comparison was the last to finish
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +22,7 @@ from tailorbird.making import arm_of
 from tailorbird.measuring import metrics_of
 from tailorbird.planning import Flags, JudgeChoice, Plan, default_metric_name, make_plan, overlay
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file
-from tailorbird.trainings import TrainingProgress, TrainingWatch, trackers_for
+from tailorbird.trainings import TrainingWatch, trackers_for, within
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.comparison import Comparison
@@ -122,16 +121,11 @@ class Comparisons:
         from tailorbird.extras import with_extras
 
         metrics = metrics_of(plan.task, plan.measured)
+        cache = None if plan.fresh else AnswerCache(self.state / "answers.db")
         budget = Budget(plan.budget_s, plan.budget_usd, price_of_an_hour(plan))
 
-        def in_time(event: Any) -> None:
-            """A training goes on while there is something left; what it has done is kept."""
-            if on_event:
-                on_event(event)
-            if isinstance(event, TrainingProgress):
-                budget.check()
-
-        watches = {spec.name: watch_of(self.state, plan, spec, in_time, track) for spec in plan.arms}
+        told = within(budget, on_event)
+        watches = {spec.name: watch_of(self.state, plan, spec, told, track) for spec in plan.arms}
         plan.folder.mkdir(parents=True, exist_ok=True)
         arms = [arm_of(self.state, plan, spec, watches[spec.name]) for spec in plan.arms]
         kept = kept_run(self.state, plan, arms, metrics, against)
@@ -146,7 +140,7 @@ class Comparisons:
             budget=budget,
             expected_s={each.arm: each.seconds for each in expected},
             race=plan.race,
-            cache=None if plan.fresh else AnswerCache(self.state / "answers.db"),
+            cache=cache,
             seed=plan.seed,
             reproduce={
                 "command": plan.command,
@@ -157,11 +151,10 @@ class Comparisons:
         )
         result = kept.told(result)
         if plan.judge is not None:
-            result = judged(self.state, plan, plan.judge, result, on_event)
+            result = judged(self.state, plan, plan.judge, result, cache=cache, on_event=on_event)
         if plan.extras:  # which take long: the verdict is there meanwhile
             self._keep(plan, result, out)
-        left_s = None if math.isinf(budget.left_s) else budget.left_s
-        result = with_extras(self.state, plan, result, metrics, on_event=on_event, left_s=left_s)
+        result = with_extras(self.state, plan, result, metrics, cache=cache, on_event=on_event, budget=budget)
         save_comparison(plan.folder, result)
         outcome = self._keep(plan, result, out)
         kept.finish(result, outcome.report)

@@ -14,8 +14,8 @@ so a killed run goes on where it was. Their models are deleted once they have an
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from tailorbird.evaluation.ablation import Ablated, ablated
 from tailorbird.evaluation.answer_cache import AnswerCache
 from tailorbird.evaluation.arms import ArmFinished, ArmRun, ArmStarted, ExtrasStarted
 from tailorbird.evaluation.break_even import break_evens, costed, summary
-from tailorbird.evaluation.budget import Budget
+from tailorbird.evaluation.budget import Budget, BudgetSpent
 from tailorbird.evaluation.comparison import Comparison
 from tailorbird.evaluation.contestant import Measuring, run_arm
 from tailorbird.evaluation.evaluate import Evaluation
@@ -46,7 +46,7 @@ from tailorbird.evaluation.statistics import score_interval
 from tailorbird.making import arm_of
 from tailorbird.planning import Plan, described
 from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, Step
-from tailorbird.trainings import TrainingWatch
+from tailorbird.trainings import TrainingWatch, within
 
 OnEvent = Callable[[Any], None]
 
@@ -66,8 +66,9 @@ def with_extras(
     result: Comparison,
     metrics: Mapping[str, Metric],
     *,
+    cache: AnswerCache | None = None,
     on_event: OnEvent | None = None,
-    left_s: float | None = None,
+    budget: Budget | None = None,
 ) -> Comparison:
     """The comparison with what its plan wants measured beside it; the verdict stays as it is.
 
@@ -76,10 +77,11 @@ def with_extras(
         plan: of the comparison; `plan.extras` says what is wanted.
         result: the finished comparison with its answers.
         metrics: those that it was measured by.
+        cache: answers of earlier runs by the same models; None asks for all.
         on_event: told about every step, as of the comparison's arms.
-        left_s: seconds after which no further measurement is started; None sets no bound.
+        budget: what is left of the comparison's; None sets no bound.
     """
-    measuring = _Measuring(state, plan, result, metrics, on_event, left_s)
+    measuring = _Measuring(state, plan, result, metrics, cache, on_event, budget or Budget())
     extras = {**measuring.extras(), "break_even": _break_even(result)}
     return replace(result, extras=json.loads(json.dumps(extras)))  # as it reads back
 
@@ -174,15 +176,14 @@ class _Measuring:
     plan: Plan
     result: Comparison
     metrics: Mapping[str, Metric]
+    cache: AnswerCache | None = None
     on_event: OnEvent | None = None
-    left_s: float | None = None
-    clock: Callable[[], float] = time.monotonic
+    budget: Budget = field(default_factory=Budget)
     notes: list[str] = field(default_factory=list[str])
     runs: dict[str, Evaluation] = field(default_factory=dict[str, Evaluation])
 
     def __post_init__(self) -> None:
         self.folder = self.plan.folder / "extras"
-        self.cache = None if self.plan.fresh else AnswerCache(self.state / "answers.db")
         self.leading = leading_arms(self.plan, self.result)
         self.learning = [spec for spec in self.leading if learns_labels(spec)]
         evaluations = self.result.evaluations.values()
@@ -259,11 +260,10 @@ class _Measuring:
         self._tell(ExtrasStarted(tuple(job.spec.name for job in jobs), self.result.verdict))
         if self.folder.is_dir():
             clear_unfinished(self.folder)
-        began, late = self.clock(), 0
+        late = 0
         for index, job in enumerate(jobs):
             self._tell(ArmStarted(job.spec.name, index, len(jobs)))
-            in_time = self.left_s is None or self.clock() - began < self.left_s
-            run = self._run(job, in_time=in_time)
+            run = self._run(job)
             late += run is None
             if run and run.failed:
                 self.notes.append(f"{job.spec.name} failed: {run.failed}")
@@ -271,31 +271,33 @@ class _Measuring:
                 self.runs[job.spec.name] = run.test
         if late:
             self.notes.append(
-                f"{late} of {len(jobs)} measurements were not started: the time budget was used up. Run it again to "
-                "go on."
+                f"{late} of {len(jobs)} measurements were not made: the budget was used up. Run it again to go on."
             )
 
-    def _run(self, job: _Job, *, in_time: bool) -> ArmRun | None:
-        """What an earlier run kept, or else measured now; None where there was no time."""
+    def _run(self, job: _Job) -> ArmRun | None:
+        """What an earlier run kept, or else measured now; None where the budget was used up."""
         name, plan = job.spec.name, replace(self.plan, data=job.data, folder=self.folder)
-        arm = arm_of(self.state, plan, job.spec, TrainingWatch(name, plan.metric, self.on_event))
+        arm = arm_of(
+            self.state, plan, job.spec, TrainingWatch(name, plan.metric, within(self.budget, self.on_event))
+        )
         key = arm_key(name, arm.key, data_fingerprint(job.data), identities(self.metrics))
         run = finished_arm(self.folder, name, key)
         reused = run is not None
-        if run is None and in_time:
+        if run is None and not self.budget.spent:
             # Latency was measured with the whole arm, and dev has no part in any of this.
             asked = replace(job.data, dev=())
             measuring = Measuring(
                 asked,
                 self.metrics,
-                Budget(),
+                self.budget,
                 self.cache,
                 self.on_event,
                 latency_requests=0,
                 surprise=False,
             )
-            run = run_arm(arm, measuring)
-            save_arm(self.folder, run, key)
+            with suppress(BudgetSpent):
+                run = run_arm(arm, measuring)
+                save_arm(self.folder, run, key)
         self._forget(name)
         self._tell(self._finished(name, run, reused=reused))
         return run
@@ -310,7 +312,7 @@ class _Measuring:
 
     def _finished(self, name: str, run: ArmRun | None, *, reused: bool) -> ArmFinished:
         if run is None:
-            return ArmFinished(name, "stopped", message="The time budget was used up before its turn.")
+            return ArmFinished(name, "stopped", message="The budget was used up.")
         if run.failed:
             return ArmFinished(name, "failed", message=run.failed)
         found = score_interval(run.test.scores(self.result.metric), groups=run.test.groups)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailorbird.errors import NotFound, TailorbirdError
 from tailorbird.opening import open_reference, set_threads
 from tailorbird.planning import Plan
 from tailorbird.recipe_file import ArmSpec
@@ -46,7 +47,8 @@ class Forecast:
     """What an arm will take: making its model, answering dev and test, and the price, about.
 
     `cost` is in US dollars: an endpoint's tokens, or this machine's time. `known` tells whether an earlier
-    comparison measured it.
+    comparison measured it, `timed` whether its seconds can be told: not of an endpoint that was never asked, nor of a
+    base that could not answer a few requests.
     """
 
     arm: str
@@ -54,6 +56,7 @@ class Forecast:
     answers_s: float
     cost: float
     known: bool = False
+    timed: bool = True
 
     @property
     def seconds(self) -> float:
@@ -82,7 +85,14 @@ def forecast(state: Path, plan: Plan, price_per_hour: float) -> list[Forecast]:
     earlier = _earlier(state, plan)
     done = {spec.name for spec in plan.arms if (plan.folder / "arms" / spec.name / "arm.json").is_file()}
     missing = [spec for spec in plan.arms if not spec.floor and spec.name not in {*earlier, *done}]
-    speed = _probed(state, plan) if missing and not is_remote(plan.base) else None
+    speed = None
+    if missing and not is_remote(plan.base):
+        try:
+            speed = _probed(state, plan)
+        except NotFound:
+            raise
+        except TailorbirdError:
+            pass  # its arms will say what is wrong with it, and the others run
     found: list[Forecast] = []
     for spec in plan.arms:
         if spec.name in done:  # taken over, unless it was changed
@@ -118,10 +128,12 @@ def _computed(spec: ArmSpec, plan: Plan, speed: Speed | None, price_per_hour: fl
             trained_s += _from_scratch_s(technique, plan, speed)
     answers = _num_answers(plan)
     answers_s = answers * (speed.request_s + speed.token_s * tokens)
+    timed = speed.num_parameters > 0 or speed.request_s + speed.token_s > 0
     if plan.price is not None:
         spent = plan.price["input"] * tokens + plan.price["output"] * speed.output_tokens
-        return Forecast(spec.name, trained_s, answers_s, answers * spent / 1e6)
-    return Forecast(spec.name, trained_s, answers_s, (trained_s + answers_s) * price_per_hour / 3600)
+        return Forecast(spec.name, trained_s, answers_s, answers * spent / 1e6, timed=timed)
+    cost = (trained_s + answers_s) * price_per_hour / 3600
+    return Forecast(spec.name, trained_s, answers_s, cost, timed=timed)
 
 
 def _fine_tuned_s(technique: Any, tokens: float, plan: Plan, speed: Speed) -> float:

@@ -15,9 +15,8 @@ from tailorbird.planning import JudgeChoice, Plan
 from tailorbird.references import is_reference, is_remote
 
 if TYPE_CHECKING:
+    from tailorbird.evaluation.answer_cache import AnswerCache
     from tailorbird.evaluation.comparison import Comparison
-
-FOLDER = "judge"
 
 
 def check_judge(state: Path, choice: JudgeChoice) -> None:
@@ -37,9 +36,11 @@ def judged(
     plan: Plan,
     choice: JudgeChoice,
     comparison: Comparison,
+    *,
+    cache: AnswerCache | None = None,
     on_event: Callable[[Any], None] | None = None,
 ) -> Comparison:
-    """The comparison with the judge's opinion, in the run's folder too; what it answered before is not asked again."""
+    """The comparison with the judge's opinion, in the run's folder too; what the cache knows is not asked again."""
     from tailorbird.evaluation.arms import StageProgress
     from tailorbird.evaluation.judgement import Judgement
     from tailorbird.evaluation.judging import Judge, judge_answers
@@ -59,7 +60,7 @@ def judged(
             comparison,
             judge,
             limit=choice.limit,
-            folder=plan.folder / FOLDER,
+            cache=cache,
             on_progress=tell,
         )
     told = replace(comparison, judge=replace(found, is_base=choice.reference == plan.base))

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING, TypeVar
 from tailorbird import plugins
 from tailorbird.catalogue import model_folder
 from tailorbird.data.storage import atomic_folder
+from tailorbird.errors import TailorbirdError
 from tailorbird.opening import open_reference, set_threads
 from tailorbird.planning import Plan, asked_live, described
 from tailorbird.recipe_file import ArmSpec, Step
 from tailorbird.records import content_hash
+from tailorbird.references import STARTER, is_remote
 from tailorbird.trainings import UNCHECKED, GeneralCheck, TrainingWatch, apply_watched, keep_trainings
 
 if TYPE_CHECKING:
@@ -135,10 +137,23 @@ def _kept_key(folder: Path) -> str | None:
 
 
 def _made_elsewhere(state: Path, plan: Plan, key: str) -> Path | None:
-    """A model that was made of the same in this project, this comparison's own first."""
+    """A whole model that was made of the same in this project, this comparison's own first."""
     others = sorted((state / "runs").glob("[!.]*/models/[!.]*/" + MANIFEST))
     own = sorted((plan.folder / "models").glob("[!.]*/" + MANIFEST))
-    return next((path.parent for path in [*own, *others] if _kept_key(path.parent) == key), None)
+    return next((path.parent for path in [*own, *others] if _is_whole(path.parent, key)), None)
+
+
+def _is_whole(folder: Path, key: str) -> bool:
+    """Whether this model is the one looked for, and as it was written; what is wrong with others is their affair."""
+    from tailorbird.models.folders import verify
+
+    try:
+        if _kept_key(folder) != key:
+            return False
+        verify(folder)
+    except (TailorbirdError, OSError):
+        return False
+    return True
 
 
 def _taken_over(state: Path, plan: Plan, key: str, folder: Path) -> bool:
@@ -146,8 +161,11 @@ def _taken_over(state: Path, plan: Plan, key: str, folder: Path) -> bool:
     found = _made_elsewhere(state, plan, key)
     if found is None:
         return False
-    with atomic_folder(folder, replace=True) as building:
-        shutil.copytree(found, building, copy_function=_linked, dirs_exist_ok=True)
+    try:
+        with atomic_folder(folder, replace=True) as building:
+            shutil.copytree(found, building, copy_function=_linked, dirs_exist_ok=True)
+    except OSError:  # removed meanwhile, perhaps by `tailor runs remove`: made anew
+        return False
     return True
 
 
@@ -184,6 +202,16 @@ def base_for(state: Path, spec: ArmSpec, plan: Plan) -> Model:
 
 
 def base_identity(state: Path, base: str) -> str:
-    """What tells bases apart: the reference, and for a saved model what is in it."""
+    """What tells bases apart: the reference, of a saved model what is in it, of files here when they were written.
+
+    A folder whose weights were replaced is another base: nothing that was made of the old ones is taken over.
+    """
     folder = model_folder(state, base)
-    return base if folder is None else content_hash([base, (folder / "model.json").read_text()])
+    if folder is not None:
+        return content_hash([base, (folder / MANIFEST).read_text()])
+    place = Path(base).expanduser()
+    if base == STARTER or is_remote(base) or not place.exists():
+        return base
+    files = sorted(place.iterdir()) if place.is_dir() else [place]
+    facts = [(path.name, path.stat()) for path in files if path.is_file()]
+    return content_hash([base, [[name, stat.st_size, stat.st_mtime_ns] for name, stat in facts]])

@@ -23,6 +23,7 @@ from tailorbird.planning import Plan, build_recipe
 from tailorbird.recipe_file import ArmSpec
 
 if TYPE_CHECKING:
+    from tailorbird.evaluation.budget import Budget
     from tailorbird.models.model import Model
     from tailorbird.network.estimate import TrainingEstimate
     from tailorbird.network.settings import StepReport
@@ -164,6 +165,18 @@ class TrainingWatch:
         every = estimate.steps / max(1, estimate.evaluations)
         done = estimate.seconds_for(report.step, int(report.step / every) if estimate.evaluations else 0)
         return max(0.0, estimate.seconds - done) * report.seconds / done
+
+
+def within(budget: Budget, on_event: Callable[[Any], None] | None) -> Callable[[Any], None]:
+    """Passes events on, and ends the training that tells of a step when the budget is spent; what is kept stays."""
+
+    def told(event: Any) -> None:
+        if on_event:
+            on_event(event)
+        if isinstance(event, TrainingProgress):
+            budget.check()
+
+    return told
 
 
 def apply_watched(

@@ -34,6 +34,7 @@ def plan_json(plan: Plan, expected: Sequence[Forecast]) -> dict[str, Any]:
                 "answers_s": round(each.answers_s, 1),
                 "cost": each.cost,
                 "known": each.known,
+                "timed": each.timed,
             }
             for arm, each in zip(plan.arms, expected, strict=True)
         ],
@@ -102,6 +103,9 @@ def _takes(expected: Sequence[Forecast]) -> str:
     total, cost = sum(each.seconds for each in expected), sum(each.cost for each in expected)
     dear = sorted((e for e in expected if e.seconds > total / 10), key=lambda e: -e.seconds)
     most = ", ".join(f"{each.arm} {clock_time(each.seconds)}" for each in dear)
-    return f"about {clock_time(total)} at most, {money(cost)}" + (
-        f": {most}" if len(expected) > 1 and most else ""
-    )
+    told = f"about {clock_time(total)} at most, {money(cost)}"
+    if len(expected) > 1 and most:
+        told += f": {most}"
+    if untimed := [each.arm for each in expected if not each.timed]:
+        told += f"; without {', '.join(untimed)}, whose answers can't be timed beforehand"
+    return told

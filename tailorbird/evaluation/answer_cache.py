@@ -7,12 +7,11 @@ time, and what it held is then asked again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
-import time
 import zlib
 from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ LARGEST_BYTES = 1_000_000_000
 WAIT_S = 60.0
 """For another process that is writing."""
 SCHEMA = """
-CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, day INTEGER NOT NULL, completion BLOB NOT NULL);
+CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, completion BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS timings (model TEXT PRIMARY KEY, content TEXT NOT NULL) WITHOUT ROWID;
 """
 
@@ -65,10 +64,9 @@ class AnswerCache:
 
     def keep(self, model: str, requests: Sequence[Request], completions: Sequence[Completion]) -> None:
         """Keeps a batch of answers, all or none of it."""
-        day = int(time.time() // 86_400)
-        rows = [(_key(model, r), day, _written(c)) for r, c in zip(requests, completions, strict=True)]
+        rows = [(_key(model, r), _written(c)) for r, c in zip(requests, completions, strict=True)]
         with self._connected() as connection, connection:
-            connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", rows)
+            connection.executemany("INSERT OR REPLACE INTO answers VALUES (?, ?)", rows)
 
     def timing(self, model: str) -> Mapping[str, Any] | None:
         """What was measured of how long this model takes to answer; None where it was not."""
@@ -86,15 +84,19 @@ class AnswerCache:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(SCHEMA)
             if self.path.stat().st_size > LARGEST_BYTES:
-                # By half, so that it is not done again soon.
-                rows = connection.execute("SELECT day FROM answers ORDER BY day").fetchall()
+                # Rows are numbered as they come. By half, so that it is not done again soon.
                 with connection:
-                    connection.execute("DELETE FROM answers WHERE day <= ?", rows[len(rows) // 2])
-                connection.execute("VACUUM")
+                    connection.execute(
+                        "DELETE FROM answers WHERE rowid <= (SELECT (min(rowid) + max(rowid)) / 2 FROM answers)"
+                    )
+                with contextlib.suppress(
+                    sqlite3.OperationalError
+                ):  # others read it: it stays large until next time
+                    connection.execute("VACUUM")
 
-    @contextmanager
+    @contextlib.contextmanager
     def _connected(self) -> Generator[sqlite3.Connection]:
-        with closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection:
+        with contextlib.closing(sqlite3.connect(self.path, timeout=WAIT_S)) as connection:
             yield connection
 
 

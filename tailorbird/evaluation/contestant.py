@@ -56,6 +56,7 @@ class Contestant:
     test: Evaluation = field(default_factory=lambda: Evaluation(()))
     latency: Latency = field(default_factory=lambda: Latency(()))
     surprise: Likelihood | None = None
+    num_parameters: int | None = None
     _model: Model | None = None
     _began: float = field(default_factory=time.perf_counter)
 
@@ -86,10 +87,14 @@ class Contestant:
         train_s = self.made.train_s if self.made else time.perf_counter() - self._began
         if self.failed:
             return ArmRun(self.arm.name, train_s, failed=self.failed)
-        parameters = getattr(weights_of(self.opened()), "num_parameters", None)
-        count = parameters if isinstance(parameters, int) else None
         return ArmRun(
-            self.arm.name, train_s, self.dev_rows, self.test, self.latency, count, surprise=self.surprise
+            self.arm.name,
+            train_s,
+            self.dev_rows,
+            self.test,
+            self.latency,
+            self.num_parameters,
+            surprise=self.surprise,
         )
 
     def close(self) -> None:
@@ -133,6 +138,8 @@ class Contestant:
         self.test = self._asked(test, "test", 0, len(test))
         self.latency = self._timed()
         self.surprise = self._surprised() if self.measuring.surprise else None
+        found = getattr(weights_of(self.opened()), "num_parameters", None)
+        self.num_parameters = found if isinstance(found, int) else None
 
     def _asked(self, examples: Sequence[Example], stage: Stage, before: int, total: int) -> Evaluation:
         """Answers with their scores; a budget that is spent between two batches ends it."""

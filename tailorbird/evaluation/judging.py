@@ -17,19 +17,17 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
 
-from tailorbird.data.storage import write_atomic
 from tailorbird.errors import TailorbirdError
+from tailorbird.evaluation.answer_cache import AnswerCache
 from tailorbird.evaluation.comparison import Comparison
 from tailorbird.evaluation.evaluate import Evaluation, Row, spread
 from tailorbird.evaluation.judgement import Judgement, Match
 from tailorbird.evaluation.statistics import score_interval
 from tailorbird.models.model import Model
-from tailorbird.records import Message, Request, Sampling, content_hash
+from tailorbird.records import Message, Request, Sampling
 
-FORMAT = 1
 FIRST, SECOND, EQUAL = "Answer 1", "Answer 2", "Equal"
 BATCH = 8
 """Questions that the judge is asked at once; so many answers a killed run may lose."""
@@ -88,7 +86,7 @@ def judge_answers(
     judge: Judge,
     *,
     limit: int = 40,
-    folder: Path | None = None,
+    cache: AnswerCache | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> Judgement:
     """Asks the judge about the verdict's arm against the runner-up and against the base.
@@ -99,7 +97,7 @@ def judge_answers(
         comparison: with its answers.
         judge: whom to ask.
         limit: test examples of each pair of arms, evenly spread.
-        folder: where its answers are kept, so that none is asked for again; None keeps nothing.
+        cache: where its answers are kept, so that none is asked for again; None keeps nothing.
         on_progress: called after every batch with (done, total) of its answers.
     """
     arm, metric = comparison.verdict.arm, comparison.metric
@@ -114,7 +112,7 @@ def judge_answers(
     }
     asked = [pair for several in pairs.values() for pair in several if not pair.is_same]
     try:
-        said = _ask(judge, [r for pair in asked for r in _both_orders(pair)], folder, on_progress)
+        said = _ask(judge, [r for pair in asked for r in _both_orders(pair)], cache, on_progress)
     except TailorbirdError as error:
         return Judgement(judge.name, arm, metric, failed=str(error))
     opinions = [_opinion(*said[place : place + 2]) for place in range(0, len(said), 2)]
@@ -175,33 +173,24 @@ def _conversation(row: Row) -> str:
 def _ask(
     judge: Judge,
     requests: Sequence[Request],
-    folder: Path | None,
+    cache: AnswerCache | None,
     on_progress: Callable[[int, int], None] | None,
 ) -> list[str | None]:
     """Which of the three the judge named of each request; None where it named none."""
-    keys = [
-        content_hash([FORMAT, judge.identity, [[m.role, m.content] for m in r.messages]]) for r in requests
-    ]
-    said = {key: kept for key in keys if folder and (kept := _kept(folder, key))}
-    waiting = [(key, r) for key, r in dict(zip(keys, requests, strict=True)).items() if key not in said]
+    distinct = list({request.messages: request for request in requests}.values())
+    kept = cache.known(judge.identity, distinct) if cache else [None] * len(distinct)
+    said = {r.messages: answer for r, answer in zip(distinct, kept, strict=True) if answer is not None}
+    waiting = [request for request in distinct if request.messages not in said]
     for start in range(0, len(waiting), BATCH):
         batch = waiting[start : start + BATCH]
-        answers = judge.model.answer([request for _, request in batch])
-        for (key, _), answer in zip(batch, answers, strict=True):
-            said[key] = {"choice": answer.text if answer.valid else None}
-            if folder:
-                write_atomic(folder / f"{key}.json", json.dumps(said[key]).encode())
+        answers = judge.model.answer(batch)
+        if cache:
+            cache.keep(judge.identity, batch, answers)
+        said |= {request.messages: answer for request, answer in zip(batch, answers, strict=True)}
         if on_progress:
-            on_progress(len(said), len(set(keys)))
-    return [said[key]["choice"] for key in keys]
-
-
-def _kept(folder: Path, key: str) -> dict[str, str | None] | None:
-    try:
-        found = json.loads((folder / f"{key}.json").read_text(encoding="utf-8"))
-        return {"choice": found["choice"]}
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None  # never asked, or damaged: asked again
+            on_progress(len(said), len(distinct))
+    given = [said[request.messages] for request in requests]
+    return [answer.text if answer.valid else None for answer in given]
 
 
 def _opinion(first: str | None, second: str | None) -> _Opinion:

@@ -6,8 +6,8 @@ An arm stops where a one-sided paired test says that it is behind, at `UPPER` in
 and at `LOWER` in the other, so that halves are dropped where the evidence allows it and never without any. Baselines
 take part as opponents and answer all of dev, for they cost next to nothing.
 
-Dev is looked at several times, and so the chance that the best arm is stopped grows with every look; the levels are
-far below those of a verdict for that reason, and the verdict itself rests on test, which no race reads.
+Dev is looked at several times, and so the chance that the best arm is stopped grows with every look; in the better
+half the level is a fifth of a verdict's for that reason. The verdict itself rests on test, which no race reads.
 """
 
 from __future__ import annotations

@@ -164,6 +164,16 @@ def read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
+def verify(folder: Path) -> None:
+    """Whether every file of a saved model is as it was written.
+
+    Raises:
+        NotFound: the folder holds no model.
+        IntegrityError: a file differs.
+    """
+    _verify(folder, read_record(folder)["sha256"])
+
+
 def _verify(folder: Path, hashes: Mapping[str, str]) -> None:
     for name, expected in hashes.items():
         path = folder / name

@@ -18,12 +18,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from tailorbird.data.storage import atomic_folder
 from tailorbird.errors import IntegrityError, Unsupported
 from tailorbird.sources.optional import need_for_store
-from tailorbird.sources.vector_store import Allowed, Batch, Numbers, Vectors, questions_between, spread
+from tailorbird.sources.vector_store import (
+    Allowed,
+    Batch,
+    Numbers,
+    Vectors,
+    nearest_of,
+    questions_between,
+    spread,
+)
 
 CELLS, FACTS, HALVES = "cells.faiss", "facts.json", "halves.tmp"
 CELLS_OF_ROOT, LEAST_PER_CELL = 2, 10
@@ -150,7 +157,11 @@ class FaissStore:
                 halves[begin : begin + CHUNK].astype(np.float32), numbers[begin : begin + CHUNK]
             )
         asked = questions_between(halves[spread(held, 2 * SAMPLE)].astype(np.float32))
-        true = [set(numbers[rows].tolist()) for rows in _true_nearest(halves, asked)]
+        chunks = (
+            (numbers[begin : begin + CHUNK], halves[begin : begin + CHUNK].astype(np.float32))
+            for begin in range(0, held, CHUNK)
+        )
+        true = [set(row) for row in nearest_of(asked, chunks, NEAREST).tolist()]
         probed = min(4, cells)
         while True:
             found = [set(self._nearest(index, one, NOMINATED, probed, None).tolist()) for one in asked]
@@ -183,17 +194,3 @@ class FaissStore:
         if facts.count:
             index.parallel_mode = 1
         return index, facts
-
-
-def _true_nearest(halves: npt.NDArray[np.float16], asked: Vectors) -> Numbers:
-    """The rows of the ten nearest of every question, [Q, 10]."""
-    best = np.empty((len(asked), 0), np.float32)
-    rows = np.empty((len(asked), 0), np.int64)
-    for begin in range(0, len(halves), CHUNK):
-        similarity = asked @ halves[begin : begin + CHUNK].astype(np.float32).T
-        places = np.broadcast_to(np.arange(begin, begin + similarity.shape[1]), similarity.shape)
-        best, rows = np.concatenate([best, similarity], 1), np.concatenate([rows, places], 1)
-        if best.shape[1] > NEAREST:
-            keep = np.argpartition(-best, NEAREST, axis=1)[:, :NEAREST]
-            best, rows = np.take_along_axis(best, keep, 1), np.take_along_axis(rows, keep, 1)
-    return rows

@@ -7,7 +7,7 @@ access rules, so that all stores give the same passages the same scores, and non
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -98,6 +98,26 @@ class VectorStore(Protocol):
     def close(self) -> None:
         """Give back what it has open."""
         ...
+
+
+def nearest_of(asked: Vectors, chunks: Iterable[tuple[Numbers, Vectors]], k: int) -> Numbers:
+    """The numbers of the k nearest of every question, [Q, k], by comparing all, a chunk at a time.
+
+    Args:
+        asked: unit vectors [Q, D].
+        chunks: of what they are compared with: numbers [N] and unit vectors [N, D].
+        k: how many; all where there are fewer.
+    """
+    best = np.empty((len(asked), 0), np.float32)
+    found = np.empty((len(asked), 0), np.int64)
+    for numbers, vectors in chunks:
+        similarity = asked @ vectors.T
+        best = np.concatenate([best, similarity], 1)
+        found = np.concatenate([found, np.broadcast_to(numbers, similarity.shape)], 1)
+        if best.shape[1] > k:
+            keep = np.argpartition(-best, k, axis=1)[:, :k]
+            best, found = np.take_along_axis(best, keep, 1), np.take_along_axis(found, keep, 1)
+    return found
 
 
 def spread(count: int, most: int) -> Numbers:

@@ -136,7 +136,7 @@ def test_no_measurement_is_started_when_the_time_is_used_up_and_the_next_run_goe
     late, events = compared(tmp_path, budget_s=0.0, curve=True)
     assert [row["kind"] for row in late.comparison.extras["curve"]] == ["unclear", "unclear"]
     assert late.comparison.extras["notes"] == [
-        "12 of 12 measurements were not started: the time budget was used up. Run it again to go on."
+        "12 of 12 measurements were not made: the budget was used up. Run it again to go on."
     ]
     stopped = [e for e in events if isinstance(e, ArmFinished) and e.status == "stopped"]
     assert len(stopped) == 12

@@ -3,8 +3,10 @@ import math
 
 import pytest
 
+from tailorbird.cli.compare_plan import show_plan
 from tailorbird.comparisons import Comparisons
-from tailorbird.forecast import PROBED, Speed, _computed, forecast
+from tailorbird.errors import NotFound, RequestError
+from tailorbird.forecast import PROBED, Forecast, Speed, _computed, forecast
 from tailorbird.planning import Flags
 from tailorbird.recipe_file import RecipeFile
 from tailorbird.testing.tiny import tiny_data, tiny_model
@@ -104,6 +106,7 @@ def test_of_an_endpoint_the_price_of_its_tokens_is_foreseen_and_nothing_is_asked
     found = by_arm(comparisons.forecast(plan))
     answers = len(plan.data.dev) + len(plan.data.test) + 1.5 * min(13, len(plan.data.test))
     assert found["base"].seconds == 0
+    assert not found["base"].timed
     assert found["few_shot"].cost > found["base"].cost > answers * 10 / 1e6
     assert math.isfinite(found["few_shot"].cost)
 
@@ -128,3 +131,33 @@ def test_few_requests_are_asked_to_foresee_all(plan, tmp_path, monkeypatch):
     monkeypatch.setattr("tailorbird.forecast.open_reference", lambda *_: Opened(Counting()))
     forecast(tmp_path / ".tailorbird", plan, PRICE_PER_HOUR)
     assert asked == [1, PROBED, PROBED]
+
+
+def test_a_base_that_can_not_answer_is_its_arms_affair_and_one_that_is_not_there_is_told(
+    plan, tmp_path, monkeypatch
+):
+    def failing(*_):
+        raise RequestError("the prompt has 9,000 tokens, and 512 fit.")
+
+    monkeypatch.setattr("tailorbird.forecast.open_reference", failing)
+    found = by_arm(forecast(tmp_path / ".tailorbird", plan, PRICE_PER_HOUR))
+    assert [name for name, each in found.items() if each.timed] == ["majority"]
+
+    def missing(*_):
+        raise NotFound("model 'nowhere': no such folder.")
+
+    monkeypatch.setattr("tailorbird.forecast.open_reference", missing)
+    with pytest.raises(NotFound, match="nowhere"):
+        forecast(tmp_path / ".tailorbird", plan, PRICE_PER_HOUR)
+
+
+def test_what_can_not_be_timed_is_said(capsys, plan, tmp_path):
+    expected = [
+        Forecast("majority", 2.0, 0.0, 0.0),
+        Forecast("base", 0.0, 0.0, 0.25, timed=False),
+    ]
+    show_plan(plan, expected)
+    out = capsys.readouterr().out
+    assert (
+        "about 2 s at most, $0.25: majority 2 s; without base, whose answers can't be timed beforehand" in out
+    )

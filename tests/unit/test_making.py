@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from tailorbird.errors import IntegrityError
 from tailorbird.evaluation.arms import ArmFinished
+from tailorbird.making import base_identity
 from tailorbird.planning import Flags
 from tailorbird.testing.tiny import tiny_model
 from tailorbird.trainings import TrainingProgress
@@ -116,3 +118,48 @@ def test_a_training_that_outlasts_the_budget_stops_and_is_made_in_the_next_run(p
     _, whole = compared(project, ["majority", "fine_tune"], monkeypatch, on_event=events.append)
     assert whole.comparison.arm("fine_tune").ran
     assert [e.status for e in events if isinstance(e, ArmFinished)] == ["done", "done"]
+
+
+def test_what_is_wrong_with_another_runs_models_is_not_this_runs_affair(project, monkeypatch):
+    first, _ = compared(project, ["majority", "nearest"], monkeypatch)
+    (first.folder / "models" / "majority" / "model.json").write_text("{")
+    (first.folder / "models" / "nearest" / "examples.jsonl").write_text("damaged")
+    workbench = Workbench(project)
+    assert [info.id for info in workbench.models() if info.recipe == "damaged"] == ["majority"]
+    with pytest.raises(IntegrityError, match=r"model\.json: not valid JSON .* make the model again"):
+        workbench.open("majority")
+    second, outcome = compared(project, ["majority", "nearest"], monkeypatch, limit_test=12)
+    assert all(arm.ran for arm in outcome.comparison.arms)
+    assert not any(info.recipe == "damaged" for info in Workbench(project).models())
+    assert manifest(second, "nearest")["lineage"]["key"] == manifest(first, "nearest")["lineage"]["key"]
+    assert (second.folder / "models" / "nearest" / "examples.jsonl").read_text() != "damaged"
+
+
+def test_a_base_whose_files_were_replaced_is_another_base(project, monkeypatch):
+    events = []
+    first, _ = compared(project, ["base"], monkeypatch)
+    before = base_identity(project / ".tailorbird", str(project / "tiny"))
+    tiny_model(seed=1, context=512).engine.save(project / "other")
+    for path in (project / "other").iterdir():
+        path.replace(project / "tiny" / path.name)
+    assert base_identity(project / ".tailorbird", str(project / "tiny")) != before
+    _, outcome = compared(project, ["base"], monkeypatch, on_event=events.append)
+    assert not any(e.reused for e in events if isinstance(e, ArmFinished))
+    assert outcome.comparison.arm("base").ran
+    assert base_identity(first.folder, "starter") == "starter"
+
+
+def test_a_model_that_can_not_be_opened_any_more_fails_its_arm_alone(project, monkeypatch):
+    plan, _ = compared(project, ["base"], monkeypatch)
+    (plan.folder / "arms" / "base" / "arm.json").unlink()
+    import tailorbird.models.folders as folders
+
+    def broken(*_):
+        raise IntegrityError("model.json: its sha256 differs.")
+
+    monkeypatch.setattr(folders, "load_model", broken)
+    _, outcome = compared(project, ["base", "majority"], monkeypatch)
+    assert {arm.name: arm.failed for arm in outcome.comparison.arms} == {
+        "base": "model.json: its sha256 differs.",
+        "majority": "model.json: its sha256 differs.",
+    }

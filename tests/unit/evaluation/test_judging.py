@@ -7,6 +7,7 @@ from scripted_arms import Scripted
 
 from tailorbird.data.task import Data, Task
 from tailorbird.errors import EndpointError
+from tailorbird.evaluation.answer_cache import AnswerCache
 from tailorbird.evaluation.arms import Arm
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.comparison import Comparison
@@ -149,28 +150,28 @@ def test_at_most_so_many_test_examples_are_judged(comparison):
 
 
 def test_a_killed_run_asks_for_no_answer_twice(comparison, tmp_path):
-    whole, all_asked = opinion(comparison, fairly, folder=tmp_path / "whole")
+    whole, all_asked = opinion(comparison, fairly, cache=AnswerCache(tmp_path / "whole.db"))
     broken = Judging(fairly, until=30)
-    failed = judge_answers(comparison, Judge(broken, "the judge", "v1"), folder=tmp_path / "judge")
+    failed = judge_answers(
+        comparison, Judge(broken, "the judge", "v1"), cache=AnswerCache(tmp_path / "judge.db")
+    )
     assert failed.failed == "The judge's endpoint is down. Try again later."
     assert failed.matches == ()
-    resumed, rest = opinion(comparison, fairly, folder=tmp_path / "judge")
+    resumed, rest = opinion(comparison, fairly, cache=AnswerCache(tmp_path / "judge.db"))
     assert resumed == whole
     assert len(broken.asked) == 24
     assert len(broken.asked) + len(rest.asked) == len(all_asked.asked)
-    again, none = opinion(comparison, fairly, folder=tmp_path / "judge")
+    again, none = opinion(comparison, fairly, cache=AnswerCache(tmp_path / "judge.db"))
     assert (again, none.asked) == (whole, [])
 
 
-def test_answers_of_another_judge_and_damaged_ones_are_not_taken(comparison, tmp_path):
-    opinion(comparison, first_of_all, folder=tmp_path)
+def test_answers_of_another_judge_are_not_taken(comparison, tmp_path):
+    cache = AnswerCache(tmp_path / "answers.db")
+    opinion(comparison, first_of_all, cache=cache)
     other = Judging(fairly)
-    found = judge_answers(comparison, Judge(other, "the judge", "v2"), folder=tmp_path)
+    found = judge_answers(comparison, Judge(other, "the judge", "v2"), cache=cache)
     assert len(other.asked) == 100
     assert found.agreement == 1
-    next(iter(tmp_path.iterdir())).write_text("{")
-    _, asked = opinion(comparison, first_of_all, folder=tmp_path)
-    assert len(asked.asked) <= 1
 
 
 def test_equal_pairs_of_answers_are_asked_about_once(comparison):
