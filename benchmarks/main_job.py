@@ -23,6 +23,7 @@ from pathlib import Path
 
 from machine import machine, sentence
 
+from tailorbird.bases import bases_of
 from tailorbird.data.duplicates import normalise
 from tailorbird.data.task import Data, infer_task
 from tailorbird.evaluation.comparison import money, p_value, percent, seconds
@@ -170,7 +171,7 @@ def run(name, job, work, arms):
     recipe = RecipeFile(settings=job.settings, arm_specs=job.specs)
     plan = Plan(
         name=name,
-        base="starter",
+        bases=bases_of("starter", {}),
         task=job.data.task,
         arms=tuple(recipe.arm(arm) for arm in arms),
         data=job.data,

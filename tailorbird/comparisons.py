@@ -145,6 +145,7 @@ class Comparisons:
             reproduce={
                 "command": plan.command,
                 "base": plan.base,
+                **bases_told(plan),
                 "name": plan.name,
                 "run": plan.folder.name,
             },
@@ -171,6 +172,13 @@ class Comparisons:
         write_atomic(out / "comparison.json", content)
         write_atomic(self.state / "last_run", json.dumps({"run": plan.folder.name}).encode())
         return Outcome(result, report, out / "comparison.json", plan.folder, plan.name)
+
+
+def bases_told(plan: Plan) -> dict[str, Any]:
+    """Several bases by the names that arms have them under; nothing where there is one."""
+    if len(plan.bases) == 1:
+        return {}
+    return {"bases": {base.name: base.reference for base in plan.bases}}
 
 
 def price_of_an_hour(plan: Plan) -> float:

@@ -114,7 +114,7 @@ def other_seed(spec: ArmSpec, plan_seed: int, number: int) -> ArmSpec | None:
             step = replace(step, settings={**step.settings, "seed": seed})  # noqa: PLW2901
         steps.append(step)
     return (
-        ArmSpec(f"{spec.name}, training seed {number + 1}", tuple(steps))
+        replace(spec, name=f"{spec.name}, training seed {number + 1}", steps=tuple(steps))
         if tuple(steps) != spec.steps
         else None
     )
@@ -126,7 +126,10 @@ def without_parts(spec: ArmSpec, *, classify: bool) -> list[tuple[str, ArmSpec]]
         names = [step.technique for step in spec.steps]
         unique = [n if names.count(n) == 1 else f"{n} (step {i})" for i, n in enumerate(names, 1)]
         rests = [spec.steps[:i] + spec.steps[i + 1 :] for i in range(len(names))]
-        return [(n, ArmSpec(f"{spec.name} without {n}", rest)) for n, rest in zip(unique, rests, strict=True)]
+        return [
+            (n, replace(spec, name=f"{spec.name} without {n}", steps=rest))
+            for n, rest in zip(unique, rests, strict=True)
+        ]
     found: list[tuple[str, ArmSpec]] = []
     for name, settings in _parts_of_step(spec.steps[0], classify=classify):
         kept = {k: v for k, v in spec.steps[0].settings.items() if not ("k" in settings and k == "core")}
@@ -135,7 +138,7 @@ def without_parts(spec: ArmSpec, *, classify: bool) -> list[tuple[str, ArmSpec]]
             step.build()
         except RecipeError:
             continue  # the other settings need this part: an optimizer of examples has nothing to do without
-        found.append((name, ArmSpec(f"{spec.name} without {name}", (step,))))
+        found.append((name, replace(spec, name=f"{spec.name} without {name}", steps=(step,))))
     return found
 
 
@@ -243,7 +246,9 @@ class _Measuring:
             (
                 arm.name
                 for arm in self.plan.arms
-                if arm.name in self.result.evaluations and described(arm, self.plan.seed) == steps
+                if arm.name in self.result.evaluations
+                and described(arm, self.plan.seed) == steps
+                and (arm.base == spec.base or not spec.on_base)
             ),
             "",
         )

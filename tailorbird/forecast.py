@@ -15,11 +15,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailorbird.bases import AT, Base
 from tailorbird.errors import NotFound, TailorbirdError
 from tailorbird.opening import open_reference, set_threads
 from tailorbird.planning import Plan
 from tailorbird.recipe_file import ArmSpec
-from tailorbird.references import is_remote
 
 if TYPE_CHECKING:
     from tailorbird.models.model import Model
@@ -85,10 +85,13 @@ def forecast(state: Path, plan: Plan, price_per_hour: float) -> list[Forecast]:
     earlier = _earlier(state, plan)
     done = {spec.name for spec in plan.arms if (plan.folder / "arms" / spec.name / "arm.json").is_file()}
     missing = [spec for spec in plan.arms if not spec.floor and spec.name not in {*earlier, *done}]
-    speed = None
-    if missing and not is_remote(plan.base):
+    speeds: dict[str, Speed] = {}
+    for base in dict.fromkeys(plan.base_of(spec).name for spec in missing):
+        found_base = next(b for b in plan.bases if b.name == base)
+        if found_base.remote:
+            continue
         try:
-            speed = _probed(state, plan)
+            speeds[base] = _probed(state, plan, found_base)
         except NotFound:
             raise
         except TailorbirdError:
@@ -98,11 +101,11 @@ def forecast(state: Path, plan: Plan, price_per_hour: float) -> list[Forecast]:
         if spec.name in done:  # taken over, unless it was changed
             found.append(Forecast(spec.name, 0.0, 0.0, 0.0, known=True))
         elif spec.name in earlier:
-            found.append(_scaled(spec.name, earlier[spec.name], plan, price_per_hour))
+            found.append(_scaled(spec, earlier[spec.name], plan, price_per_hour))
         elif spec.floor:
             found.append(Forecast(spec.name, FLOOR_S, 0.0, FLOOR_S * price_per_hour / 3600))
         else:
-            found.append(_computed(spec, plan, speed, price_per_hour))
+            found.append(_computed(spec, plan, speeds.get(plan.base_of(spec).name), price_per_hour))
     return found
 
 
@@ -129,8 +132,9 @@ def _computed(spec: ArmSpec, plan: Plan, speed: Speed | None, price_per_hour: fl
     answers = _num_answers(plan)
     answers_s = answers * (speed.request_s + speed.token_s * tokens)
     timed = speed.num_parameters > 0 or speed.request_s + speed.token_s > 0
-    if plan.price is not None:
-        spent = plan.price["input"] * tokens + plan.price["output"] * speed.output_tokens
+    price = plan.base_of(spec).price if spec.on_base else None
+    if price is not None:
+        spent = price["input"] * tokens + price["output"] * speed.output_tokens
         return Forecast(spec.name, trained_s, answers_s, answers * spent / 1e6, timed=timed)
     cost = (trained_s + answers_s) * price_per_hour / 3600
     return Forecast(spec.name, trained_s, answers_s, cost, timed=timed)
@@ -171,12 +175,12 @@ def _letters(plan: Plan) -> tuple[float, float]:
     return prompt + len(plan.task.instruction) / LETTERS_A_TOKEN, shown
 
 
-def _probed(state: Path, plan: Plan) -> Speed:
+def _probed(state: Path, plan: Plan, base: Base) -> Speed:
     """What the base takes for a few requests, bare and with examples in front."""
     set_threads()
     from tailorbird.models.model import weights_of
 
-    model = open_reference(state, plan.base, plan.key_env).model
+    model = open_reference(state, base.reference, base.key_env).model
     bare = [plan.task.ask(example) for example in (plan.data.dev or plan.data.train)[:PROBED]]
     shown = [replace(request, examples=tuple(plan.data.train[:SHOWN])) for request in bare]
     model.answer(bare[:1])
@@ -203,27 +207,27 @@ def _inputs(answers: Sequence[Completion]) -> float:
 
 
 def _earlier(state: Path, plan: Plan) -> dict[str, Mapping[str, Any]]:
-    """What the project's earlier comparisons measured of arms of these names on the same base, the latest first."""
+    """What the project's earlier comparisons measured of the same arms on the same bases, the latest first."""
     found: dict[str, Mapping[str, Any]] = {}
-    names = {spec.name for spec in plan.arms}
+    wanted = {(spec.name.partition(AT)[0], plan.base_of(spec).reference): spec.name for spec in plan.arms}
     records = sorted((state / "runs").glob("[!.]*/comparison.json"), key=lambda p: -p.stat().st_mtime)
     for path in records:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
-            if record["reproduce"].get("base") != plan.base:
-                continue
             for arm in record["arms"]:
-                if arm["name"] in names and arm["score"] is not None and arm["latency_p50_s"]:
-                    found.setdefault(arm["name"], {**arm, "num_train": record["data"]["num_train"]})
+                base = arm.get("base") or record["reproduce"].get("base")
+                name = wanted.get((arm["name"].partition(AT)[0], base))
+                if name and arm["score"] is not None and arm["latency_p50_s"]:
+                    found.setdefault(name, {**arm, "num_train": record["data"]["num_train"]})
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             continue  # one that can't be read tells nothing
     return found
 
 
-def _scaled(name: str, arm: Mapping[str, Any], plan: Plan, price_per_hour: float) -> Forecast:
+def _scaled(spec: ArmSpec, arm: Mapping[str, Any], plan: Plan, price_per_hour: float) -> Forecast:
     make_s = (arm["train_s"] or 0.0) * len(plan.data.train) / max(1, arm["num_train"])
     answers_s = _num_answers(plan) * arm["latency_p50_s"] / SINGLE
     cost = (make_s + answers_s) * price_per_hour / 3600
-    if plan.price is not None:
+    if spec.on_base and plan.base_of(spec).price is not None:
         cost = arm["cost_per_1k"] / 1000 * _num_answers(plan)
-    return Forecast(name, make_s, answers_s, cost, known=True)
+    return Forecast(spec.name, make_s, answers_s, cost, known=True)

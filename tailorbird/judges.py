@@ -63,6 +63,7 @@ def judged(
             cache=cache,
             on_progress=tell,
         )
-    told = replace(comparison, judge=replace(found, is_base=choice.reference == plan.base))
+    is_base = any(choice.reference == base.reference for base in plan.bases)
+    told = replace(comparison, judge=replace(found, is_base=is_base))
     save_comparison(plan.folder, told)
     return told

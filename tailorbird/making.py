@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
@@ -13,21 +14,29 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tailorbird import plugins
 from tailorbird.catalogue import model_folder
-from tailorbird.data.storage import atomic_folder
+from tailorbird.data.storage import atomic_folder, write_atomic
 from tailorbird.errors import TailorbirdError
 from tailorbird.opening import open_reference, set_threads
-from tailorbird.planning import Plan, asked_live, described
-from tailorbird.recipe_file import ArmSpec, Step
+from tailorbird.planning import Plan, asked_live, default_metric_name, described
+from tailorbird.recipe_file import TRAINS, ArmSpec, Step
 from tailorbird.records import content_hash
 from tailorbird.references import STARTER, is_remote
-from tailorbird.trainings import UNCHECKED, GeneralCheck, TrainingWatch, apply_watched, keep_trainings
+from tailorbird.trainings import (
+    UNCHECKED,
+    GeneralCheck,
+    TrainingPaused,
+    TrainingWatch,
+    apply_watched,
+    keep_trainings,
+)
 
 if TYPE_CHECKING:
-    from tailorbird.evaluation.arms import Arm
+    from tailorbird.evaluation.arms import Arm, Begun
     from tailorbird.models.model import Model
 
 T = TypeVar("T")
 MANIFEST = "model.json"
+SPENT = "spent.json"
 
 REPLAYED = 32
 """Held-out examples kept with a model, and asked again of every export of it."""
@@ -35,7 +44,7 @@ REPLAYED = 32
 
 def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
     """An arm of a comparison: how its model is made, what it is made of, and what an endpoint takes for it."""
-    from tailorbird.evaluation.arms import Arm, Made, TokenPrice
+    from tailorbird.evaluation.arms import Arm, Begun, Made, TokenPrice
 
     folder = plan.folder / "models" / spec.name
 
@@ -57,11 +66,39 @@ def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
 
         return load_model(folder, plugins.rewrite_loaders()).model
 
+    def begin(share: float) -> Begun | None:
+        set_threads()
+        try:
+            make_model(state, plan, spec, folder, replace(watch, pause_at=share), UNCHECKED)
+        except TrainingPaused as paused:
+            return Begun(paused.share, paused.scores)
+        return None
+
     price = None
-    if plan.price is not None and not spec.floor:
-        price = TokenPrice(plan.price["input"], plan.price["output"], plan.price.get("cached"))
-    key = content_hash([base_identity(state, plan.base), described(spec, plan.seed)])
-    return Arm(spec.name, build, key, spec.floor, price, make)
+    base = plan.base_of(spec)
+    if base.price is not None and spec.on_base:
+        price = TokenPrice(base.price["input"], base.price["output"], base.price.get("cached"))
+    key = content_hash([base_identity(state, base.reference), described(spec, plan.seed)])
+    remote = base.remote and spec.on_base
+    return Arm(
+        spec.name,
+        build,
+        key,
+        spec.floor,
+        price,
+        make,
+        base.reference if spec.on_base else "",
+        remote,
+        begin if _raced_by_steps(plan, spec) else None,
+    )
+
+
+def _raced_by_steps(plan: Plan, spec: ArmSpec) -> bool:
+    """Whether what training scores on dev is what the arm would score: it is trained last, by the deciding metric."""
+    trained = [step.technique for step in spec.steps if step.technique in TRAINS]
+    last = bool(spec.steps) and spec.steps[-1].technique == "fine_tune"
+    alike = plan.metric == default_metric_name(plan.task)
+    return trained == ["fine_tune"] and last and alike and not plan.base_of(spec).remote
 
 
 def _from_first(find: Callable[[], T]) -> T:
@@ -90,18 +127,23 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
         return
     began = time.perf_counter()
     checkpoint = plan.folder / "checkpoints" / spec.name
+    before_s = _spent_before(checkpoint, key)
     base, rest = _beginning(state, plan, spec)
-    model = apply_watched(replace(spec, steps=rest), plan, base, watch, checkpoint)
+    try:
+        model = apply_watched(replace(spec, steps=rest), plan, base, watch, checkpoint)
+    except BaseException:
+        _keep_spent(checkpoint, key, before_s + time.perf_counter() - began)
+        raise
 
     def save() -> None:
         lineage = {
             "key": key,
-            "base": plan.base,
+            "base": plan.base_of(spec).reference,
             "recipe": spec.name,
             "steps": described(spec, plan.seed),
             "project": plan.name,
             "created": int(time.time()),
-            "made_s": time.perf_counter() - began,
+            "made_s": before_s + time.perf_counter() - began,
         }
         save_model(
             model,
@@ -119,12 +161,28 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
     _from_first(save)
 
 
+def _spent_before(checkpoint: Path, key: str) -> float:
+    """Seconds in which the same model was begun by calls that were stopped."""
+    try:
+        noted = json.loads((checkpoint / SPENT).read_text())
+        return float(noted["seconds"]) if noted["key"] == key else 0.0
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _keep_spent(checkpoint: Path, key: str, seconds: float) -> None:
+    if checkpoint.is_dir():
+        write_atomic(checkpoint / SPENT, json.dumps({"key": key, "seconds": seconds}).encode())
+
+
 def _model_key(state: Path, plan: Plan, spec: ArmSpec) -> str:
     """What the model depends on: its base, its steps, and the data that techniques may read."""
     from tailorbird.evaluation.run_folder import data_fingerprint
 
     read = {part: found for part, found in data_fingerprint(plan.data).items() if part != "test"}
-    return content_hash([base_identity(state, plan.base), described(spec, plan.seed), read])
+    return content_hash(
+        [base_identity(state, plan.base_of(spec).reference), described(spec, plan.seed), read]
+    )
 
 
 def _kept_key(folder: Path) -> str | None:
@@ -194,11 +252,12 @@ def _beginning(state: Path, plan: Plan, spec: ArmSpec) -> tuple[Model, tuple[Ste
 
 def base_for(state: Path, spec: ArmSpec, plan: Plan) -> Model:
     """What the recipe starts from; where its first step brings weights of its own, none are loaded."""
-    if spec.steps and spec.steps[0].technique in (*plugins.FLOORS, "from_scratch"):
+    if not spec.on_base:
         from tailorbird.models.blank import Blank
 
         return Blank()
-    return open_reference(state, plan.base, plan.key_env).model
+    base = plan.base_of(spec)
+    return open_reference(state, base.reference, base.key_env).model
 
 
 def base_identity(state: Path, base: str) -> str:

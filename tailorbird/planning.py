@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tailorbird.bases import AT, Base, bases_of
 from tailorbird.data.columns import Columns
 from tailorbird.data.findings import findings
 from tailorbird.data.formats import read_examples
@@ -18,17 +19,17 @@ from tailorbird.data.problems import Problem
 from tailorbird.data.schemas import check_schema
 from tailorbird.data.splits import Splits, split
 from tailorbird.data.task import Data, Task, infer_task, task_of
+from tailorbird.default_arms import default_arms
 from tailorbird.errors import InputError, NotFound, RecipeError
 from tailorbird.measuring import check_metrics, metric_name, metrics_of
-from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, RecipeFile, default_arms
+from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, RecipeFile
 from tailorbird.records import Example, content_hash
-from tailorbird.references import STARTER, is_remote
 from tailorbird.sources.live_sources import LiveSource
 
 if TYPE_CHECKING:
     from tailorbird.techniques.technique import Recipe
 
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,99}")
 DEFAULT_SHARE = 0.2
 
 
@@ -67,19 +68,18 @@ class Extras:
 class Plan:
     """A comparison, resolved; nothing has run yet.
 
-    `base` is a MODEL reference, `arms` are what is compared, `folder` is where the run is kept, `notes`
-    say what was done to the data, `command` is what the user typed, for the report. With `shard` the processes
-    that train together share layers out, which what is made depends on no more than on their number. `price` is an
-    endpoint's, see `evaluation.arms.TokenPrice`, by `input`, `output` and `cached`; `price_per_hour` what an hour of
-    this machine costs, in US dollars; None leaves it to `evaluation.compare`. `budget_s` and `budget_usd` are what may
-    be spent, with `race` arms that are clearly behind on dev are stopped, and with `fresh` no answers of earlier runs
-    are taken over. `metric` decides; `measured` are the metrics that were asked for, as `measuring` knows them.
-    `judge` is whose opinion is asked at the end, `extras` what is measured beside. `problems` are what may mislead
-    about the examples.
+    `bases` are what arms start from, `arms` are what is compared, `folder` is where the run is kept, `notes` say
+    what was done to the data, `command` is what the user typed, for the report. With `shard` the processes that
+    train together share layers out, which what is made depends on no more than on their number. `price_per_hour`
+    is what an hour of this machine costs, in US dollars; None leaves it to `evaluation.compare`. `budget_s` and
+    `budget_usd` are what may be spent, with `race` arms that are clearly behind on dev are stopped, and with
+    `fresh` no answers of earlier runs are taken over. `metric` decides; `measured` are the metrics that were
+    asked for, as `measuring` knows them. `judge` is whose opinion is asked at the end, `extras` what is measured
+    beside. `problems` are what may mislead about the examples.
     """
 
     name: str
-    base: str
+    bases: tuple[Base, ...]
     task: Task
     arms: tuple[ArmSpec, ...]
     data: Data
@@ -91,15 +91,22 @@ class Plan:
     race: bool = True
     fresh: bool = False
     notes: tuple[str, ...] = ()
-    key_env: str | None = None
     command: str = ""
     shard: bool = False
-    price: Mapping[str, float] | None = None
     measured: tuple[str, ...] = ()
     judge: JudgeChoice | None = None
     price_per_hour: float | None = None
     extras: Extras = Extras()
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def base(self) -> str:
+        """The MODEL references of the bases, in words."""
+        return ", ".join(base.reference for base in self.bases)
+
+    def base_of(self, spec: ArmSpec) -> Base:
+        """What an arm starts from."""
+        return next((base for base in self.bases if base.name == spec.base), self.bases[0])
 
     @property
     def sources(self) -> list[str]:
@@ -129,7 +136,7 @@ class Flags:
     examples: Path | None = None
     test: Path | None = None
     documents: Path | None = None
-    base: str | None = None
+    base: str | Sequence[str] | None = None
     arms: Sequence[str] | None = None
     seed: int | None = None
     name: str | None = None
@@ -152,8 +159,9 @@ def overlay(file: RecipeFile, flags: Flags) -> RecipeFile:
         file = file.with_sources(flags.sources)
     flags = replace(flags, sources=None)
     given = {f.name: getattr(flags, f.name) for f in fields(flags) if getattr(flags, f.name) is not None}
-    for several in {"arms", "metrics"} & given.keys():
-        given[several] = tuple(given[several])
+    for several in {"arms", "metrics", "base"} & given.keys():
+        if not isinstance(given[several], str):
+            given[several] = tuple(given[several])
     return replace(file, **given)
 
 
@@ -167,20 +175,19 @@ def make_plan(file: RecipeFile) -> Plan:
         RecipeError: an arm or a setting makes no sense.
     """
     source = _required(file.examples)
-    base = file.base or STARTER
+    bases = _bases(file)
     seed = file.seed or 0
     documents = _documents(file)
     splits, task = read_splits(file, source)
-    wanted = (
-        file.arms
-        or tuple(spec.name for spec in file.arm_specs)
-        or default_arms(
+    wanted, left_out = file.arms or tuple(spec.name for spec in file.arm_specs), ()
+    if not wanted:
+        wanted, left_out = default_arms(
             classify=task.kind == "classify",
             documents=documents is not None or bool(file.settings.get(KNOWLEDGE, {}).get("sources")),
-            trainable=not is_remote(base),
+            num_train=len(splits.train),
+            bases=bases,
         )
-    )
-    specs = tuple(file.arm(word) for word in wanted)
+    specs, untrained = arms_on([file.arm(word) for word in wanted], bases)
     for spec in specs:
         build_recipe(spec)  # every setting is checked before anything runs
     live = asked_live(specs)
@@ -191,16 +198,14 @@ def make_plan(file: RecipeFile) -> Plan:
     note = f"{', '.join(live)}: asked live, once for each question; latencies leave that out from then on"
     return Plan(
         name=valid_name(file.name or source.stem),
-        base=base,
+        bases=bases,
         task=task,
         arms=specs,
         data=data,
         metric=metric,
         measured=measured,
         seed=seed,
-        notes=(*splits.notes, note) if live else splits.notes,
-        key_env=file.key_env,
-        price=_price(file, base),
+        notes=(*splits.notes, *left_out, *untrained, *([note] if live else [])),
         price_per_hour=_price_per_hour(file.price_per_hour),
         extras=Extras(bool(file.curve), bool(file.ablate), _seeds(file.seeds)),
         problems=findings(splits, file=source.name, test=file.test.name if file.test else None),
@@ -221,15 +226,6 @@ def _seeds(seeds: int | None) -> int:
     return seeds or 1
 
 
-def _price(file: RecipeFile, base: str) -> Mapping[str, float] | None:
-    if file.price is not None and not is_remote(base):
-        raise RecipeError(
-            f"price: the base {base!r} is on this machine, where nothing is paid by the token. Leave [price] out, or "
-            "name an endpoint's model, URL#model."
-        )
-    return file.price
-
-
 def plan_single(name: str, file: RecipeFile, spec: ArmSpec) -> Plan:
     """A plan of one recipe that is made and not judged: all examples but dev's are learnt from.
 
@@ -242,9 +238,58 @@ def plan_single(name: str, file: RecipeFile, spec: ArmSpec) -> Plan:
     else:
         task = Task("answer", file.instruction or "Answer the question briefly.")
         data = Data(task, (), documents=documents)
-    base = file.base or STARTER
+    bases = _bases(file)
+    if len(bases) > 1:
+        raise RecipeError(
+            f"base: one model is made of one base, and there are {len(bases)}: "
+            f"{', '.join(base.name for base in bases)}. Name one with --base."
+        )
     metric = default_metric_name(task)
-    return Plan(valid_name(name), base, task, (spec,), data, metric, file.seed or 0, key_env=file.key_env)
+    return Plan(valid_name(name), bases, task, (spec,), data, metric, file.seed or 0)
+
+
+def arms_on(specs: Sequence[ArmSpec], bases: Sequence[Base]) -> tuple[tuple[ArmSpec, ...], tuple[str, ...]]:
+    """The arms, each on every base that it does not choose itself, and what to tell of those that can't be.
+
+    With one base arms keep their names. Weights of endpoints can't be trained: where another base can, arms that train
+    leave endpoints out.
+
+    Raises:
+        RecipeError: an arm names a base that is not there, or two arms have one name.
+    """
+    if len(bases) == 1 and not any(spec.base for spec in specs):
+        return tuple(specs), ()
+    known = {base.name: base for base in bases}
+    found: list[ArmSpec] = []
+    without: dict[str, list[str]] = {}
+    for spec in specs:
+        if spec.base and (spec.base not in known or not spec.on_base):
+            why = "is none of the bases" if spec.base not in known else "is not what it starts from"
+            raise RecipeError(
+                f"arm {spec.name!r}: {spec.base!r} {why}. Bases: {', '.join(known)}. Give the base with --base or in "
+                f"base = […], or leave {AT}{spec.base} out."
+            )
+        if spec.base or not spec.on_base or len(bases) == 1:
+            found.append(spec)
+            continue
+        local = [base for base in bases if not base.remote]
+        chosen = local if spec.trains_base and local else bases
+        found += [replace(spec, name=f"{spec.name}{AT}{base.name}", base=base.name) for base in chosen]
+        for base in bases:
+            if base not in chosen:
+                without.setdefault(base.name, []).append(spec.name)
+    names = [spec.name for spec in found]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise RecipeError(f"arm {twice[0]!r} is there twice. Name every arm once.")
+    notes = [
+        f"{', '.join(names)}: not on {base}, an endpoint's model, whose weights can't be trained"
+        for base, names in without.items()
+    ]
+    return tuple(found), tuple(notes)
+
+
+def _bases(file: RecipeFile) -> tuple[Base, ...]:
+    return bases_of(file.base, file.bases, key_env=file.key_env, price=file.price)
 
 
 def read_splits(file: RecipeFile, source: Path) -> tuple[Splits, Task]:
@@ -297,6 +342,7 @@ def build_recipe(
     checkpoint: Path | None = None,
     on_step: Callable[[Any], None] | None = None,
     on_estimate: Callable[[Any], bool] | None = None,
+    on_dev: Callable[[Any], None] | None = None,
     shard: bool = False,
 ) -> Recipe:
     """The techniques of an arm; those that train get the seed, a folder for checkpoints and listeners.
@@ -319,6 +365,8 @@ def build_recipe(
             extra["on_step"] = on_step
         if "on_estimate" in known and on_estimate is not None:
             extra["on_estimate"] = on_estimate
+        if "on_dev" in known and on_dev is not None:
+            extra["on_dev"] = on_dev
         if "shard" in known and shard:
             extra["shard"] = True
         techniques.append(replace(technique, **extra) if extra else technique)
@@ -347,7 +395,7 @@ def valid_name(name: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise InputError(
-            f"name {name!r}: expected a letter or digit and then up to 99 letters, digits, '.', '_', '+' or '-'. "
+            f"name {name!r}: expected a letter or digit and then up to 99 letters, digits, '.', '_', '+', '@' or '-'. "
             "Choose another with --name."
         )
     return name

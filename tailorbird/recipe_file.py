@@ -1,6 +1,6 @@
 """TOML files <-> what to compare: the base, the data, the arms and their techniques' settings.
 
-    base = "starter"                         # a MODEL
+    base = "starter"                         # a MODEL, or several in a list: see `bases`
     examples = "tickets.jsonl"               # or a JSON array, CSV, TSV, Parquet
     prompt_column = "text"                   # optional: which columns hold prompt and completion
     documents = "handbook"                   # optional
@@ -12,6 +12,7 @@
 
     [[arm]]                                  # an arm with settings of its own
     name = "few_shot_three"
+    base = "starter"                         # optional: one of several
     steps = [{ technique = "few_shot", k = 3 }]
 
     [knowledge]                              # live sources, by a kind's name or the name of a table below
@@ -32,6 +33,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+from tailorbird.bases import AT, beside_file, read_bases, read_price
 from tailorbird.errors import NotFound, RecipeError
 from tailorbird.measuring import beside
 from tailorbird.plugins import FLOORS, names, part
@@ -40,12 +42,15 @@ from tailorbird.sources.live_sources import LiveSource, live_kinds, live_source
 TECHNIQUES = "tailorbird.techniques"
 KNOWLEDGE = "knowledge"
 BASE_ARM = "base"
-NOT_SETTINGS = frozenset({"checkpoint", "on_step", "on_estimate", "shard", "source"})
+FROM_NOTHING = "from_scratch"
+TRAINS = frozenset({"fine_tune", FROM_NOTHING})
+"""Techniques that train weights."""
+NOT_SETTINGS = frozenset({"checkpoint", "on_step", "on_estimate", "on_dev", "shard", "source"})
 """Fields of techniques that a program gives, not a file."""
 
 INITIAL_CONFIG = """\
 # What `tailor compare` compares. Paths are relative to this file.
-base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model
+base = "starter"                 # or a folder, a .gguf file, hf:org/name, URL#model; several: ["starter", "mini"]
 examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…"}, chats, CSV, Parquet, …
 # prompt_column = "text"         # which columns hold them, where their names don't tell
 # completion_column = "label"
@@ -70,6 +75,10 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # input = 0.15
 # output = 0.60
 # cached = 0.075
+# [bases.mini]                   # a short name for a base, with what an endpoint needs
+# model = "https://api.example/v1#mini"
+# key_env = "EXAMPLE_KEY"
+# price = { input = 0.15, output = 0.60 }
 # [knowledge]                    # what is asked live, beside the documents or without any
 # sources = ["wikipedia"]
 # [fine_tune]
@@ -114,22 +123,33 @@ class Step:
 
 @dataclass(frozen=True)
 class ArmSpec:
-    """An arm by name, and its steps; the base arm has none."""
+    """An arm by name, and its steps; the base arm has none. `base` names one of several bases, empty the first."""
 
     name: str
     steps: tuple[Step, ...]
+    base: str = ""
 
     @property
     def floor(self) -> bool:
         """Whether this arm is one of the fitted floors."""
         return len(self.steps) == 1 and self.steps[0].technique in FLOORS
 
+    @property
+    def on_base(self) -> bool:
+        """Whether it starts from the base: floors, and what is trained from nothing, bring weights of their own."""
+        return not self.steps or self.steps[0].technique not in {*FLOORS, FROM_NOTHING}
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether it trains the base's weights, which no endpoint lets us."""
+        return self.on_base and any(step.technique in TRAINS for step in self.steps)
+
 
 @dataclass(frozen=True)
 class RecipeFile:
     """What a `tailor.toml` says; None where it says nothing."""
 
-    base: str | None = None
+    base: str | tuple[str, ...] | None = None
     name: str | None = None
     examples: Path | None = None
     test: Path | None = None
@@ -156,9 +176,12 @@ class RecipeFile:
     price: Mapping[str, float] | None = None
     settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     sources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    bases: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmSpec:
         """The arm of this name: one that the file spells out, or one whose name joins techniques with '+'.
+
+        What follows an '@' names the base, where there are several.
 
         Raises:
             RecipeError: a part of the name is no technique.
@@ -166,6 +189,9 @@ class RecipeFile:
         for spec in self.arm_specs:
             if spec.name == name:
                 return spec
+        recipe, _, base = name.partition(AT)
+        if base:
+            return replace(self.arm(recipe), name=name, base=base)
         if name == BASE_ARM:
             return ArmSpec(name, ())
         techniques = [word.strip() for word in name.split("+")]
@@ -228,7 +254,7 @@ class RecipeFile:
 
 
 _PLAIN: Mapping[str, type | tuple[type, ...]] = {
-    "base": str, "name": str, "examples": str, "test": str, "documents": str, "prompt_column": str,
+    "name": str, "examples": str, "test": str, "documents": str, "prompt_column": str,
     "completion_column": str, "instruction": str, "schema": str, "metric": str,
     "seed": int, "key_env": str, "limit_dev": int, "limit_test": int, "dev_share": float, "test_share": float,
     "price_per_hour": float, "curve": bool, "ablate": bool, "seeds": int,
@@ -265,12 +291,27 @@ def _recipe_file(path: Path, raw: dict[str, Any]) -> RecipeFile:
             values["arms"] = tuple(_strings(path, key, value))
         elif key == "metrics":
             values["metrics"] = tuple(beside(path.parent, name) for name in _strings(path, key, value))
+        elif key == "base":
+            values["base"] = _base(path, value)
+        elif key == "bases":
+            values["bases"] = read_bases(path, value)
         elif key == "price":
-            values["price"] = _price(path, value)
+            values["price"] = read_price(path, "price", value)
         elif key == "sources":
             values["sources"] = _sources(path, value)
         elif key not in ("arm", "steps"):
-            known = [*_PLAIN, "metrics", "arms", "arm", "steps", "price", "sources", *techniques]
+            known = [
+                "base",
+                "bases",
+                *_PLAIN,
+                "metrics",
+                "arms",
+                "arm",
+                "steps",
+                "price",
+                "sources",
+                *techniques,
+            ]
             raise RecipeError(f"{path}: unknown key {key!r}. Known: {', '.join(known)}.")
     found = RecipeFile(**values, settings=settings)
     specs = tuple(_arm(path, found, table) for table in _list(path, "arm", raw.get("arm", [])))
@@ -315,18 +356,6 @@ def _sources(path: Path, value: Any) -> Mapping[str, Mapping[str, Any]]:
     return found
 
 
-def _price(path: Path, value: Any) -> Mapping[str, float]:
-    """US dollars per million tokens: input, output, and cached input where that is cheaper."""
-    table = dict(value) if isinstance(value, dict) else {}
-    numbers = all(type(v) in (int, float) and v >= 0 for v in table.values())
-    if not numbers or not {"input", "output"} <= set(table) <= {"input", "output", "cached"}:
-        raise RecipeError(
-            f"{path}: [price] is {value!r}; expected input and output, and cached if cached input is cheaper, in US "
-            "dollars per million tokens."
-        )
-    return {key: float(number) for key, number in table.items()}
-
-
 def _list(path: Path, key: str, value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise RecipeError(f"{path}: {key} is {value!r}; expected a list.")
@@ -346,13 +375,29 @@ def _arm(path: Path, found: RecipeFile, table: Any) -> ArmSpec:
         raise RecipeError(
             f'{path}: an [[arm]] has no name. Got {table!r}; expected name = "…" and steps = […].'
         )
-    if extra := sorted(set(table) - {"name", "steps"}):
+    if extra := sorted(set(table) - {"name", "steps", "base"}):
         raise RecipeError(
-            f"{path}: arm {table['name']!r} has an unknown key {extra[0]!r}. Known: name, steps."
+            f"{path}: arm {table['name']!r} has an unknown key {extra[0]!r}. Known: name, base, steps."
+        )
+    base = table.get("base", "")
+    if not isinstance(base, str):
+        raise RecipeError(
+            f"{path}: arm {table['name']!r}: base is {base!r}; expected the name of one of the bases, in quotes."
         )
     if "steps" not in table:
-        return found.arm(table["name"])
-    return ArmSpec(table["name"], _steps(path, found, table["steps"]))
+        return replace(found.arm(table["name"]), base=base)
+    return ArmSpec(table["name"], _steps(path, found, table["steps"]), base)
+
+
+def _base(path: Path, value: Any) -> str | tuple[str, ...]:
+    """One MODEL or several; what lies beside the file is meant before what lies elsewhere."""
+    if isinstance(value, str):
+        return beside_file(path.parent, value)
+    if not isinstance(value, list) or not value:
+        raise RecipeError(
+            f"{path}: base is {value!r}; expected a MODEL in quotes, or a list of several. Correct the value."
+        )
+    return tuple(beside_file(path.parent, word) for word in _strings(path, "base", value))
 
 
 def _steps(path: Path, found: RecipeFile, value: Any) -> tuple[Step, ...]:
@@ -388,27 +433,6 @@ def _check_type(technique: str, name: str, value: Any, annotation: str) -> None:
         return
     if not isinstance(value, types) or isinstance(value, bool):
         raise RecipeError(f"technique {technique!r}: {name} is {value!r}; expected {annotation}.")
-
-
-def default_arms(*, classify: bool, documents: bool, trainable: bool) -> tuple[str, ...]:
-    """A sensible set where none is given: the floors first, being quick, then cheap to dear.
-
-    Args:
-        classify: whether the task is to choose a label.
-        documents: whether there are documents or live sources to look things up in.
-        trainable: whether the base's weights can be trained here.
-    """
-    classifiers = ["tfidf_linear", "embedding_linear"] if classify else []
-    arms = ["blank", "majority", *classifiers, "nearest", BASE_ARM, "few_shot"]
-    arms += ["knowledge"] if documents else []
-    if trainable:
-        arms += [
-            "fine_tune",
-            "few_shot+fine_tune",
-            *(["knowledge+fine_tune"] if documents else []),
-            "from_scratch",
-        ]
-    return tuple(arms)
 
 
 def steps_of(words: Sequence[str], found: RecipeFile) -> tuple[Step, ...]:

@@ -11,7 +11,7 @@ import json
 import shutil
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from tailorbird.network.settings import StepReport
     from tailorbird.trackers import Tracker
 
+WORTH_S = 60.0
+"""Trainings that take less are not paused to be held against others: taking one up again takes seconds, too."""
 RECENT = 12
 """Steps whose speed is told."""
 SHIPPED = "shipped with Tailorbird"
@@ -58,6 +60,14 @@ class TrainingProgress:
     metric: str = ""
     tokens_per_s: float | None = None
     left_s: float | None = None
+
+
+class TrainingPaused(Exception):  # noqa: N818 - no error: the rest comes later
+    """A training was kept where it was to pause: the share of its steps, and there the scores of dev examples by id."""
+
+    def __init__(self, share: float, scores: Mapping[str, float]) -> None:
+        super().__init__()
+        self.share, self.scores = share, scores
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,8 @@ UNCHECKED, CHECKED = GeneralCheck(), GeneralCheck(wanted=True)
 class TrainingWatch:
     """Told by the techniques how trainings go; tells the shell and the trackers.
 
-    `estimate_only` keeps every training from starting; what they would take is then in `estimates`.
+    `estimate_only` keeps every training from starting; what they would take is then in `estimates`. With `pause_at`
+    a training is paused where dev is asked after this share of its steps, unless all of it takes less than `WORTH_S`.
     """
 
     arm: str
@@ -110,8 +121,10 @@ class TrainingWatch:
     on_event: Callable[[Any], None] | None = None
     trackers: Sequence[Tracker] = ()
     estimate_only: bool = False
+    pause_at: float | None = None
     estimates: list[TrainingEstimate] = field(default_factory=list)  # type: ignore[assignment]
     _score: float | None = None
+    _scores: Mapping[str, float] = field(default_factory=dict[str, float])
     _recent: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=RECENT))
 
     def on_estimate(self, estimate: TrainingEstimate) -> bool:
@@ -127,6 +140,10 @@ class TrainingWatch:
         for tracker in self.trackers:
             tracker.begin(estimate.stage, facts)
         return True
+
+    def on_dev(self, scores: Mapping[str, float]) -> None:
+        """Dev was asked: the score of each of its examples, by id."""
+        self._scores = scores
 
     def on_step(self, report: StepReport) -> None:
         """A step was done."""
@@ -147,6 +164,15 @@ class TrainingWatch:
                 self._left_s(report),
             )
             self.on_event(progress)
+        if self._pauses(report):
+            raise TrainingPaused(report.step / report.total_steps, self._scores)
+
+    def _pauses(self, report: StepReport) -> bool:
+        """Whether it is far enough, dev was asked just now, and it is neither over nor too short to be worth it."""
+        if self.pause_at is None or report.score is None or report.step >= report.total_steps:
+            return False
+        worth = bool(self.estimates) and self.estimates[-1].seconds >= WORTH_S
+        return worth and report.step >= self.pause_at * report.total_steps
 
     def end(self) -> None:
         """All trainings are over, or were cut short."""
@@ -189,6 +215,7 @@ def apply_watched(
         checkpoint=checkpoint,
         on_step=watch.on_step,
         on_estimate=watch.on_estimate,
+        on_dev=watch.on_dev,
         shard=plan.shard,
     )
     try:

@@ -40,7 +40,7 @@ def compare(
     examples: AnyPath,
     documents: AnyPath | None = None,
     *,
-    base: str = "starter",
+    base: str | Sequence[str] = "starter",
     arms: Sequence[str] | None = None,
     test: AnyPath | None = None,
     seed: int = 0,
@@ -72,7 +72,8 @@ def compare(
     Args:
         examples: JSON lines, a JSON array, CSV, TSV or Parquet, of any usual shape.
         documents: a folder to answer from.
-        base: a MODEL: `starter`, a folder, a .gguf file, `hf:org/name`, `URL#model`.
+        base: a MODEL: `starter`, a folder, a .gguf file, `hf:org/name`, `URL#model`; or several, and every arm is
+            tried on each.
         arms: names of techniques joined with '+'; None takes a sensible set.
         test: a test file; None sets a fifth of the examples apart.
         seed: of splits, training and resampling.

@@ -32,7 +32,16 @@ from tailorbird.plugins import BUILT_IN
 PACKAGE = Path(tailorbird.__file__).parent
 BELOW_DATA = {"records", "errors"}
 BELOW_MODELS = {"data", "network", "sources", *BELOW_DATA}
-SETTING_UP = {"plugins", "measuring", "recipe_file", "references", "planning", "catalogue"}
+SETTING_UP = {
+    "bases",
+    "default_arms",
+    "plugins",
+    "measuring",
+    "recipe_file",
+    "references",
+    "planning",
+    "catalogue",
+}
 
 MAY_IMPORT = {
     "errors": set(),
@@ -47,7 +56,9 @@ MAY_IMPORT = {
     "plugins": {"models", "sources", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
     "measuring": {"plugins", "evaluation", "data", *BELOW_DATA},
-    "recipe_file": {"plugins", "measuring", "sources", *BELOW_DATA},
+    "bases": {"references", "errors"},
+    "recipe_file": {"bases", "plugins", "measuring", "sources", *BELOW_DATA},
+    "default_arms": {"bases", "recipe_file", "data"},
     "trackers": {"network", *BELOW_DATA},
     "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},
@@ -57,7 +68,7 @@ MAY_IMPORT = {
     "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
     "knowledge_questions": {"knowledge_bases", "techniques", "evaluation", "sources", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
-    "forecast": {"opening", "planning", "recipe_file", "references", "techniques", "models", *BELOW_MODELS},
+    "forecast": {"bases", "opening", "planning", "recipe_file", "techniques", "models", *BELOW_MODELS},
     "judges": {"opening", "making", "evaluation", "data", *SETTING_UP, *BELOW_DATA},
     "extras": {"making", "trainings", "evaluation", "models", "data", *SETTING_UP, *BELOW_DATA},
     "opened_tests": {"evaluation", "data", *BELOW_DATA},

@@ -21,6 +21,7 @@ def plan_json(plan: Plan, expected: Sequence[Forecast]) -> dict[str, Any]:
     return {
         "name": plan.name,
         "base": plan.base,
+        "bases": {base.name: base.reference for base in plan.bases},
         "task": {
             "kind": plan.task.kind,
             "instruction": plan.task.instruction,
@@ -30,6 +31,7 @@ def plan_json(plan: Plan, expected: Sequence[Forecast]) -> dict[str, Any]:
             {
                 "name": arm.name,
                 "floor": arm.floor,
+                "base": plan.base_of(arm).reference if arm.on_base else None,
                 "make_s": round(each.make_s, 1),
                 "answers_s": round(each.answers_s, 1),
                 "cost": each.cost,
@@ -67,7 +69,7 @@ def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
     kind = f"choosing one of {len(task.labels)} labels" if task.kind == "classify" else "free answers"
     facts = {
         "task": f"{kind}, judged by {plan.metric}",
-        "base": plan.base,
+        "base": _bases(plan),
         "arms": ", ".join(arm.name for arm in plan.arms),
         "examples": f"{len(data.train)} to learn from, {len(data.dev)} to choose, {len(data.test)} to test",
     }
@@ -94,6 +96,13 @@ def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
     for note in plan.notes:
         say(f"  {'note':<11}{note}", dim=True)
     say()
+
+
+def _bases(plan: Plan) -> str:
+    """The one base, or several with the names that arms have them under."""
+    if len(plan.bases) == 1:
+        return plan.base
+    return ", ".join(b.name if b.name == b.reference else f"{b.name} ({b.reference})" for b in plan.bases)
 
 
 def _takes(expected: Sequence[Forecast]) -> str:

@@ -20,7 +20,7 @@ from tailorbird.cli.history import say_since, say_warnings
 from tailorbird.cli.interruption import terminating_interrupts
 from tailorbird.cli.options import (
     AsJson,
-    BaseModel,
+    BaseModels,
     CompletionColumn,
     Documents,
     Examples,
@@ -52,7 +52,7 @@ def compare(
     test: TestFile = None,
     documents: Documents = None,
     source: Sources = None,
-    base: BaseModel = None,
+    base: BaseModels = None,
     arms: Annotated[
         str | None,
         typer.Option(
@@ -137,7 +137,7 @@ def compare(
             examples=examples,
             test=test,
             documents=documents,
-            base=base,
+            base=base or None,
             arms=names,
             seed=seed,
             name=name,

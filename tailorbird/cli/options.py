@@ -51,6 +51,14 @@ BaseModel = Annotated[
         help="starter, a folder, a .gguf file, hf:org/name, a saved name or URL#model.",
     ),
 ]
+BaseModels = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--base",
+        metavar="MODEL",
+        help="starter, a folder, a .gguf file, hf:org/name, a saved name or URL#model. Repeatable: each arm on each.",
+    ),
+]
 KeyEnv = Annotated[
     str | None,
     typer.Option("--key-env", metavar="NAME", help="The environment variable that holds the key."),

@@ -54,14 +54,24 @@ class Made:
     key: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A training that was paused: the share of its steps that is done, and there the scores of dev examples by id."""
+
+    share: float
+    scores: Mapping[str, float]
+
+
 @dataclass(frozen=True)
 class Arm:
     """A name and a callable that builds the model to judge.
 
-    `key` says what the model is made of (recipe, settings, seed, base): a finished arm is taken from
-    the run's folder as long as its key and the data stay the same. `floor` marks a simple baseline
-    that a customization should beat. `price` is given for endpoints that charge by the token. With `make`
-    the model is made and kept by it, and `build` only opens what was kept.
+    `key` says what the model is made of (recipe, settings, seed, base): a finished arm is taken from the run's
+    folder as long as its key and the data stay the same. `floor` marks a simple baseline that a customization
+    should beat. `price` is given for endpoints that charge by the token. With `make` the model is made and kept
+    by it, and `build` only opens what was kept. `base` says what it starts from, for people; `remote` that
+    another machine answers, so that this one can do something else meanwhile. `begin`, where making is a training
+    that is worth racing, makes at least this share of it; None says that there is nothing left to make.
     """
 
     name: str
@@ -70,6 +80,9 @@ class Arm:
     floor: bool = False
     price: TokenPrice | None = None
     make: Callable[[], Made] | None = None
+    base: str = ""
+    remote: bool = False
+    begin: Callable[[float], Begun | None] | None = None
 
 
 @dataclass(frozen=True)

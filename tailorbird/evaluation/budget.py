@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,13 +32,15 @@ class Budget:
     paid: float = 0.0
     """US dollars that endpoints took."""
     _began: float = field(default=0.0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         self._began = self.clock()
 
     def spend(self, usd: float) -> None:
-        """An endpoint took so much."""
-        self.paid += usd
+        """An endpoint took so much; several threads may tell."""
+        with self._lock:
+            self.paid += usd
 
     @property
     def left_s(self) -> float:

@@ -196,7 +196,9 @@ class _Judge:
 
     def _contender(self, run: ArmRun) -> Contender:
         dev, test = run.dev.scores(self.primary), run.test.scores(self.primary)
-        return Contender(run.name, dev, test, self._compute(run), self.arms[run.name].floor)
+        arm = self.arms[run.name]
+        paid = arm.price.cost(run.tokens) / len(run.test.rows) if arm.price else 0.0
+        return Contender(run.name, dev, test, self._compute(run), arm.floor, paid)
 
     def _interval(self, run: ArmRun) -> statistics.Interval:
         return statistics.score_interval(run.test.scores(self.primary), groups=run.test.groups)
@@ -216,10 +218,11 @@ class _Judge:
         return 1000 * spent_s / len(run.test.rows) * self.price_per_hour / 3600
 
     def _result(self, name: str, run: ArmRun, verdict: Verdict) -> ArmResult:
-        floor = self.arms[name].floor
+        floor, base = self.arms[name].floor, self.arms[name].base
         if run.stopped:
             return ArmResult(
                 name,
+                base=base,
                 train_s=run.train_s or None,
                 stopped=True,
                 stopped_why=run.stopped,
@@ -228,10 +231,11 @@ class _Judge:
                 num_dev=len(run.dev.rows),
             )
         if run.failed:
-            return ArmResult(name, train_s=run.train_s, failed=run.failed, floor=floor)
+            return ArmResult(name, base=base, train_s=run.train_s, failed=run.failed, floor=floor)
         interval, difference = self._interval(run), verdict.differences.get(name)
         return ArmResult(
             name=name,
+            base=base,
             score=interval.mean,
             low=interval.low,
             high=interval.high,

@@ -49,6 +49,8 @@ class ArmResult:
     """(Input − cached + output tokens) × parameters; 0 for floors, None where the size is not told."""
     mismatches: tuple[Mismatch, ...] = ()
     """Answers that differed when asked alone instead of in a batch."""
+    base: str = ""
+    """The MODEL that it starts from; empty for what brings its own weights."""
 
     @property
     def ran(self) -> bool:

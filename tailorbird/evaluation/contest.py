@@ -1,26 +1,35 @@
 """The order in which arms are made, raced on dev and measured on test, within a budget.
 
-1. Every arm is made and answers a first block of dev, in the order in which they are named. Baselines are measured to
-   the end.
+1. Every arm is made and answers a first block of dev, in the order in which they are named, but those that are
+   fine-tuned come last: they are trained to a quarter and to half of their steps, and what is clearly behind the
+   others at the same share is trained no further. Baselines are measured to the end.
 2. The others answer further blocks; those clearly behind stop (`racing`).
 3. What is left is measured on test, the best on dev first.
+
+Arms that other machines answer for are asked in threads of their own while this one works on the rest; single
+answers are timed alone, one arm after another.
 
 Answers are kept as they come (`answer_cache`), so a contest that was cut short asks for none of them again.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import Any
 
-from tailorbird.evaluation.arms import Arm, ArmRun, ArmStarted
+from tailorbird.evaluation.arms import Arm, ArmRun, ArmStarted, Event
 from tailorbird.evaluation.budget import BudgetSpent
 from tailorbird.evaluation.contestant import Contestant, Measuring
 from tailorbird.evaluation.evaluate import Evaluation
-from tailorbird.evaluation.racing import FEWEST, Stopped, behind, blocks
+from tailorbird.evaluation.racing import FEWEST, Stopped, Untrained, behind, behind_in_training, blocks
 
 OUT_OF_BUDGET = "The budget was used up before this arm's turn."
 CUT_SHORT = "The budget was used up while it was measured."
+TRAINED = (0.25, 0.5)
+"""Shares of a training after which those that are trained alike are held against each other."""
 
 
 @dataclass
@@ -49,27 +58,92 @@ class Contest:
     runs: dict[str, ArmRun] = field(default_factory=dict[str, ArmRun])
     _racing: list[Contestant] = field(default_factory=list[Contestant])
     _opponents: list[Contestant] = field(default_factory=list[Contestant])
+    _started: set[str] = field(default_factory=set[str])
+    _lock: Any = field(default_factory=threading.RLock, repr=False)
+
+    def __post_init__(self) -> None:
+        # Several threads may tell; who is told need not know.
+        tell, lock = self.measuring.on_event, self._lock
+
+        def told(event: Event) -> None:
+            with lock:
+                if tell:
+                    tell(event)
+
+        self.measuring = replace(self.measuring, on_event=told)
 
     def run(self) -> dict[str, ArmRun]:
         """What was measured of every arm that was not finished before."""
         waiting = [Contestant(a, self.measuring) for a in self.arms if a.name not in self.finished]
         race = self.race and sum(not c.arm.floor for c in waiting) + self._finished_others() >= FEWEST
         if not race:
-            for contestant in waiting:
-                self._measure_alone(contestant)
+            self._together(waiting, self._measure_alone)
+            self._time_what_is_remote(waiting)
             return self.runs
         dev = self.measuring.data.dev
         rungs = blocks(dev, self.measuring.data.task.kind, self.seed)
-        for contestant in waiting:
-            self._enter(contestant, rungs[0])
+        # What trains may begin where an arm without training ends.
+        self._together([c for c in waiting if not c.arm.begin], lambda c: self._enter(c, rungs[0]))
+        trained = self._race_trainings([c for c in waiting if c.arm.begin])
+        self._together(trained, lambda c: self._enter(c, rungs[0]))
+        # As they were named, whichever machine was the first to answer.
+        order = [c.arm.name for c in waiting]
+        self._racing.sort(key=lambda c: order.index(c.arm.name))
         for rung in rungs[1:]:
             self._stop_those_behind()
-            for contestant in tuple(self._racing):
-                self._guarded(contestant, lambda c=contestant, r=rung: c.answer_dev(r))
+            self._together(self._racing, lambda c, r=rung: self._guarded(c, lambda: c.answer_dev(r)))
         self._stop_those_behind()
-        for contestant in sorted(self._racing, key=self._by_dev):
-            self._finish(contestant)
+        best_first = sorted(self._racing, key=self._by_dev)
+        self._together(best_first, self._finish)
+        self._time_what_is_remote(best_first)
         return self.runs
+
+    def _together(self, contestants: Sequence[Contestant], do: Callable[[Contestant], object]) -> None:
+        """Does it with each in order, and meanwhile, in threads, with those that other machines answer for."""
+        contestants = tuple(contestants)
+        remote = [c for c in contestants if c.arm.remote]
+        with ThreadPoolExecutor(max(1, len(remote))) as pool:
+            asked = [pool.submit(do, contestant) for contestant in remote]
+            try:
+                for contestant in contestants:
+                    if not contestant.arm.remote:
+                        do(contestant)
+                for each in asked:
+                    each.result()
+            except BaseException:
+                self.measuring.given_up.set()  # the threads end with the batch that is under way
+                raise
+
+    def _time_what_is_remote(self, contestants: Sequence[Contestant]) -> None:
+        """Single answers of other machines are timed when this one does nothing else."""
+        for contestant in contestants:
+            if contestant.arm.remote and contestant.arm.name not in self.runs:
+                self._time(contestant)
+
+    def _race_trainings(self, contestants: Sequence[Contestant]) -> list[Contestant]:
+        """Trains what is trained alike to the same share of its steps, and ends what is clearly behind there.
+
+        Returns those that are to be trained to the end.
+        """
+        trained = list(contestants)
+        for share in TRAINED:
+            if len(trained) < 2:
+                break
+            for contestant in trained:
+                if self._begins(contestant):
+                    self._guarded(contestant, lambda c=contestant, s=share: c.begin(s))
+            trained = [c for c in trained if c.begun is not None and c.arm.name not in self.runs]
+            found = behind_in_training(
+                {c.arm.name: c.begun for c in trained if c.begun},
+                self.measuring.data.dev,
+                groups=_groups(self.measuring),
+                seed=self.seed,
+            )
+            for contestant in tuple(trained):
+                if why := found.get(contestant.arm.name):
+                    trained.remove(contestant)
+                    self._end(contestant, replace(_so_far(contestant), stopped=_sentence(why), behind=True))
+        return [c for c in contestants if c.arm.name not in self.runs]
 
     def _finished_others(self) -> int:
         floors = {arm.name for arm in self.arms if arm.floor}
@@ -94,7 +168,8 @@ class Contest:
         if not self._guarded(contestant, lambda: contestant.answer_dev(asked)):
             return
         if not floor:
-            self._racing.append(contestant)
+            with self._lock:
+                self._racing.append(contestant)
         elif self._finish(contestant):  # at once: it takes no time, and is there whatever the budget
             self._opponents.append(contestant)
 
@@ -102,7 +177,8 @@ class Contest:
         """Whether there is time to begin with an arm, and to measure on test what leads."""
         names = [arm.name for arm in self.arms]
         name = contestant.arm.name
-        if self.measuring.on_event:
+        if name not in self._started and self.measuring.on_event:
+            self._started.add(name)
             self.measuring.on_event(ArmStarted(name, names.index(name), len(names)))
         left = self.measuring.budget.left_s - self._reserved()
         expected = self.expected_s.get(name, 0.0)
@@ -116,12 +192,20 @@ class Contest:
 
     def _reserved(self) -> float:
         """Seconds that the best arm so far needs on test."""
-        if not self._racing:
+        with self._lock:
+            racing = list(self._racing)
+        if not racing:
             return 0.0
-        return min(self._racing, key=self._by_dev).answer_s * len(self.measuring.data.test)
+        return min(racing, key=self._by_dev).answer_s * len(self.measuring.data.test)
 
     def _finish(self, contestant: Contestant) -> bool:
-        """Test and timing; False where they could not be done."""
+        """Test and timing, of what other machines answer test alone; False where they could not be done."""
+        if contestant.arm.remote:
+            return self._guarded(contestant, contestant.answer_test)
+        return self._time(contestant)
+
+    def _time(self, contestant: Contestant) -> bool:
+        """What is left to measure, and the end of it; False where it could not be done."""
         if not self._guarded(contestant, contestant.finish):
             return False
         self._end(contestant, contestant.run())
@@ -157,18 +241,19 @@ class Contest:
 
     def _end(self, contestant: Contestant, run: ArmRun) -> None:
         contestant.close()
-        self._racing = [c for c in self._racing if c is not contestant]
-        self.runs[contestant.arm.name] = run
-        self.on_finished(contestant.arm, run)
+        with self._lock:
+            self._racing = [c for c in self._racing if c is not contestant]
+            self.runs[contestant.arm.name] = run
+            self.on_finished(contestant.arm, run)
 
 
 def _so_far(contestant: Contestant) -> ArmRun:
     """A run that was not measured to the end, without opening its model once more."""
-    train_s = contestant.made.train_s if contestant.made else 0.0
+    train_s = contestant.made.train_s if contestant.made else contestant.begun_s
     return ArmRun(contestant.arm.name, train_s, contestant.dev_rows, Evaluation(()))
 
 
-def _sentence(why: Stopped) -> str:
+def _sentence(why: Stopped | Untrained) -> str:
     return why.sentence[0].upper() + why.sentence[1:] + "."
 
 

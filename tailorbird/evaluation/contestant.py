@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -9,8 +10,8 @@ from dataclasses import asdict, dataclass, field
 from tailorbird.data.task import Data
 from tailorbird.errors import TailorbirdError
 from tailorbird.evaluation.answer_cache import AnswerCache
-from tailorbird.evaluation.arms import Arm, ArmRun, Made, OnEvent, Stage, StageProgress
-from tailorbird.evaluation.budget import Budget
+from tailorbird.evaluation.arms import Arm, ArmRun, Begun, Made, OnEvent, Stage, StageProgress
+from tailorbird.evaluation.budget import Budget, BudgetSpent
 from tailorbird.evaluation.evaluate import Evaluation, Latency, Mismatch, Row, evaluate, measure_latency
 from tailorbird.evaluation.metrics import Metric
 from tailorbird.evaluation.predicting import measure_surprise
@@ -31,6 +32,8 @@ class Measuring:
     batch_size: int = 32
     surprise: bool = True
     """Whether to measure how surprising the completions are that should come."""
+    given_up: threading.Event = field(default_factory=threading.Event)
+    """Set where the comparison is stopped: arms that are asked in other threads ask for nothing more."""
 
 
 @dataclass
@@ -57,8 +60,18 @@ class Contestant:
     latency: Latency = field(default_factory=lambda: Latency(()))
     surprise: Likelihood | None = None
     num_parameters: int | None = None
+    begun: Begun | None = None
+    """How far `begin` came; None where its model was made whole."""
+    begun_s: float = 0.0
+    """Seconds that `begin` took, all calls together."""
     _model: Model | None = None
     _began: float = field(default_factory=time.perf_counter)
+
+    def begin(self, share: float) -> bool:
+        """Trains this part of its model's steps, unless it has come as far; False where the arm failed."""
+        return (self.begun is not None and self.begun.share >= share) or self._tried(
+            lambda: self._begin(share)
+        )
 
     def make(self) -> bool:
         """Makes the model, unless it is there; False where the arm failed."""
@@ -68,8 +81,12 @@ class Contestant:
         """Asks the dev examples with these indices that were not asked yet; False where the arm failed."""
         return self._tried(lambda: self._answer_dev([i for i in indices if i not in self.dev]))
 
+    def answer_test(self) -> bool:
+        """Asks all test examples; False where the arm failed."""
+        return self._tried(self._answer_test)
+
     def finish(self) -> bool:
-        """Asks all test examples, and times single answers; False where the arm failed."""
+        """Asks the test examples that were not asked, and times single answers; False where the arm failed."""
         return self._tried(self._finish)
 
     @property
@@ -112,6 +129,14 @@ class Contestant:
             self.failed = str(error) or type(error).__name__
         return not self.failed
 
+    def _begin(self, share: float) -> None:
+        self.tell("build", 0, 1)
+        began = time.perf_counter()
+        try:
+            self.begun = self.arm.begin(share) if self.arm.begin else None
+        finally:
+            self.begun_s += time.perf_counter() - began
+
     def _make(self) -> None:
         self.tell("build", 0, 1)
         began = time.perf_counter()
@@ -133,9 +158,13 @@ class Contestant:
         found = self._asked([dev[i] for i in indices], "dev", len(self.dev), len(dev))
         self.dev |= dict(zip(indices, found.rows, strict=True))
 
-    def _finish(self) -> None:
+    def _answer_test(self) -> None:
         test = self.measuring.data.test
         self.test = self._asked(test, "test", 0, len(test))
+
+    def _finish(self) -> None:
+        if not self.test.rows:
+            self._answer_test()
         self.latency = self._timed()
         self.surprise = self._surprised() if self.measuring.surprise else None
         found = getattr(weights_of(self.opened()), "num_parameters", None)
@@ -146,6 +175,8 @@ class Contestant:
 
         def told(done: int, _: int) -> None:
             self.tell(stage, before + done, total)
+            if self.measuring.given_up.is_set():
+                raise BudgetSpent
             if done < len(examples):
                 self.measuring.budget.check()
 

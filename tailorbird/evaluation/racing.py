@@ -17,6 +17,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tailorbird.data.task import TaskKind
+from tailorbird.evaluation.arms import Begun
 from tailorbird.evaluation.metrics import is_unanswerable
 from tailorbird.evaluation.statistics import paired_p_value
 from tailorbird.records import Example
@@ -48,6 +49,60 @@ class Stopped:
             f"clearly behind {self.leader} after {self.after} of {self.of} dev examples: "
             f"{100 * self.behind:.0f} points"
         )
+
+
+@dataclass(frozen=True)
+class Untrained:
+    """Why a model was not trained to the end: after this share of its steps it was this far behind the leader there.
+
+    `of` dev examples were scored for both; the others as in `Stopped`.
+    """
+
+    share: float
+    of: int
+    leader: str
+    behind: float
+    p: float
+
+    @property
+    def sentence(self) -> str:
+        """For a person."""
+        return (
+            f"clearly behind {self.leader} when both were trained to {self.share:.0%} of their steps: "
+            f"{100 * self.behind:.0f} points on {self.of} dev examples; trained no further"
+        )
+
+
+def behind_in_training(
+    begun: Mapping[str, Begun],
+    dev: Sequence[Example],
+    *,
+    groups: Sequence[Hashable] | None = None,
+    seed: int = 0,
+) -> dict[str, Untrained]:
+    """Which of the models that were trained to the same share of their steps are trained no further, and why.
+
+    Orders at equal shares mostly hold to the end (successive halving rests on that), but not always, so the test is
+    the same as between models that are whole.
+
+    Args:
+        begun: by arm, how far it is trained, and its scores there.
+        dev: all dev examples.
+        groups: the cluster of every dev example, where examples share documents.
+        seed: of the permutation test.
+    """
+    places = {example.id: index for index, example in enumerate(dev)}
+    alike: dict[float, dict[str, dict[int, float]]] = {}
+    for arm, one in begun.items():
+        placed = {places[name]: score for name, score in one.scores.items()}
+        alike.setdefault(round(one.share, 2), {})[arm] = placed
+    ended: dict[str, Untrained] = {}
+    for share, rows in alike.items():
+        if len(rows) < 2 or not set.intersection(*(set(row) for row in rows.values())):
+            continue
+        found = behind(rows, list(rows), num_dev=len(dev), groups=groups, seed=seed)
+        ended |= {arm: Untrained(share, s.after, s.leader, s.behind, s.p) for arm, s in found.items()}
+    return ended
 
 
 def blocks(examples: Sequence[Example], kind: TaskKind, seed: int = 0) -> list[list[int]]:

@@ -11,7 +11,8 @@
    then (or the cheapest arm that did significantly better than the candidate, if there is one).
 
 Cheapest means least compute per answer: (input − cached + output tokens) × the number of parameters
-of the weights; 0 for floors; a model that does not tell its size counts as dearer than all that do.
+of the weights; 0 for floors; a model that does not tell its size counts as dearer than all that do, and of
+two such the one whose tokens cost less is the cheaper.
 No clock enters, so repeating or resuming a run cannot change the verdict.
 """
 
@@ -49,6 +50,8 @@ class Contender:
     test: Sequence[float]
     compute: float | None
     floor: bool = False
+    paid: float = 0.0
+    """US dollars for the tokens of one answer, where an endpoint takes them."""
 
     @property
     def score(self) -> float:
@@ -58,7 +61,12 @@ class Contender:
     @property
     def price(self) -> tuple[bool, float, float, str]:
         """Sorts by cheapness; between equals the better score on dev decides, then the name."""
-        return (self.compute is None, self.compute or 0.0, -round(_mean(self.dev), 12), self.name)
+        return (
+            self.compute is None,
+            self.paid if self.compute is None else self.compute,
+            -round(_mean(self.dev), 12),
+            self.name,
+        )
 
 
 @dataclass(frozen=True, slots=True)

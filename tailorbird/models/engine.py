@@ -143,7 +143,9 @@ class Engine:
         with self.using(None):
             self._adapters.discard(name)
             self._prefixes.forget(name)
-            self.peft.delete_adapter(name)
+            with warnings.catch_warnings():  # which of the others is switched on is decided below
+                warnings.filterwarnings("ignore", message="Adapter .* was active which is now deleted")
+                self.peft.delete_adapter(name)
             self._switch_to(None)
 
     def load_adapter(self, name: str, folder: Path) -> None:

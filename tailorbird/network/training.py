@@ -60,7 +60,8 @@ def train(
         checkpoint: A folder for checkpoints and `metrics.jsonl`. A run that is already in it is taken up.
             Ctrl-C and SIGTERM then wait for the step under way to be kept. Delete it when done.
         identity: Names what else the run depends on, such as the hash of frozen weights.
-        on_step: Told about every step, in the first process. If it raises, training ends there.
+        on_step: Told about every step, in the first process. If it raises, training ends there, and what was
+            done is kept unless layers are shared out.
 
     Raises:
         DataError: No sequence has a token to learn.
@@ -100,7 +101,12 @@ def train(
                     if keeper:
                         keeper.add(report)
                     if on_step and processes.is_first():
-                        on_step(report)
+                        try:
+                            on_step(report)
+                        except BaseException:
+                            if keeper and not run.parts.sharded:
+                                keeper.keep()
+                            raise
                     stop = processes.any_of(asked_to_stop() or 0, run.device) if keeper else 0
                     if keeper and stop:
                         keeper.keep()

@@ -54,6 +54,7 @@ from tailorbird.techniques.rate_race import (
     rounds,
 )
 from tailorbird.techniques.through_wrappers import (
+    OnDev,
     OnEstimate,
     OnStep,
     dev_score,
@@ -122,6 +123,7 @@ class FineTune:
         checkpoint: folder for checkpoints, so that a killed training goes on; None keeps none.
         on_step: told about every step.
         on_estimate: told what it will take before it starts; if it gives False, nothing is trained.
+        on_dev: told the score of every dev example whenever dev is asked.
 
     Raises:
         RecipeError: a setting out of its range; or `shard` with "qlora", or where this process is alone.
@@ -149,6 +151,7 @@ class FineTune:
     checkpoint: Path | None = field(default=None, compare=False)
     on_step: OnStep | None = field(default=None, compare=False, repr=False)
     on_estimate: OnEstimate | None = field(default=None, compare=False, repr=False)
+    on_dev: OnDev | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.rank <= 512:
@@ -303,7 +306,7 @@ class FineTune:
             )
 
             def score_on_dev() -> float:
-                return dev_score(trained, model, data, dev)
+                return dev_score(trained, model, data, dev, on_dev=self.on_dev)
 
             def search(settings: TrainSettings, sequences: Sequence[Unit]) -> TrainSettings:
                 trials = Trials(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from tailorbird.data.task import Data
@@ -147,7 +147,18 @@ def place_of(example: Example) -> str:
     return f"{example.file}:{example.line}" if example.file else f"example {example.id}"
 
 
-def dev_score(weights: LocalWeights, model: Model, data: Data, examples: Sequence[Example]) -> float:
+OnDev = Callable[[Mapping[str, float]], None]
+"""Told, each time that dev was asked while training, the score of each of its examples by id."""
+
+
+def dev_score(
+    weights: LocalWeights,
+    model: Model,
+    data: Data,
+    examples: Sequence[Example],
+    *,
+    on_dev: OnDev | None = None,
+) -> float:
     """The task's metric on held-out examples, seen through the wrappers.
 
     A hundredth of the mean probability of the right label is added where there are labels: a few dozen
@@ -157,6 +168,9 @@ def dev_score(weights: LocalWeights, model: Model, data: Data, examples: Sequenc
     _, metric = default_metric(data.task)
     asked = on_weights(model, lambda _: weights)
     answers = asked.answer([data.task.ask(e) for e in examples])
-    score = sum(metric(e, a) for e, a in zip(examples, answers, strict=True)) / len(examples)
+    scores = [metric(e, a) for e, a in zip(examples, answers, strict=True)]
+    if on_dev:
+        on_dev({example.id: score for example, score in zip(examples, scores, strict=True)})
+    score = sum(scores) / len(examples)
     sure = [(a.probabilities or {}).get(e.completion, 0.0) for e, a in zip(examples, answers, strict=True)]
     return score + 0.01 * sum(sure) / len(examples)

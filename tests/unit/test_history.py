@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tailorbird.bases import bases_of
 from tailorbird.data.storage import write_atomic
 from tailorbird.errors import InputError, NotFound
 from tailorbird.evaluation.compare import compare
@@ -40,7 +41,7 @@ class Project:
 
     def plan(self, data, setting=1):
         steps = (Step("nearest", {"max_chars": setting}),)
-        plan = Plan("shop", "starter", CLASSIFY, (ArmSpec("good", steps),), data, "accuracy")
+        plan = Plan("shop", bases_of("starter", {}), CLASSIFY, (ArmSpec("good", steps),), data, "accuracy")
         return replace(plan, folder=self.state / "runs" / f"shop-{plan.key}")
 
     def run(self, data, models, *, against=None, setting=1, killed_after=None, out=None):

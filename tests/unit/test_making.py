@@ -44,7 +44,7 @@ def compared(project, arms, monkeypatch, *, limit_test=6, on_event=None, **setti
     monkeypatch.chdir(project)
     (project / "tailor.toml").write_text(TOML.format(arms=json.dumps(arms)))
     comparisons = Workbench(project).comparisons
-    plan = replace(comparisons.plan(replace(Flags(), limit_test=limit_test)), race=False, **settings)
+    plan = replace(comparisons.plan(replace(Flags(), limit_test=limit_test)), **{"race": False, **settings})
     return plan, comparisons.run(plan, on_event=on_event)
 
 
@@ -118,6 +118,52 @@ def test_a_training_that_outlasts_the_budget_stops_and_is_made_in_the_next_run(p
     _, whole = compared(project, ["majority", "fine_tune"], monkeypatch, on_event=events.append)
     assert whole.comparison.arm("fine_tune").ran
     assert [e.status for e in events if isinstance(e, ArmFinished)] == ["done", "done"]
+
+
+def test_trainings_are_raced_by_steps_and_what_goes_on_ends_as_if_it_had_never_paused(project, monkeypatch):
+    import tailorbird.trainings as trainings
+
+    monkeypatch.setattr(trainings, "WORTH_S", 0.0)
+    arms = ["base", "fine_tune", "few_shot+fine_tune"]
+    plan, _ = compared(project, arms, monkeypatch)
+    weights = sorted((plan.folder / "models" / "fine_tune").rglob("*.safetensors"))
+    before = [path.read_bytes() for path in weights]
+    (project / ".tailorbird").rename(project / "before")
+    events = []
+    _, raced = compared(project, arms, monkeypatch, on_event=events.append, race=True)
+    assert [path.read_bytes() for path in weights] == before
+    steps = [e.step for e in trained(events, "fine_tune")]
+    assert steps == sorted(set(steps))
+    order = [e.arm for e in events if isinstance(e, TrainingProgress)]
+    # In turns: the first goes on only when the second has come as far.
+    assert order.index("few_shot+fine_tune") < len(order) - 1 - order[::-1].index("fine_tune")
+    assert raced.comparison.arm("fine_tune").train_s > 0
+
+
+def test_trainings_are_raced_only_where_dev_is_scored_as_the_arm_will_be(project, monkeypatch):
+    from tailorbird.making import arm_of
+    from tailorbird.trainings import TrainingWatch
+
+    names = ["base", "fine_tune", "few_shot+fine_tune", "fine_tune+few_shot", "from_scratch"]
+    plan, _ = compared(project, names, monkeypatch, limit_test=6, budget_s=0.001)
+    raced = {
+        spec.name
+        for spec in plan.arms
+        if arm_of(project / ".tailorbird", plan, spec, TrainingWatch(spec.name)).begin
+    }
+    assert raced == {"fine_tune", "few_shot+fine_tune"}
+    other = replace(plan, metric="macro_f1")
+    assert not arm_of(project / ".tailorbird", other, plan.arms[1], TrainingWatch("fine_tune")).begin
+
+
+def test_short_trainings_are_not_paused(project, monkeypatch):
+    events = []
+    _, outcome = compared(
+        project, ["base", "fine_tune", "few_shot+fine_tune"], monkeypatch, on_event=events.append, race=True
+    )
+    order = [e.arm for e in events if isinstance(e, TrainingProgress)]
+    assert order == sorted(order, reverse=True)
+    assert outcome.comparison.arm("fine_tune").ran or outcome.comparison.arm("fine_tune").stopped
 
 
 def test_what_is_wrong_with_another_runs_models_is_not_this_runs_affair(project, monkeypatch):

@@ -104,7 +104,7 @@ def test_sources_bring_the_knowledge_arms_without_documents(recipe, tmp_path):
     text = 'examples = "rows.jsonl"\n'
     assert not [arm for arm in make_plan(recipe(text)).arms if "knowledge" in arm.name]
     plan = make_plan(recipe(text + '[knowledge]\nsources = ["wikipedia"]\n'))
-    assert [arm.name for arm in plan.arms if "knowledge" in arm.name] == ["knowledge", "knowledge+fine_tune"]
+    assert [arm.name for arm in plan.arms if "knowledge" in arm.name] == ["knowledge", "few_shot+knowledge"]
     assert plan.sources == ["wikipedia"]
     assert plan.notes[-1].startswith(
         "wikipedia: asked live, once for each question; latencies leave that out"

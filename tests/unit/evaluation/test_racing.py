@@ -1,14 +1,16 @@
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
 
 import pytest
 from scripted_arms import LABELS, Builds, Scripted, classify_data
 
-from tailorbird.evaluation.arms import ArmFinished
+from tailorbird.evaluation.arms import ArmFinished, Begun
 from tailorbird.evaluation.budget import Budget
 from tailorbird.evaluation.compare import compare
 from tailorbird.evaluation.metrics import default_metrics
-from tailorbird.evaluation.racing import behind, blocks
+from tailorbird.evaluation.racing import behind, behind_in_training, blocks
 from tailorbird.records import NOT_IN_DOCUMENTS, Example
 
 DATA = classify_data()
@@ -184,3 +186,141 @@ def test_an_arm_that_would_not_end_in_time_is_not_begun():
     assert "good" not in builds.counts
     assert found.arm("good").stopped_why.startswith("It would take about 100 s, and 20 s of")
     assert found.arm("as good").ran
+
+
+# -- trainings --------------------------------------------------------------------------------------
+
+
+class Trained:
+    """An arm whose training is scored on dev at every share that it is asked to come to."""
+
+    def __init__(self, name, rate, *, ends_at=1.0):
+        self.name, self.rate, self.ends_at, self.shares = name, rate, ends_at, []
+
+    def begin(self, share):
+        self.shares.append(share)
+        if share >= self.ends_at:
+            return None
+        answers = Scripted(self.rate, self.name).answer([DATA.task.ask(e) for e in DATA.dev[:32]])
+        scores = {e.id: METRICS["accuracy"](e, a) for e, a in zip(DATA.dev[:32], answers, strict=True)}
+        return Begun(share, scores)
+
+    def arm(self, builds):
+        return builds.arm(self.name, lambda: Scripted(self.rate, self.name), begin=self.begin)
+
+
+def test_what_is_clearly_behind_at_the_same_share_of_its_training_is_trained_no_further():
+    weak, strong, other = Trained("weak", 0.1), Trained("strong", 0.95), Trained("other", 0.9)
+    builds = Builds()
+    raced = [*arms(builds)[2:], *(trained.arm(builds) for trained in (weak, strong, other))]
+    found = compare(raced, DATA, METRICS, primary="accuracy", race=True)
+    assert weak.shares == [0.25]
+    assert strong.shares == other.shares == [0.25, 0.5]
+    why = found.arm("weak").stopped_why
+    assert why.startswith("Clearly behind strong when both were trained to 25% of their steps: ")
+    assert why.endswith(" points on 32 dev examples; trained no further.")
+    assert "weak" not in builds.counts
+    assert found.arm("strong").ran
+    assert found.arm("weak").train_s >= 0
+
+
+def test_a_training_alone_and_one_that_is_over_are_held_against_nothing():
+    builds = Builds()
+    alone = Trained("alone", 0.9)
+    compare([*arms(builds)[1:], alone.arm(builds)], DATA, METRICS, primary="accuracy", race=True)
+    assert alone.shares == []
+    over, weak = Trained("over", 0.9, ends_at=0.25), Trained("weak", 0.0)
+    compare(
+        [*arms(builds)[2:], over.arm(builds), weak.arm(builds)], DATA, METRICS, primary="accuracy", race=True
+    )
+    assert over.shares == weak.shares == [0.25]
+
+
+def test_without_a_race_nothing_is_trained_in_parts():
+    weak, strong = Trained("weak", 0.1), Trained("strong", 0.95)
+    builds = Builds()
+    compare([*arms(builds), weak.arm(builds), strong.arm(builds)], DATA, METRICS, primary="accuracy")
+    assert weak.shares == strong.shares == []
+
+
+def test_trainings_are_compared_on_the_dev_examples_that_both_were_asked():
+    best = Begun(0.5, {e.id: 1.0 for e in DATA.dev[:40]})
+    worse = {e.id: 0.0 for e in DATA.dev[10:26]}
+    found = behind_in_training({"a": best, "b": Begun(0.5, worse)}, DATA.dev)
+    assert (found["b"].of, found["b"].leader, found["b"].behind) == (16, "a", 1.0)
+    assert behind_in_training({"a": best, "b": Begun(0.25, worse)}, DATA.dev) == {}
+    assert behind_in_training({"a": best, "b": Begun(0.5, {DATA.dev[45].id: 0.0})}, DATA.dev) == {}
+    assert behind_in_training({"a": best}, DATA.dev) == {}
+
+
+# -- other machines ---------------------------------------------------------------------------------
+
+
+class Meeting(Scripted):
+    """Answers nothing before the other side has begun to answer too."""
+
+    def __init__(self, name, own, other):
+        super().__init__(0.9, name)
+        self.own, self.other, self.alone = own, other, 0
+
+    def answer(self, requests):
+        self.own.set()
+        self.alone += len(requests) > 1 and not self.other.wait(5)
+        return super().answer(requests)
+
+
+@pytest.mark.parametrize("race", [True, False])
+def test_other_machines_answer_while_this_one_works(race):
+    here, there = threading.Event(), threading.Event()
+    local, remote = Meeting("local", here, there), Meeting("remote", there, here)
+    builds, told = Builds(), []
+    raced = [
+        builds.arm("remote", lambda: remote, remote=True),
+        builds.arm("local", lambda: local),
+        builds.arm("as good", lambda: Scripted(0.9, "h")),
+    ]
+    found = compare(raced, DATA, METRICS, primary="accuracy", race=race, on_event=told.append)
+    assert local.alone == remote.alone == 0
+    assert all(arm.ran for arm in found.arms)
+    # Single answers, which are timed, come when all others are done.
+    timed = [n for n, event in enumerate(told) if getattr(event, "stage", "") == "latency"]
+    remotes = [n for n in timed if told[n].arm == "remote"]
+    others = [n for n, event in enumerate(told) if getattr(event, "arm", "") in {"local", "as good"}]
+    assert min(remotes) > max(others)
+
+
+def test_together_they_give_what_they_give_one_after_another():
+    def run(**settings):
+        builds = Builds()
+        raced = [
+            builds.arm("tfidf_linear", lambda: Scripted(0.5, "t"), floor=True),
+            builds.arm("bad", lambda: Scripted(0.05, "b"), **settings),
+            builds.arm("good", lambda: Scripted(0.95, "g"), **settings),
+            builds.arm("here", lambda: Scripted(0.9, "h")),
+        ]
+        found = compare(raced, DATA, METRICS, primary="accuracy", race=True)
+        return [(arm.name, arm.score, arm.stopped_why, arm.num_dev) for arm in found.arms]
+
+    assert run() == run(remote=True)
+
+
+def test_when_it_is_interrupted_other_machines_are_asked_nothing_more(tmp_path):
+    class Slow(Scripted):
+        def answer(self, requests):
+            time.sleep(0.05)
+            return super().answer(requests)
+
+    class Interrupted(Scripted):
+        def answer(self, requests):
+            raise KeyboardInterrupt
+
+    slow, told = Slow(0.9, "slow"), []
+    builds = Builds()
+    raced = [
+        builds.arm("slow", lambda: slow, remote=True),
+        builds.arm("here", lambda: Interrupted(0.9, "here")),
+    ]
+    with pytest.raises(KeyboardInterrupt):
+        compare(raced, DATA, METRICS, primary="accuracy", folder=tmp_path, on_event=told.append, batch_size=8)
+    assert sum(slow.calls) <= 16
+    assert not (tmp_path / "arms" / "slow").exists()

@@ -198,6 +198,15 @@ def test_a_score_that_is_no_number_is_refused():
         run(dev_score=lambda: float("nan"))
 
 
+def test_what_was_done_is_kept_when_the_listener_ends_it(tmp_path):
+    seldom = replace(SETTINGS, checkpoint_every_steps=1000)
+    with pytest.raises(Stop):
+        run(settings=seldom, checkpoint=tmp_path, on_step=stop_after(7))
+    reports = []
+    run(settings=seldom, checkpoint=tmp_path, on_step=reports.append)
+    assert reports[0].step == 8
+
+
 def stop_after(step):
     def on_step(report):
         if report.step == step:
