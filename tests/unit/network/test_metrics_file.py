@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from test_training import SEQUENCES, SETTINGS, Stop, run, stop_after
+from test_training import SEQUENCES, SETTINGS, Stop, lose_newest, run, stop_after
 
 from tailorbird.network.metrics_file import METRICS_FILE, MetricsFile, read_metrics
 from tailorbird.network.settings import StepReport
@@ -41,6 +41,7 @@ def test_a_run_taken_up_repeats_no_step_and_leaves_none_out(tmp_path):
     with pytest.raises(Stop):
         run(settings=settings, checkpoint=tmp_path, on_step=stop_after(7))
     assert steps_in(tmp_path) == [1, 2, 3, 4, 5, 6, 7]
+    lose_newest(tmp_path)
     told = []
     _, result = run(settings=settings, checkpoint=tmp_path, on_step=lambda r: told.append(r.step))
     assert told[0] == 5
