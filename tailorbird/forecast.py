@@ -33,6 +33,8 @@ TIMED = 13
 SINGLE = 1.5
 """So many times as long takes an answer alone as one in a batch."""
 LETTERS_A_TOKEN = 4
+WRITES_AS_SHOWN = ("few_shot", "fine_tune", "from_scratch")
+"""Techniques after which answers are as long as the examples'; a bare base often writes on."""
 TRAINING = 3
 FLOOR_S = 2.0
 """Fitting and asking a baseline, about."""
@@ -66,7 +68,11 @@ class Forecast:
 
 @dataclass(frozen=True, slots=True)
 class Speed:
-    """What a base takes: seconds a request, seconds a token of input, tokens of a bare request and of one example."""
+    """What a base takes: seconds a request, seconds a token that is read, tokens of a bare request and of one example.
+
+    `output_tokens` are those of an answer of the base's own, `write_s` are seconds for each of them; for a choice of
+    labels, which is not written, those are in `request_s`.
+    """
 
     request_s: float
     token_s: float
@@ -74,6 +80,7 @@ class Speed:
     example_tokens: float
     output_tokens: float
     num_parameters: int
+    write_s: float = 0.0
 
 
 def forecast(state: Path, plan: Plan, price_per_hour: float) -> list[Forecast]:
@@ -130,7 +137,10 @@ def _computed(spec: ArmSpec, plan: Plan, speed: Speed | None, price_per_hour: fl
         elif step.technique == "from_scratch":
             trained_s += _from_scratch_s(technique, plan, speed)
     answers = _num_answers(plan)
-    answers_s = answers * (speed.request_s + speed.token_s * tokens)
+    written = speed.output_tokens
+    if any(step.technique in WRITES_AS_SHOWN for step in spec.steps):
+        written = min(written, _written(plan))
+    answers_s = answers * (speed.request_s + speed.token_s * tokens + speed.write_s * written)
     timed = speed.num_parameters > 0 or speed.request_s + speed.token_s > 0
     price = plan.base_of(spec).price if spec.on_base else None
     if price is not None:
@@ -181,18 +191,43 @@ def _probed(state: Path, plan: Plan, base: Base) -> Speed:
     from tailorbird.models.model import weights_of
 
     model = open_reference(state, base.reference, base.key_env).model
-    bare = [plan.task.ask(example) for example in (plan.data.dev or plan.data.train)[:PROBED]]
-    shown = [replace(request, examples=tuple(plan.data.train[:SHOWN])) for request in bare]
-    model.answer(bare[:1])
-    (bare_s, few), (shown_s, more) = _timed(model, bare), _timed(model, shown)
+    requests = [plan.task.ask(example) for example in (plan.data.dev or plan.data.train)[: PROBED + 1]]
+    pool = plan.data.train
+    # Others for each: what requests have in common is read once, and would make examples look cheap.
+    with_examples = [
+        replace(
+            request, examples=tuple(pool[(n * SHOWN + i) % len(pool)] for i in range(SHOWN)) if pool else ()
+        )
+        for n, request in enumerate(requests)
+    ]
+    model.answer([requests[0], with_examples[0]])
+    bare, shown = requests[1:] or requests, with_examples[1:] or with_examples
+    (whole_s, answers) = _timed(model, bare)
+    # Of the same length: one token each, so that what differs is what was read.
+    (bare_s, few), (shown_s, more) = _timed(model, _short(bare)), _timed(model, _short(shown))
     tokens, longer = _inputs(few), _inputs(more)
     token_s = max(0.0, shown_s - bare_s) / max(1.0, longer - tokens)
-    parameters = getattr(weights_of(model), "num_parameters", 0) or 0
-    output = sum(answer.usage.output_tokens for answer in few) / len(few)
-    expected = sum(len(e.completion) for e in plan.data.train[:50]) / max(1, len(plan.data.train[:50]))
-    output = min(output, 2 + expected / LETTERS_A_TOKEN) if plan.task.kind == "classify" else output
-    request_s = max(0.0, bare_s - token_s * tokens)
-    return Speed(request_s, token_s, tokens, (longer - tokens) / SHOWN, output, int(parameters))
+    output = sum(answer.usage.output_tokens for answer in answers) / len(answers)
+    written = plan.task.kind != "classify"
+    return Speed(
+        request_s=max(0.0, (bare_s if written else whole_s) - token_s * tokens),
+        token_s=token_s,
+        tokens=tokens,
+        example_tokens=(longer - tokens) / SHOWN,
+        output_tokens=output if written else min(output, _written(plan)),
+        num_parameters=int(getattr(weights_of(model), "num_parameters", 0) or 0),
+        write_s=max(0.0, whole_s - bare_s) / max(1.0, output - 1) if written else 0.0,
+    )
+
+
+def _written(plan: Plan) -> float:
+    """Tokens of an answer like those of the examples, guessed by their letters."""
+    some = plan.data.train[:50]
+    return 2 + sum(len(e.completion) for e in some) / max(1, len(some)) / LETTERS_A_TOKEN
+
+
+def _short(requests: Sequence[Request]) -> list[Request]:
+    return [replace(r, sampling=replace(r.sampling, max_tokens=1)) for r in requests]
 
 
 def _timed(model: Model, requests: Sequence[Request]) -> tuple[float, list[Completion]]:
@@ -203,7 +238,8 @@ def _timed(model: Model, requests: Sequence[Request]) -> tuple[float, list[Compl
 
 
 def _inputs(answers: Sequence[Completion]) -> float:
-    return sum(answer.usage.input_tokens for answer in answers) / len(answers)
+    """Tokens of one request that were read for it; those of a common beginning are not."""
+    return sum(answer.usage.input_tokens - answer.usage.cached_tokens for answer in answers) / len(answers)
 
 
 def _earlier(state: Path, plan: Plan) -> dict[str, Mapping[str, Any]]:

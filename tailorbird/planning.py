@@ -184,7 +184,7 @@ def make_plan(file: RecipeFile) -> Plan:
         wanted, left_out = default_arms(
             classify=task.kind == "classify",
             documents=documents is not None or bool(file.settings.get(KNOWLEDGE, {}).get("sources")),
-            num_train=len(splits.train),
+            examples=splits.train,
             bases=bases,
         )
     specs, untrained = arms_on([file.arm(word) for word in wanted], bases)

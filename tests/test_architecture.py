@@ -58,7 +58,7 @@ MAY_IMPORT = {
     "measuring": {"plugins", "evaluation", "data", *BELOW_DATA},
     "bases": {"references", "errors"},
     "recipe_file": {"bases", "plugins", "measuring", "sources", *BELOW_DATA},
-    "default_arms": {"bases", "recipe_file", "data"},
+    "default_arms": {"bases", "recipe_file", "data", "records"},
     "trackers": {"network", *BELOW_DATA},
     "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},

@@ -3,16 +3,16 @@
 import pytest
 
 from tailorbird.bases import Base
-from tailorbird.default_arms import default_arms, has_device, weight_bytes
+from tailorbird.default_arms import default_arms, has_device, weight_bytes, work
+from tailorbird.records import Example
 
 STARTER = (Base("starter", "starter"),)
 FAR = (Base("far", "http://127.0.0.1:1/v1#far"),)
 
 
-def chosen(bases=STARTER, *, classify=True, documents=False, num_train=500, device=False):
-    return default_arms(
-        classify=classify, documents=documents, num_train=num_train, bases=bases, device=device
-    )
+def chosen(bases=STARTER, *, classify=True, documents=False, num_train=500, device=False, letters=40):
+    examples = [Example.pair("a" * letters, "b")] * num_train
+    return default_arms(classify=classify, documents=documents, examples=examples, bases=bases, device=device)
 
 
 def test_every_technique_takes_part_where_there_is_enough_to_learn_from():
@@ -64,18 +64,28 @@ def test_an_endpoint_trains_nothing_and_what_brings_its_own_weights_stays():
     assert "fine_tune" in chosen((*FAR, *STARTER))[0]
 
 
-def test_large_weights_are_trained_by_default_only_where_there_is_a_gpu(tmp_path):
+def test_what_would_take_many_hours_is_trained_by_default_only_where_there_is_a_gpu(tmp_path):
     with (tmp_path / "model.safetensors").open("wb") as file:
-        file.truncate(2_500_000_000)  # sparse: nothing is written
+        file.truncate(25_000_000_000)  # sparse: nothing is written
     large = (Base("large", str(tmp_path)),)
-    assert weight_bytes(large[0]) == 2.5e9
+    assert weight_bytes(large[0]) == 25e9
     arms, notes = chosen(large)
     assert not [arm for arm in arms if "fine_tune" in arm]
+    assert len(notes) == 1
     assert notes[0].startswith(
-        "left out: fine_tune, few_shot+fine_tune (without a GPU, training weights of 2.5 GB"
+        "left out: fine_tune, few_shot+fine_tune (without a GPU, training takes many hours)"
     )
     assert "fine_tune" in chosen(large, device=True)[0]
     assert "fine_tune" in chosen((*large, *STARTER))[0]
+
+
+def test_long_examples_are_trained_alone_and_not_behind_five_others():
+    arms, notes = chosen(letters=1200)
+    assert "fine_tune" in arms
+    assert "few_shot+fine_tune" not in arms
+    assert notes[0].startswith("left out: few_shot+fine_tune (without a GPU")
+    assert "few_shot+fine_tune" in chosen(letters=1200, device=True)[0]
+    assert work("few_shot+fine_tune", [Example.pair("a" * 39, "b")] * 300, 1e8) == 6 * 1e8 * 3000 * 60
 
 
 def test_looking_for_a_gpu_needs_nothing_installed():

@@ -130,7 +130,7 @@ def test_few_requests_are_asked_to_foresee_all(plan, tmp_path, monkeypatch):
 
     monkeypatch.setattr("tailorbird.forecast.open_reference", lambda *_: Opened(Counting()))
     forecast(tmp_path / ".tailorbird", plan, PRICE_PER_HOUR)
-    assert asked == [1, PROBED, PROBED]
+    assert asked == [2, PROBED, PROBED, PROBED]
 
 
 def test_a_base_that_can_not_answer_is_its_arms_affair_and_one_that_is_not_there_is_told(
