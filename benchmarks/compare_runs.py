@@ -12,8 +12,9 @@ together   `tailor compare` as a user would run it: the arms race, and share wha
 alone      every arm by itself, `tailor compare --arms ARM --no-race`, in a project of its own, so that nothing is
            shared and nothing stops; what they find is judged together afterwards by the same rule.
 
-Both take the same examples and splits; trainings are of two passes, for all arms alike. From the answers of `alone` the race is then repeated on 100 resamplings of dev
-and test: does it pick what the full run picks, and at which part of the seconds?
+Both take the same examples and splits; trainings are of two passes, for all arms alike. From the answers of `alone`
+the race is then repeated on 100 resamplings of dev and test: does it pick what the full run picks, and at which part
+of the seconds?
 
 Writes benchmarks/results/compare_runs.json and .md, and benchmarks/results/compare_runs/CASE.html; works in
 build/bench/compare_runs, where a run that was stopped goes on.
@@ -139,7 +140,8 @@ def data_of(case, shared):
         folder.mkdir(parents=True)
         MADE[case](shared, folder)
         documents = 'documents = "documents"\n' if (folder / "documents").is_dir() else ""
-        text = f'name = "{case}"\nexamples = "examples.jsonl"\ntest = "test.jsonl"\n{documents}{TRAINED}{SETTINGS.get(case, "")}'
+        text = f'name = "{case}"\nexamples = "examples.jsonl"\ntest = "test.jsonl"\n{documents}'
+        text += TRAINED + SETTINGS.get(case, "")
         (folder / "tailor.toml").write_text(text, "utf-8")
     return folder
 

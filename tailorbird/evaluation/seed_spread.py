@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-from scipy.stats import chi2
 
 from tailorbird.evaluation.resampling import resampled_means
 
@@ -104,7 +103,10 @@ def spread(means: Sequence[float]) -> Spread | None:
     if count < 2:
         return None
     deviation = float(np.std(means, ddof=1))
-    low, high = (deviation * math.sqrt((count - 1) / chi2.ppf(level, count - 1)) for level in (0.975, 0.025))
+    from scipy.special import chdtri  # not loaded where no seeds are looked at
+
+    # χ² that is exceeded with this chance.
+    low, high = (deviation * math.sqrt((count - 1) / chdtri(count - 1, chance)) for chance in (0.025, 0.975))
     return Spread(deviation, float(low), float(high), tuple(means))
 
 

@@ -118,13 +118,24 @@ class TfidfLinear:
         )
 
     def answer(self, requests: Sequence[Request]) -> list[Completion]:
-        return answer_each(requests, self._one)
+        """All at once: on one message the machinery around it takes most of the time."""
+        for request in requests:
+            check_request(request)
+            refuse_bounds(request, "floor")
+        if not requests:
+            return []
+        started = time.perf_counter()
+        # [N, labels], or [N] for two labels, of which it is the second one's.
+        margins = self.pipeline.decision_function([request.question for request in requests])
+        found = [weighed(self._one(r, row), r) for r, row in zip(requests, margins, strict=True)]
+        each = (time.perf_counter() - started) / len(requests)
+        return [replace(a, seconds=each, asked=r) for a, r in zip(found, requests, strict=True)]
 
     def stream(self, request: Request) -> Pieces:
         return in_one_piece(self.answer([request])[0])
 
-    def _one(self, request: Request) -> Completion:
-        margins = np.atleast_1d(self.pipeline.decision_function([request.question])[0])
+    def _one(self, request: Request, margins: Any) -> Completion:
+        margins = np.atleast_1d(margins)
         classes = list(self.pipeline.classes_)
         scores = dict(zip(classes, (-margins[0], margins[0]) if len(classes) == 2 else margins, strict=True))
         if request.choices is None:
