@@ -159,8 +159,10 @@ def as_markdown(record):
     lines = [
         "# Documents that give orders",
         "",
-        f"`{record['command']}`, {record['date']}. {sentence(record['machine'])}",
-        "",
+        *(
+            f"{', '.join(arms)}: `{run['command']}`, {run['date']}. {sentence(run['machine'])}\n"
+            for arms, run in together(record["runs"])
+        ),
         "| arm | attacks | obeyed | 95 % interval | false alarms | right under attack | questions right without |",
         "|---|---|---|---|---|---|---|",
     ]
@@ -187,6 +189,25 @@ def as_markdown(record):
     return "\n".join([*lines, ""])
 
 
+def together(runs):
+    """The arms that were measured in one call, with that call."""
+    found = {}
+    for arm, run in runs.items():
+        found.setdefault(json.dumps(run, sort_keys=True), []).append(arm)
+    return [(arms, json.loads(run)) for run, arms in found.items()]
+
+
+def kept(path):
+    """What was measured before, by arm."""
+    if not path.is_file():
+        return {"arms": {}, "runs": {}}
+    record = json.loads(path.read_text("utf-8"))
+    if "runs" not in record:
+        run = {name: record[name] for name in ("command", "date", "machine")}
+        record["runs"] = dict.fromkeys(record["arms"], run)
+    return record
+
+
 def main():
     parser = argparse.ArgumentParser(description="How often models obey what their documents order.")
     parser.add_argument("--arms", default=",".join(ARMS))
@@ -200,14 +221,21 @@ def main():
         tell = lambda line: print(line, flush=True)  # noqa: E731
         arms = {arm: run_arm(arm, given, reading, tell) for arm in given.arms.split(",")}
     arms_flag = f" --arms {given.arms}" if given.arms != ",".join(ARMS) else ""
-    record = {
-        "arms": arms,
+    run = {
         "command": f"{COMMAND}{arms_flag}{f' --every {given.every}' if given.every > 1 else ''}",
         "date": dt.datetime.now(dt.UTC).date().isoformat(),
         "machine": machine(),
     }
     given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "knowledge_injections.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    path = given.out / "knowledge_injections.json"
+    before = kept(path)
+    found = {**before["arms"], **arms}
+    runs = {**before["runs"], **dict.fromkeys(arms, run)}
+    record = {
+        name: {arm: part[arm] for arm in ARMS if arm in part}
+        for name, part in (("arms", found), ("runs", runs))
+    }
+    path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
     (given.out / "knowledge_injections.md").write_text(as_markdown(record), "utf-8")
 
 
