@@ -18,6 +18,7 @@ from tailorbird.history import History
 from tailorbird.judges import check_judge, judged
 from tailorbird.kept_runs import kept_run
 from tailorbird.knowledge_bases import KnowledgeBases
+from tailorbird.learnt import seen_before
 from tailorbird.making import arm_of
 from tailorbird.measuring import metrics_of
 from tailorbird.planning import Flags, JudgeChoice, Plan, default_metric_name, make_plan, overlay
@@ -80,6 +81,7 @@ class Comparisons:
         if judge is not None:
             check_judge(self.state, judge)
             plan = replace(plan, judge=judge)
+        plan = replace(plan, problems=(*seen_before(self.state, plan), *plan.problems))
         return replace(plan, folder=self.state / "runs" / f"{plan.name}-{plan.key}")
 
     def forecast(self, plan: Plan) -> list[Forecast]:

@@ -16,6 +16,7 @@ from tailorbird import plugins
 from tailorbird.catalogue import model_folder
 from tailorbird.data.storage import atomic_folder, write_atomic
 from tailorbird.errors import TailorbirdError
+from tailorbird.learnt import keep_learnt
 from tailorbird.opening import open_reference, set_threads
 from tailorbird.planning import Plan, asked_live, default_metric_name, described
 from tailorbird.recipe_file import TRAINS, ArmSpec, Step
@@ -135,6 +136,13 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
         _keep_spent(checkpoint, key, before_s + time.perf_counter() - began)
         raise
 
+    def add_files(building: Path) -> None:
+        keep_trainings(checkpoint, building, name=spec.name, base=base, model=model, check=check)
+        if spec.steps:
+            keep_learnt(
+                building, plan, model_folder(state, plan.base_of(spec).reference) if spec.on_base else None
+            )
+
     def save() -> None:
         lineage = {
             "key": key,
@@ -152,9 +160,7 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
             lineage=lineage,
             replay=(plan.data.dev or plan.data.train)[:REPLAYED],
             replace_old=True,
-            add_files=lambda building: keep_trainings(
-                checkpoint, building, name=spec.name, base=base, model=model, check=check
-            ),
+            add_files=add_files,
         )
         shutil.rmtree(checkpoint, ignore_errors=True)
 

@@ -3,8 +3,8 @@
     7  tailorbird, verbs
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
     5  workbench comparisons kept_runs history opened_tests extras forecast judges knowledge_bases
-       knowledge_questions metaprompts making opening catalogue planning recipe_file measuring plugins references
-       trackers trainings
+       knowledge_questions metaprompts making learnt opening catalogue planning default_arms recipe_file bases
+       measuring plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -63,8 +63,9 @@ MAY_IMPORT = {
     "trainings": {"planning", "recipe_file", "plugins", "trackers", "evaluation", "models", *BELOW_MODELS},
     "catalogue": {"planning", "references", *BELOW_DATA},
     "planning": {"techniques", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
+    "learnt": {"catalogue", "planning", "data"},
     "opening": {"catalogue", "references", "plugins", "models", *BELOW_MODELS},
-    "making": {"opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
+    "making": {"learnt", "opening", "trainings", "evaluation", "models", *BELOW_MODELS, *SETTING_UP},
     "knowledge_bases": {"planning", "plugins", "recipe_file", "sources", "evaluation", "data", *BELOW_DATA},
     "knowledge_questions": {"knowledge_bases", "techniques", "evaluation", "sources", "data", *BELOW_DATA},
     "metaprompts": {"catalogue", "opening", "planning", "plugins", "techniques", "models", *BELOW_MODELS},
@@ -80,6 +81,7 @@ MAY_IMPORT = {
         "judges",
         "kept_runs",
         "history",
+        "learnt",
         "making",
         "knowledge_bases",
         "trainings",

@@ -93,6 +93,9 @@ def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
     facts["takes"] = _takes(expected)
     for label, value in facts.items():
         say(f"  {label:<11}{value}")
+    for problem in plan.problems:
+        if problem.severity == "error":
+            say(f"  {'beware':<11}{problem}", bold=True)
     for note in plan.notes:
         say(f"  {'note':<11}{note}", dim=True)
     say()

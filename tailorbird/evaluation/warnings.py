@@ -54,7 +54,7 @@ def warnings_of(comparison: Comparison, data: Data, problems: Sequence[Problem] 
         *_one_completion(data),
         *_few(comparison, data),
         *_labels(data),
-        *(Warned("data", "warning", str(problem)) for problem in problems),
+        *(Warned("data", "severe" if p.severity == "error" else "warning", str(p)) for p in problems),
         *_repeated(comparison),
         *_nothing_learnt(comparison, data),
         *_left_out(comparison),

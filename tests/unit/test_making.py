@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 
+from tailorbird.cli.compare_plan import show_plan
 from tailorbird.errors import IntegrityError
 from tailorbird.evaluation.arms import ArmFinished
 from tailorbird.making import base_identity
@@ -209,3 +210,34 @@ def test_a_model_that_can_not_be_opened_any_more_fails_its_arm_alone(project, mo
         "base": "model.json: its sha256 differs.",
         "majority": "model.json: its sha256 differs.",
     }
+
+
+def test_a_base_that_has_learnt_from_the_test_examples_is_told(project, monkeypatch, capsys):
+    monkeypatch.chdir(project)
+    (project / "tailor.toml").unlink(missing_ok=True)
+    workbench, rows = Workbench(project), project / "rows.jsonl"
+    first = workbench.plan_one(name="mine", steps=["few_shot"], examples=rows, base="tiny")
+    workbench.customize(first)
+    second = workbench.plan_one(
+        name="again", steps=["few_shot"], examples=project / "test.jsonl", base="mine"
+    )
+    workbench.customize(second)
+    for base in ("mine", "again"):
+        flags = Flags(examples=rows, base=base, arms=["base", "majority"])
+        plan = workbench.comparisons.plan(flags)
+        told = str(plan.problems[0])
+        count = len(plan.data.test)
+        assert (
+            f"base {base}: it has learnt from {count} of {count} test examples, or was chosen by them."
+            in told
+        )
+        assert "Give examples that it never saw with --test" in told
+    show_plan(plan, ())
+    assert "beware     base again: it has learnt from" in capsys.readouterr().out
+    outcome = workbench.comparisons.run(plan)
+    assert outcome.comparison.warnings[0]["level"] == "severe"
+    assert "it has learnt from" in outcome.report.read_text()
+    fresh = Flags(examples=rows, test=project / "test.jsonl", base="mine", arms=["base"])
+    assert not any("it has learnt" in str(p) for p in workbench.comparisons.plan(fresh).problems)
+    new = Flags(examples=rows, base="tiny")
+    assert not any("it has learnt" in str(p) for p in workbench.comparisons.plan(new).problems)
