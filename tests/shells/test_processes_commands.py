@@ -46,6 +46,7 @@ def losses(folder, name):
     return [json.loads(line)["loss"] for line in metrics.read_text().splitlines()[1:]]
 
 
+@pytest.mark.slow
 def test_two_processes_make_the_model_that_one_makes_and_one_of_them_tells(folder, by_two):
     code, out, err = by_two
     assert code == 0, err

@@ -93,7 +93,8 @@ def test_a_plan_says_what_training_would_take_and_makes_nothing(folder):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_training_goes_on_and_ends_the_same(folder, undisturbed, number):
     name = f"stopped_by_{number.name}"
     process = start((*CUSTOMIZE, name), folder)

@@ -144,6 +144,7 @@ def test_no_measurement_is_started_when_the_time_is_used_up_and_the_next_run_goe
     assert all(row["law"] for row in whole.comparison.extras["curve"])
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_measures_goes_on_and_ends_alike(floors, tmp_path):
     write_tickets(tmp_path)
     script = """
@@ -220,6 +221,7 @@ def trained(tmp_path_factory):
         os.chdir(before)
 
 
+@pytest.mark.slow
 def test_tailor_toml_says_what_is_measured_and_what_an_hour_costs(trained):
     plan, outcome = trained
     assert plan.extras == Extras(curve=False, ablate=True, seeds=2)
@@ -227,6 +229,7 @@ def test_tailor_toml_says_what_is_measured_and_what_an_hour_costs(trained):
     assert outcome.comparison.price_per_hour == 2.5
 
 
+@pytest.mark.slow
 def test_the_part_that_is_an_arm_already_is_taken_over(trained):
     plan, outcome = trained
     found = outcome.comparison.extras["ablation"]
@@ -245,6 +248,7 @@ def test_the_part_that_is_an_arm_already_is_taken_over(trained):
         assert all(row["taken_from"] == "" for row in alone.values())
 
 
+@pytest.mark.slow
 def test_no_more_than_the_arms_own_models_are_kept(trained):
     _, outcome = trained
     assert {f.name for f in (outcome.folder / "models").glob("[!.]*")} == {
@@ -255,6 +259,7 @@ def test_no_more_than_the_arms_own_models_are_kept(trained):
     assert list((outcome.folder / "extras" / "models").glob("[!.]*")) == []
 
 
+@pytest.mark.slow
 def test_an_arm_that_trains_is_trained_again_with_another_seed(trained):
     plan, _ = trained
     [spec] = [arm for arm in plan.arms if arm.name == "few_shot+fine_tune"]
