@@ -114,6 +114,8 @@ def score_text(score: float, low: float | None, high: float | None) -> str:
 
 def step_text(line: ArmLine) -> str:
     """What an arm is doing, such as `training 12 of 640, loss 0.412, 310 tokens/s, 2 min 05 s left`."""
+    if line.stage == "paused":
+        return f"paused, {line.done} % trained, until the others are as far"
     counted = f" {line.done} of {line.total}" if line.total > 1 else ""
     told = [f"{WORDS.get(line.stage, line.stage)}{counted}"]
     if training := line.training:

@@ -11,7 +11,7 @@ from tailorbird.evaluation.verdict import Verdict
 from tailorbird.models.model import Likelihood, Model
 from tailorbird.records import Usage
 
-Stage = Literal["build", "dev", "test", "latency", "judge"]
+Stage = Literal["build", "paused", "dev", "test", "latency", "judge"]
 ArmStatus = Literal["done", "failed", "stopped"]
 
 NO_ANSWERS = Evaluation(())
@@ -129,7 +129,7 @@ class ArmStarted:
 
 @dataclass(frozen=True, slots=True)
 class StageProgress:
-    """How far a stage of an arm is; `build` has one step."""
+    """How far a stage of an arm is; `build` has one step, and of `paused` the training is done to `done` percent."""
 
     arm: str
     stage: Stage

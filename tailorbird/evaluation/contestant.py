@@ -136,6 +136,8 @@ class Contestant:
             self.begun = self.arm.begin(share) if self.arm.begin else None
         finally:
             self.begun_s += time.perf_counter() - began
+        if self.begun:
+            self.tell("paused", round(100 * self.begun.share), 100)
 
     def _make(self) -> None:
         self.tell("build", 0, 1)

@@ -334,7 +334,9 @@ def test_columns_are_named_on_every_command_that_reads_examples(tickets, capsys)
     assert "Say it: --prompt-column NAME --completion-column NAME." in capsys.readouterr().out
     columns = ["--prompt-column", "Body", "--completion-column", "Kind"]
     assert printed_json(capsys, "check", "tickets.csv", *columns)["num_examples"] == len(rows)
-    plan = printed_json(capsys, "compare", "--examples", "tickets.csv", "--arms", "majority", "--plan", *columns)
+    plan = printed_json(
+        capsys, "compare", "--examples", "tickets.csv", "--arms", "majority", "--plan", *columns
+    )
     assert plan["task"]["labels"] == sorted({row["completion"] for row in rows})
     (tickets / "tailor.toml").write_text(
         'examples = "tickets.csv"\nprompt_column = "Body"\ncompletion_column = "Kind"\n'

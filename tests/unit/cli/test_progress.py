@@ -239,3 +239,10 @@ def test_a_board_shows_what_is_still_to_be_measured_and_the_verdict():
     assert [*board.lines] == [*ARMS, "base, draw 1", "base, draw 2"]
     assert board.lines["base, draw 2"].status == "waiting"
     assert board.verdict == "Use base."
+
+
+def test_a_training_that_waits_for_the_others_says_so(plain, clock):
+    plain(StageProgress("fine_tune", "build", 0, 1))
+    clock.now += 60
+    plain(StageProgress("fine_tune", "paused", 50, 100))
+    assert lines(plain)[-1] == "[2/3] fine_tune: paused, 50 % trained, until the others are as far"
