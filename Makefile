@@ -1,5 +1,5 @@
 # `make demo` and `make test` are all that a bare clone needs.
-.PHONY: install demo test test-slow check bench bench-main bench-kill bench-statistics bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers clean
+.PHONY: install demo test test-slow check bench bench-main bench-kill bench-statistics bench-compare bench-fine-tune bench-gpu bench-preference bench-few-shot bench-knowledge bench-knowledge-search bench-knowledge-ingest bench-knowledge-answers clean
 SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
@@ -44,7 +44,7 @@ test-slow: install
 check: install
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
 
-bench: bench-main bench-kill bench-statistics bench-fine-tune bench-preference bench-few-shot bench-knowledge
+bench: bench-main bench-kill bench-statistics bench-compare bench-fine-tune bench-preference bench-few-shot bench-knowledge
 
 bench-main: install
 	$(BIN)/python benchmarks/main_job.py
@@ -55,6 +55,10 @@ bench-kill: install
 bench-statistics: export OMP_NUM_THREADS := 1
 bench-statistics: install
 	$(BIN)/python benchmarks/compare_statistics.py --write
+
+# Takes a day on two cores: every arm together and every arm alone, on four data sets.
+bench-compare: install
+	$(BIN)/python benchmarks/compare_runs.py
 
 # Installs its peers into an environment of their own.
 bench-fine-tune: install

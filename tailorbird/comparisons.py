@@ -21,9 +21,10 @@ from tailorbird.knowledge_bases import KnowledgeBases
 from tailorbird.learnt import seen_before
 from tailorbird.making import arm_of
 from tailorbird.measuring import metrics_of
-from tailorbird.planning import Flags, JudgeChoice, Plan, default_metric_name, make_plan, overlay
+from tailorbird.planning import Flags, Plan, default_metric_name, make_plan, overlay
 from tailorbird.recipe_file import ArmSpec, RecipeFile, read_recipe_file
 from tailorbird.trainings import TrainingWatch, trackers_for, within
+from tailorbird.wanted import JudgeChoice
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.comparison import Comparison
@@ -78,7 +79,7 @@ class Comparisons:
         file = config_of(self.folder, config, given=flags.examples)
         file = overlay(self.knowledge.with_tables(file, flags.sources), flags)
         plan = make_plan(replace(file, documents=self.knowledge.folder(file.documents, self.folder)))
-        if judge is not None:
+        if (judge := judge or plan.judge) is not None:
             check_judge(self.state, judge)
             plan = replace(plan, judge=judge)
         plan = replace(plan, problems=(*seen_before(self.state, plan), *plan.problems))

@@ -47,13 +47,11 @@ from tailorbird.making import arm_of
 from tailorbird.planning import Plan, described
 from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, Step
 from tailorbird.trainings import TrainingWatch, within
+from tailorbird.wanted import DRAWS, SHARES
 
 OnEvent = Callable[[Any], None]
 
-SHARES = (0.25, 0.5)
-"""Of the labels, beside all of them."""
 HALF = SHARES[-1]
-DRAWS = 3
 FEWEST_LABELS = 8
 """Models of fewer say little of models of many, and a classifier may lack its second label."""
 LEARN_NO_LABELS = frozenset({"blank", "majority", KNOWLEDGE})

@@ -11,8 +11,9 @@ from tailorbird.catalogue import model_folder
 from tailorbird.errors import TailorbirdError
 from tailorbird.making import base_identity
 from tailorbird.opening import open_reference
-from tailorbird.planning import JudgeChoice, Plan
+from tailorbird.planning import Plan
 from tailorbird.references import is_reference, is_remote
+from tailorbird.wanted import JudgeChoice
 
 if TYPE_CHECKING:
     from tailorbird.evaluation.answer_cache import AnswerCache

@@ -25,43 +25,13 @@ from tailorbird.measuring import check_metrics, metric_name, metrics_of
 from tailorbird.recipe_file import KNOWLEDGE, ArmSpec, RecipeFile
 from tailorbird.records import Example, content_hash
 from tailorbird.sources.live_sources import LiveSource
+from tailorbird.wanted import JUDGED, NOTHING_BESIDE, Extras, JudgeChoice
 
 if TYPE_CHECKING:
     from tailorbird.techniques.technique import Recipe
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+@-]{0,99}")
 DEFAULT_SHARE = 0.2
-
-
-@dataclass(frozen=True)
-class JudgeChoice:
-    """Which MODEL is asked what it thinks of the answers, on how many test examples, and its key's variable."""
-
-    reference: str
-    limit: int = 40
-    key_env: str | None = None
-
-
-@dataclass(frozen=True)
-class Extras:
-    """What is measured beside the comparison, on its leading arms: see `tailorbird.extras`.
-
-    `curve`: models of fewer labels; `ablate`: arms without one of their parts; `seeds`: how many seeds, of
-    training and of which labels are drawn, 1 or more, of which 1 measures nothing further.
-    """
-
-    curve: bool = False
-    ablate: bool = False
-    seeds: int = 1
-
-    def __bool__(self) -> bool:
-        return self.curve or self.ablate or self.seeds > 1
-
-    @property
-    def told(self) -> str:
-        """In words, such as `learning curve, 3 seeds`; empty for nothing."""
-        seeds = f"{self.seeds} seeds" if self.seeds > 1 else ""
-        return ", ".join(filter(None, ["learning curve" * self.curve, "ablation" * self.ablate, seeds]))
 
 
 @dataclass(frozen=True)
@@ -96,7 +66,7 @@ class Plan:
     measured: tuple[str, ...] = ()
     judge: JudgeChoice | None = None
     price_per_hour: float | None = None
-    extras: Extras = Extras()
+    extras: Extras = NOTHING_BESIDE
     problems: tuple[Problem, ...] = ()
 
     @property
@@ -208,8 +178,19 @@ def make_plan(file: RecipeFile) -> Plan:
         notes=(*splits.notes, *left_out, *untrained, *([note] if live else [])),
         price_per_hour=_price_per_hour(file.price_per_hour),
         extras=Extras(bool(file.curve), bool(file.ablate), _seeds(file.seeds)),
+        judge=_judge(file),
         problems=findings(splits, file=source.name, test=file.test.name if file.test else None),
     )
+
+
+def _judge(file: RecipeFile) -> JudgeChoice | None:
+    """The judge that a recipe file names; a flag's takes its place later."""
+    if file.judge is None:
+        return None
+    limit = JUDGED if file.judge_limit is None else file.judge_limit
+    if limit < 1:
+        raise RecipeError(f"judge_limit is {limit}; expected 1 or more test examples. 40 are usual.")
+    return JudgeChoice(file.judge, limit, file.judge_key_env)
 
 
 def _price_per_hour(price: float | None) -> float | None:

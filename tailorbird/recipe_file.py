@@ -63,6 +63,7 @@ examples = "examples.jsonl"      # lines of {"prompt": "…", "completion": "…
 # arms = ["majority", "tfidf_linear", "base", "few_shot", "fine_tune", "few_shot+fine_tune"]
 
 # price_per_hour = 0.10          # US dollars for an hour of this machine: what local answers cost
+# judge = "URL#model"            # asked, too, whose answers are better; judge_limit = 40, judge_key_env = "NAME"
 # seeds = 3                      # train and draw the leading arms so many times: how much is chance
 # curve = true                   # and on fewer labels: what more of them would bring
 # ablate = true                  # and without each of their parts
@@ -168,6 +169,9 @@ class RecipeFile:
     curve: bool | None = None
     ablate: bool | None = None
     seeds: int | None = None
+    judge: str | None = None
+    judge_limit: int | None = None
+    judge_key_env: str | None = None
     dev_share: float | None = None
     test_share: float | None = None
     arms: tuple[str, ...] | None = None
@@ -257,6 +261,7 @@ _PLAIN: Mapping[str, type | tuple[type, ...]] = {
     "name": str, "examples": str, "test": str, "documents": str, "prompt_column": str,
     "completion_column": str, "instruction": str, "schema": str, "metric": str,
     "seed": int, "key_env": str, "limit_dev": int, "limit_test": int, "dev_share": float, "test_share": float,
+    "judge": str, "judge_limit": int, "judge_key_env": str,
     "price_per_hour": float, "curve": bool, "ablate": bool, "seeds": int,
 }  # fmt: skip
 _PATHS = ("examples", "test", "documents", "schema")

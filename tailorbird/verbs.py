@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from os import PathLike
+from inspect import signature
+from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,7 @@ def compare(
     Raises:
         TailorbirdError: anything about the input that can't be used; see `tailorbird.errors`.
     """
+    called = _called(locals())
     workbench = Workbench(Path(project))
     flags = Flags(
         examples=Path(examples),
@@ -124,8 +126,7 @@ def compare(
     choice = JudgeChoice(judge, judge_limit) if judge is not None else None
     plan = workbench.comparisons.plan(flags, judge=choice)
     plan = replace(plan, budget_s=budget_s, budget_usd=budget_usd, race=race, fresh=fresh)
-    call = f"tailorbird.compare({str(examples)!r}, base={base!r}, seed={seed})"
-    plan = replace(plan, command=call)
+    plan = replace(plan, command=called)
     expected = workbench.comparisons.forecast(plan) if budget_s or budget_usd else ()
     outcome = workbench.comparisons.run(
         plan, expected=expected, out=_path(out), on_event=on_event, against=against
@@ -188,6 +189,18 @@ def export(
 def open_model(reference: str, *, project: AnyPath = ".") -> OpenModel:
     """A model by saved name, arm of the last comparison, `winner`, or any MODEL reference; `.ask(text)` asks it."""
     return Workbench(Path(project)).open(reference)
+
+
+def _called(given: Mapping[str, Any]) -> str:
+    """The call of `compare` that repeats this one, without what is as it is by default."""
+    usual = {name: parameter.default for name, parameter in signature(compare).parameters.items()}
+    said = {name: value for name, value in given.items() if name != "on_event" and value != usual[name]}
+    plain = {
+        k: fspath(v) if isinstance(v, PathLike) else list(v) if isinstance(v, tuple) else v
+        for k, v in said.items()
+    }
+    examples = plain.pop("examples")
+    return f"tailorbird.compare({', '.join([repr(examples), *(f'{k}={v!r}' for k, v in plain.items())])})"
 
 
 def _path(path: AnyPath | None) -> Path | None:

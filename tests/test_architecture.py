@@ -4,7 +4,7 @@
     6  cli  server            -> workbench, records, errors, and what TOLD_TO_SHELLS names; never each other
     5  workbench comparisons kept_runs history opened_tests extras forecast judges knowledge_bases
        knowledge_questions metaprompts making learnt opening catalogue planning default_arms recipe_file bases
-       measuring plugins references trackers trainings
+       wanted measuring plugins references trackers trainings
     4  techniques  evaluation -> evaluation never imports techniques
     3  models
     2  network  sources       -> network knows tokens, not chat; sources know text, not models
@@ -34,6 +34,7 @@ BELOW_DATA = {"records", "errors"}
 BELOW_MODELS = {"data", "network", "sources", *BELOW_DATA}
 SETTING_UP = {
     "bases",
+    "wanted",
     "default_arms",
     "plugins",
     "measuring",
@@ -56,6 +57,7 @@ MAY_IMPORT = {
     "plugins": {"models", "sources", *BELOW_DATA},
     "references": {"models", *BELOW_DATA},
     "measuring": {"plugins", "evaluation", "data", *BELOW_DATA},
+    "wanted": set(),
     "bases": {"references", "errors"},
     "recipe_file": {"bases", "plugins", "measuring", "sources", *BELOW_DATA},
     "default_arms": {"bases", "recipe_file", "data", "records"},

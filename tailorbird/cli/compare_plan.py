@@ -88,7 +88,7 @@ def show_plan(plan: Plan, expected: Sequence[Forecast]) -> None:
     if plan.budget_usd is not None:
         facts["cost"] = f"at most ${plan.budget_usd:g}"
     if plan.extras:
-        facts["afterwards"] = plan.extras.told
+        facts["afterwards"] = f"{plan.extras.told}: up to {plan.extras.most} further models"
     say(f"Comparing {len(plan.arms)} arms on {plan.name}", bold=True)
     facts["takes"] = _takes(expected)
     for label, value in facts.items():

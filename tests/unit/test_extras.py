@@ -15,8 +15,9 @@ from tailorbird.errors import RecipeError
 from tailorbird.evaluation.arms import ArmFinished, ExtrasStarted
 from tailorbird.evaluation.run_folder import load_run
 from tailorbird.extras import leading_arms, learns_labels, other_seed, without_parts
-from tailorbird.planning import Extras, described, make_plan
+from tailorbird.planning import described, make_plan
 from tailorbird.recipe_file import RecipeFile, read_recipe_file
+from tailorbird.wanted import Extras
 from tailorbird.workbench import Flags, Workbench
 
 SAMPLE = Path(__file__).resolve().parents[2] / "sample"
@@ -226,6 +227,7 @@ def test_tailor_toml_says_what_is_measured_and_what_an_hour_costs(trained):
     plan, outcome = trained
     assert plan.extras == Extras(curve=False, ablate=True, seeds=2)
     assert plan.extras.told == "ablation, 2 seeds"
+    assert plan.extras.most == 2 * (4 + 1 + 2)
     assert outcome.comparison.price_per_hour == 2.5
 
 
@@ -411,6 +413,17 @@ def test_the_python_call_takes_the_same(here):
         price_per_hour=1.0,
     )
     assert found.price_per_hour == 1.0
+    assert found.reproduce["command"] == (
+        "tailorbird.compare('tickets.jsonl', arms=['majority', 'tfidf_linear'], price_per_hour=1.0, curve=True, "
+        "ablate=True, seeds=2)"
+    )
     assert [row["arm"] for row in found.extras["curve"]] == ["tfidf_linear"]
     assert len(found.extras["seeds"][0]["examples"]["scores"]) == 3
     assert found.extras["ablation"] == []
+
+
+def test_so_many_models_are_made_beside_at_most():
+    assert [Extras(curve=True).most, Extras(ablate=True).most, Extras(seeds=3).most] == [12, 8, 10]
+    # The draws of half of the labels are those of the curve.
+    assert Extras(curve=True, seeds=3).most == 12 + 4
+    assert Extras().most == 0

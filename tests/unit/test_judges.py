@@ -7,7 +7,9 @@ import pytest
 from endpoint import Endpoint, said
 
 import tailorbird
-from tailorbird.errors import InputError, NotFound
+from tailorbird.errors import InputError, NotFound, RecipeError
+from tailorbird.wanted import JudgeChoice
+from tailorbird.workbench import Workbench
 
 ROOM = "The answer stands on page {n} of the handbook"
 
@@ -96,3 +98,16 @@ def test_a_judge_that_is_not_there_is_told_before_anything_runs(project):
     with pytest.raises(InputError, match=r"an endpoint needs the model's id after '#'"):
         compare(project, "http://127.0.0.1:1/v1", on_event=told.append)
     assert told == []
+
+
+def test_a_recipe_file_names_a_judge_and_a_flag_another(project):
+    far = "http://127.0.0.1:1/v1#{}".format
+    (project / "tailor.toml").write_text(
+        f'examples = "rows.jsonl"\narms = ["majority"]\njudge = "{far("wise")}"\njudge_limit = 7\njudge_key_env = "K"\n'
+    )
+    comparisons = Workbench(project).comparisons
+    assert comparisons.plan().judge == JudgeChoice(far("wise"), 7, "K")
+    assert comparisons.plan(judge=JudgeChoice(far("other"))).judge == JudgeChoice(far("other"), 40)
+    (project / "tailor.toml").write_text('examples = "rows.jsonl"\njudge = "starter"\njudge_limit = 0\n')
+    with pytest.raises(RecipeError, match="judge_limit is 0; expected 1 or more test examples"):
+        comparisons.plan()
