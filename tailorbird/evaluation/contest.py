@@ -181,7 +181,7 @@ class Contest:
             self._started.add(name)
             self.measuring.on_event(ArmStarted(name, names.index(name), len(names)))
         left = self.measuring.budget.left_s - self._reserved()
-        expected = self.expected_s.get(name, 0.0)
+        expected = max(0.0, self.expected_s.get(name, 0.0) - contestant.begun_s)
         if left > expected and not self.measuring.budget.spent:
             return True
         why = OUT_OF_BUDGET

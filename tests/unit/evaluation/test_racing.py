@@ -236,6 +236,36 @@ def test_a_training_alone_and_one_that_is_over_are_held_against_nothing():
     assert over.shares == weak.shares == [0.25]
 
 
+def test_what_was_trained_in_the_race_is_not_expected_again():
+    class Clock:
+        now = 0.0
+
+    def begin(share):
+        Clock.now += 60
+        return Begun(share, {e.id: 1.0 for e in DATA.dev[:32]})
+
+    def run(two_s):
+        Clock.now = 0.0
+        builds = Builds()
+        raced = [
+            builds.arm("good", lambda: Scripted(0.95, "g")),
+            builds.arm("one", lambda: Scripted(0.9, "a"), begin=begin),
+            builds.arm("two", lambda: Scripted(0.9, "b"), begin=begin),
+        ]
+        budget = Budget(400, clock=lambda: Clock.now)
+        expected = {"one": 150.0, "two": two_s}
+        return compare(
+            raced, DATA, METRICS, primary="accuracy", race=True, budget=budget, expected_s=expected
+        )
+
+    # Of 400 s 180 are used when "two" is to be trained further, and 60 are kept for the best one's test.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tailorbird.evaluation.contestant.time.perf_counter", lambda: Clock.now)
+        assert all(arm.ran for arm in run(150.0).arms)
+        why = run(250.0).arm("two").stopped_why
+    assert why == "It would take about 190 s, and 160 s of the budget were left for it."
+
+
 def test_without_a_race_nothing_is_trained_in_parts():
     weak, strong = Trained("weak", 0.1), Trained("strong", 0.95)
     builds = Builds()
