@@ -280,9 +280,12 @@ class Engine:
         return digest.hexdigest()
 
     def prefix(self, ids: tuple[int, ...], adapter: str | None) -> dict[str, torch.Tensor]:
-        """Keys and values of a beginning that many prompts share, as `keep_prefix` takes them."""
+        """Keys and values of a beginning that many prompts share, as `keep_prefix` takes them.
+
+        They are computed anew, in one pass: what was continued from a shorter one may be rounded otherwise.
+        """
         with self.using(adapter), self._without_gradients():
-            past = prefix_past(self.network, ids, self._prefixes, adapter, self.device)
+            past = prefix_past(self.network, ids, PrefixCache(), adapter, self.device)
             return {key: tensor.cpu() for key, tensor in tensors_of(past).items()}
 
     def keep_prefix(
