@@ -20,6 +20,7 @@ from typing import Any
 
 from tailorbird.evaluation.comparison import Comparison, money
 from tailorbird.evaluation.statistics import paired_interval
+from tailorbird.evaluation.verdict import ALPHA
 
 MOST_QUESTIONS = 1_000_000_000
 """What pays back later than this never does."""
@@ -97,13 +98,17 @@ def summary(pairs: Sequence[BreakEven], use: str | None) -> str:
 
 
 def costed(comparison: Comparison) -> list[Costed]:
-    """The arms of a comparison that ran, with what they cost on this machine or at their endpoint's prices."""
+    """The arms of a comparison that one might use, with what they cost on this machine or at their endpoint's prices.
+
+    One that is clearly worse than the candidate pays back against nothing that matters.
+    """
     found: list[Costed] = []
     for arm in comparison.arms:
         evaluation = comparison.evaluations.get(arm.name)
         # Scores are paired: an arm that did not answer the whole test can't be held against the others.
         whole = evaluation is not None and len(evaluation.rows) == comparison.num_test
-        if evaluation and whole and arm.cost_per_1k is not None and arm.train_s is not None:
+        worse = arm.p_adjusted is not None and arm.p_adjusted < ALPHA and (arm.difference or 0.0) < 0
+        if evaluation and whole and not worse and arm.cost_per_1k is not None and arm.train_s is not None:
             scores = evaluation.scores(comparison.metric)
             once = arm.train_s * comparison.price_per_hour / 3600
             found.append(Costed(arm.name, scores, once, arm.cost_per_1k / 1000))

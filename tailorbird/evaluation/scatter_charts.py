@@ -78,7 +78,8 @@ def _scatter(
     ticks = share_ticks(min(s for _, s, _ in drawn), max(s for _, s, _ in drawn))
     y = Scale(ticks[0], ticks[-1], BOTTOM, 14)
     parts = [horizontal(y(t), LEFT, f"{t * 100:g} %") for t in ticks]
-    parts += [vertical(place, BOTTOM, "free" if value == 0 else tick(value)) for value, place in x.ticks()]
+    named = [(place, "free" if value == 0 else tick(value)) for value, place in x.ticks()]
+    parts += [vertical(place, BOTTOM, name) for place, name in _readable(named)]
     places = [(x(value), y(score)) for _, score, value in drawn]
     front = pareto_front([(value, score) for _, score, value in drawn])
     parts.append(_edge([places[i] for i in front]))
@@ -92,6 +93,21 @@ def _scatter(
     said = [f"{arm.name} {percent(score)} %, {text(value)}" for arm, score, value in drawn]
     best = ", ".join(drawn[i][0].name for i in front)
     return svg(HEIGHT, title, parts, f"{'; '.join(said)}. No arm beats these in both: {best}.")
+
+
+def _readable(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """Ticks whose names don't run into each other: the outermost stay, of the others those that have room."""
+    if not ticks:
+        return []
+    ordered = sorted(ticks)
+    half = [LETTER * len(name) / 2 + 3 for _, name in ordered]
+    first, kept = ordered[0][0] + half[0], list[tuple[float, str]]()
+    taken = math.inf
+    for (place, name), width in reversed(list(zip(ordered, half, strict=True))[1:]):
+        if place + width <= taken and place - width >= first:
+            kept.append((place, name))
+            taken = place - width
+    return [tick for tick in ticks if tick in (ordered[0], *kept)]
 
 
 class _Powers:

@@ -2,7 +2,7 @@ import json
 
 import numpy as np
 import pytest
-from scripted_arms import Builds, Scripted, classify_data
+from scripted_arms import Builds, Scripted, classify_data, compared
 
 from tailorbird.evaluation.break_even import Costed, break_evens, costed, front, summary
 from tailorbird.evaluation.compare import compare
@@ -94,3 +94,9 @@ def test_the_costs_of_a_comparison_are_its_seconds_at_the_hours_price(tmp_path):
     assert found["a"].once == pytest.approx(result.arm("a").train_s * 36 / 3600)
     assert found["a"].score == result.arm("a").score
     json.dumps([pair.to_json() for pair in break_evens(list(found.values()), margin=0.03)])
+
+
+def test_what_is_clearly_worse_than_the_candidate_is_held_against_nothing():
+    good, weak = Scripted(0.95, "g"), Scripted(0.1, "w")
+    result = compared(classify_data(), good=good, weak=weak, as_weak=Scripted(0.1, "x"))
+    assert [arm.name for arm in costed(result)] == ["good"]

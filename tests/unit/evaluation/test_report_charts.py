@@ -1,4 +1,5 @@
 import re
+from itertools import pairwise
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -70,6 +71,16 @@ def test_the_greatest_differences_stay_inside_the_plot(mean):
 
 
 # -- cost -------------------------------------------------------------------------------------------
+
+
+def test_names_of_ticks_do_not_run_into_each_other():
+    arms = [priced("a", 0.0, 0.0), priced("b", 0.0, 1.5e-6), priced("c", 0.8, 1e-4), priced("d", 0.8, 0.05)]
+    texts = [(float(t.get("x")), t.text) for t in ET.fromstring(cost_plot(arms, "d")).iter("text")]
+    ticks = sorted((x, text) for x, text in texts if text == "free" or text.startswith("$"))
+    assert [ticks[0][1], ticks[-1][1]] == ["free", "$0.1"]
+    ends = [(x - 6.2 * len(text) / 2, x + 6.2 * len(text) / 2) for x, text in ticks]
+    assert len(ends) >= 4
+    assert all(right <= left for (_, right), (left, _) in pairwise(ends))
 
 
 def test_dearer_arms_stand_further_right_and_free_ones_at_the_left_edge():
