@@ -154,12 +154,14 @@ def tailor(project, data, *flags):
     done = project / DONE
     before = json.loads(done.read_text())["seconds"] if done.is_file() else 0.0
     project.mkdir(parents=True, exist_ok=True)
+    # Relative, so that reports name no folder of this machine.
+    config = os.path.relpath(data / "tailor.toml", project)
     began = time.perf_counter()
     command = [
         str(Path(sys.executable).with_name("tailor")),
         "compare",
         "--config",
-        str(data / "tailor.toml"),
+        config,
         *flags,
     ]
     try:
