@@ -5,18 +5,22 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tailorbird.errors import RecipeError, TailorbirdError, Unsupported
 from tailorbird.records import Passage, Scope, content_hash
 from tailorbird.sources.passage_rows import embedded_text
 from tailorbird.sources.setting_types import check_type
 from tailorbird.sources.source import Prepared, Source, search_within
+
+if TYPE_CHECKING:
+    from tailorbird.sources.embedder import Embedder
 
 GROUP = "tailorbird.sources"
 LIVE_KINDS: Mapping[str, str] = {
@@ -114,16 +118,23 @@ class LiveSource:
         embedder = default_embedder()
         asked = [self.kind, dict(self.settings), embedder.name, _plain(query), k]
         key = content_hash([*asked, repr(only)] if only is not None and self.scoped else asked, 32)
-        if self.cache_s and (kept := _LATELY.get(key, self.cache_s)) is not None:
-            return [replace(passage, source=self.name) for passage in kept]
-        found = search_within(self.source, query, k, only)[:k]
-        if found:
-            vectors = embedder.embed([query, *(embedded_text(passage) for passage in found)])
-            # Rounded as an index does it, so that equal texts tie.
-            scores = [round(float(score), 5) for score in vectors[1:] @ vectors[0]]
-            found = [replace(p, score=s, source=self.name) for p, s in zip(found, scores, strict=True)]
-        _LATELY.put(key, found)
+        if not self.cache_s:
+            return self._asked(embedder, query, k, only)
+        with _LATELY.alone(key):  # two arms may ask the same at the same time
+            if (kept := _LATELY.get(key, self.cache_s)) is not None:
+                return [replace(passage, source=self.name) for passage in kept]
+            found = self._asked(embedder, query, k, only)
+            _LATELY.put(key, found)
         return list(found)
+
+    def _asked(self, embedder: Embedder, query: str, k: int, only: Scope | None) -> list[Passage]:
+        found = search_within(self.source, query, k, only)[:k]
+        if not found:
+            return []
+        vectors = embedder.embed([query, *(embedded_text(passage) for passage in found)])
+        # Rounded as an index does it, so that equal texts tie.
+        scores = [round(float(score), 5) for score in vectors[1:] @ vectors[0]]
+        return [replace(p, score=s, source=self.name) for p, s in zip(found, scores, strict=True)]
 
     def to_json(self) -> dict[str, Any]:
         """What makes it again; equal ones find equal passages."""
@@ -179,6 +190,24 @@ class _Lately:
     def __init__(self) -> None:
         self._found: OrderedDict[str, tuple[float, list[Passage]]] = OrderedDict()
         self._lock = threading.Lock()
+        self._asking: dict[str, tuple[threading.Lock, int]] = {}
+
+    @contextmanager
+    def alone(self, key: str) -> Generator[None]:
+        """Whoever asks for the same waits until the one before has put, or failed."""
+        with self._lock:
+            turn, waiting = self._asking.get(key, (threading.Lock(), 0))
+            self._asking[key] = (turn, waiting + 1)
+        try:
+            with turn:
+                yield
+        finally:
+            with self._lock:
+                turn, waiting = self._asking[key]
+                if waiting == 1:
+                    del self._asking[key]
+                else:
+                    self._asking[key] = (turn, waiting - 1)
 
     def get(self, key: str, seconds: float) -> list[Passage] | None:
         with self._lock:

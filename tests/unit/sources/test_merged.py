@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -276,6 +277,22 @@ def test_a_question_is_asked_once_by_all_that_ask_the_same():
     forget_answers()
     first.search("lost card", 2)
     assert len(EVERY) == 4
+
+
+def test_those_who_ask_the_same_at_the_same_time_ask_once(monkeypatch):
+    def slowly(source, query, k, only):
+        time.sleep(0.2)
+        return source.search(query, k)
+
+    monkeypatch.setattr(live_sources, "search_within", slowly)
+    source = LiveSource("a", "counted", {"place": "x"})
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(lambda word: source.search(word, 1), ["card", "card", "lock", "card"]))
+    assert sorted(EVERY) == ["card", "lock"]
+    assert [passages[0].text for passages in found] == [
+        f"{w} passage" for w in ("card", "card", "lock", "card")
+    ]
+    assert live_sources._LATELY._asking == {}
 
 
 def test_what_was_found_is_good_for_so_long(monkeypatch):
