@@ -145,9 +145,15 @@ def read_bases(path: Path, value: Any) -> Mapping[str, Mapping[str, Any]]:
 
 
 def beside_file(folder: Path, reference: str) -> str:
-    """A MODEL reference of a file in this folder: what lies beside the file is meant, if it is there."""
-    place = folder / Path(reference).expanduser()
-    return str(place) if not is_remote(reference) and reference != STARTER and place.exists() else reference
+    """A MODEL reference of a file in this folder: what lies beside the file is meant, if it is there.
+
+    It stays as it was written where it names the same from here.
+    """
+    written = Path(reference).expanduser()
+    place = folder / written
+    if is_remote(reference) or reference == STARTER or not place.exists():
+        return reference
+    return reference if written.exists() and written.samefile(place) else str(place)
 
 
 def read_price(path: Path, key: str, value: Any) -> Mapping[str, float]:

@@ -245,13 +245,16 @@ def _inputs(answers: Sequence[Completion]) -> float:
 def _earlier(state: Path, plan: Plan) -> dict[str, Mapping[str, Any]]:
     """What the project's earlier comparisons measured of the same arms on the same bases, the latest first."""
     found: dict[str, Mapping[str, Any]] = {}
-    wanted = {(spec.name.partition(AT)[0], plan.base_of(spec).reference): spec.name for spec in plan.arms}
+    wanted = {
+        (spec.name.partition(AT)[0], plan.base_of(spec).reference if spec.on_base else ""): spec.name
+        for spec in plan.arms
+    }
     records = sorted((state / "runs").glob("[!.]*/comparison.json"), key=lambda p: -p.stat().st_mtime)
     for path in records:
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
             for arm in record["arms"]:
-                base = arm.get("base") or record["reproduce"].get("base")
+                base = arm.get("base", record["reproduce"].get("base"))
                 name = wanted.get((arm["name"].partition(AT)[0], base))
                 if name and arm["score"] is not None and arm["latency_p50_s"]:
                     found.setdefault(name, {**arm, "num_train": record["data"]["num_train"]})

@@ -13,18 +13,19 @@ import numpy as np
 from tailorbird.catalogue import model_folder
 from tailorbird.data.keys import Hashes, keys_of
 from tailorbird.data.problems import Problem, plural
+from tailorbird.data.task import Data
 from tailorbird.planning import Plan
 
 LEARNT = "learnt.npy"
 
 
-def keep_learnt(building: Path, plan: Plan, base_folder: Path | None) -> None:
+def keep_learnt(building: Path, data: Data | None, base_folder: Path | None) -> None:
     """Writes into a model's folder what it has seen: examples to learn from and to choose, and what its base saw."""
-    data = plan.data
-    seen = [keys_of(part).prompts for part in (data.train, data.dev)]
+    seen = [keys_of(part).prompts for part in ((data.train, data.dev) if data else ())]
     if base_folder is not None:
         seen.append(learnt_by(base_folder))
-    np.save(building / LEARNT, np.unique(np.concatenate(seen)), allow_pickle=False)
+    if seen:
+        np.save(building / LEARNT, np.unique(np.concatenate(seen)), allow_pickle=False)
 
 
 def learnt_by(folder: Path) -> Hashes:

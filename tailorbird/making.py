@@ -7,7 +7,8 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -67,12 +68,22 @@ def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
 
         return load_model(folder, plugins.rewrite_loaders()).model
 
+    pauses = plan.folder / "paused" / f"{spec.name}.json"
+
+    def paused(share: float) -> Begun | None:
+        kept = _read_pauses(pauses, _model_key(state, plan, spec))
+        reached = [done for done in kept if done >= share]
+        return Begun(min(reached), kept[min(reached)]) if reached else None
+
     def begin(share: float) -> Begun | None:
+        if (before := paused(share)) is not None:
+            return before
         set_threads()
         try:
             make_model(state, plan, spec, folder, replace(watch, pause_at=share), UNCHECKED)
-        except TrainingPaused as paused:
-            return Begun(paused.share, paused.scores)
+        except TrainingPaused as at:
+            _keep_pause(pauses, _model_key(state, plan, spec), at)
+            return Begun(at.share, at.scores)
         return None
 
     price = None
@@ -90,8 +101,22 @@ def arm_of(state: Path, plan: Plan, spec: ArmSpec, watch: TrainingWatch) -> Arm:
         make,
         base.reference if spec.on_base else "",
         remote,
-        begin if _raced_by_steps(plan, spec) else None,
+        *((begin, paused) if _raced_by_steps(plan, spec) else ()),
     )
+
+
+def _read_pauses(path: Path, key: str) -> dict[float, Mapping[str, float]]:
+    """The scores at which the training of this model was paused, by the share of its steps; none of another model."""
+    try:
+        noted = json.loads(path.read_text())
+        return {float(share): scores for share, scores in noted["pauses"]} if noted["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
+def _keep_pause(path: Path, key: str, at: TrainingPaused) -> None:
+    pauses = {**_read_pauses(path, key), at.share: dict(at.scores)}
+    write_atomic(path, json.dumps({"key": key, "pauses": list(pauses.items())}).encode())
 
 
 def _raced_by_steps(plan: Plan, spec: ArmSpec) -> bool:
@@ -138,10 +163,8 @@ def make_model(  # noqa: PLR0917 - where, what, and who is told
 
     def add_files(building: Path) -> None:
         keep_trainings(checkpoint, building, name=spec.name, base=base, model=model, check=check)
-        if spec.steps:
-            keep_learnt(
-                building, plan, model_folder(state, plan.base_of(spec).reference) if spec.on_base else None
-            )
+        base_folder = model_folder(state, plan.base_of(spec).reference) if spec.on_base else None
+        keep_learnt(building, plan.data if spec.steps else None, base_folder)
 
     def save() -> None:
         lineage = {
@@ -178,7 +201,8 @@ def _spent_before(checkpoint: Path, key: str) -> float:
 
 def _keep_spent(checkpoint: Path, key: str, seconds: float) -> None:
     if checkpoint.is_dir():
-        write_atomic(checkpoint / SPENT, json.dumps({"key": key, "seconds": seconds}).encode())
+        with suppress(OSError):  # what ended it is what should be told
+            write_atomic(checkpoint / SPENT, json.dumps({"key": key, "seconds": seconds}).encode())
 
 
 def _model_key(state: Path, plan: Plan, spec: ArmSpec) -> str:

@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from tailorbird.network.settings import StepReport
     from tailorbird.trackers import Tracker
 
-WORTH_S = 60.0
-"""Trainings that take less are not paused to be held against others: taking one up again takes seconds, too."""
+WORTH_TOKENS = 10_000
+"""Trainings of fewer are not paused to be held against others: taking one up again takes seconds, too. No clock decides
+it, so that a run repeated ends alike."""
 RECENT = 12
 """Steps whose speed is told."""
 SHIPPED = "shipped with Tailorbird"
@@ -113,7 +114,7 @@ class TrainingWatch:
     """Told by the techniques how trainings go; tells the shell and the trackers.
 
     `estimate_only` keeps every training from starting; what they would take is then in `estimates`. With `pause_at`
-    a training is paused where dev is asked after this share of its steps, unless all of it takes less than `WORTH_S`.
+    a training is paused where dev is asked after this share of its steps, unless it has fewer than `WORTH_TOKENS`.
     """
 
     arm: str
@@ -171,7 +172,7 @@ class TrainingWatch:
         """Whether it is far enough, dev was asked just now, and it is neither over nor too short to be worth it."""
         if self.pause_at is None or report.score is None or report.step >= report.total_steps:
             return False
-        worth = bool(self.estimates) and self.estimates[-1].seconds >= WORTH_S
+        worth = bool(self.estimates) and self.estimates[-1].tokens >= WORTH_TOKENS
         return worth and report.step >= self.pause_at * report.total_steps
 
     def end(self) -> None:

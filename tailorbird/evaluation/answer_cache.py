@@ -83,6 +83,9 @@ class AnswerCache:
         with self._connected() as connection:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.executescript(SCHEMA)
+            if any(row[1] == "day" for row in connection.execute("PRAGMA table_info(answers)")):
+                # Kept by an earlier version: answers of endpoints cost money.
+                connection.execute("ALTER TABLE answers DROP COLUMN day")
             if self.path.stat().st_size > LARGEST_BYTES:
                 # Rows are numbered as they come. By half, so that it is not done again soon.
                 with connection:

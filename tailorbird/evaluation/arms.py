@@ -71,7 +71,8 @@ class Arm:
     should beat. `price` is given for endpoints that charge by the token. With `make` the model is made and kept
     by it, and `build` only opens what was kept. `base` says what it starts from, for people; `remote` that
     another machine answers, so that this one can do something else meanwhile. `begin`, where making is a training
-    that is worth racing, makes at least this share of it; None says that there is nothing left to make.
+    that is worth racing, makes at least this share of it; None says that there is nothing left to make. `paused`
+    tells what `begin` gave for this share before, in this run or one that was stopped, and makes nothing.
     """
 
     name: str
@@ -83,6 +84,7 @@ class Arm:
     base: str = ""
     remote: bool = False
     begin: Callable[[float], Begun | None] | None = None
+    paused: Callable[[float], Begun | None] | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from tailorbird.evaluation.arms import Arm, ArmRun, ArmStarted, Event
 from tailorbird.evaluation.budget import BudgetSpent
 from tailorbird.evaluation.contestant import Contestant, Measuring
 from tailorbird.evaluation.evaluate import Evaluation
-from tailorbird.evaluation.racing import FEWEST, Stopped, Untrained, behind, behind_in_training, blocks
+from tailorbird.evaluation.racing import FEWEST, Stopped, behind, behind_in_training, blocks
 
 OUT_OF_BUDGET = "The budget was used up before this arm's turn."
 CUT_SHORT = "The budget was used up while it was measured."
@@ -126,15 +126,18 @@ class Contest:
         Returns those that are to be trained to the end.
         """
         trained = list(contestants)
+        finished = [arm for arm in self.arms if arm.name in self.finished]
         for share in TRAINED:
-            if len(trained) < 2:
+            # Of arms that an earlier run has finished too: stopped and run again, it must end as if it never had been.
+            before = {arm.name: begun for arm in finished if arm.paused and (begun := arm.paused(share))}
+            if not trained or len(trained) + len(before) < 2:
                 break
             for contestant in trained:
                 if self._begins(contestant):
                     self._guarded(contestant, lambda c=contestant, s=share: c.begin(s))
             trained = [c for c in trained if c.begun is not None and c.arm.name not in self.runs]
             found = behind_in_training(
-                {c.arm.name: c.begun for c in trained if c.begun},
+                {**before, **{c.arm.name: c.begun for c in trained if c.begun}},
                 self.measuring.data.dev,
                 groups=_groups(self.measuring),
                 seed=self.seed,
@@ -219,6 +222,8 @@ class Contest:
                 return True
             run = contestant.run()
         except BudgetSpent:
+            if self.measuring.given_up.is_set():  # it was interrupted, whatever is left of the budget
+                return False
             run = replace(_so_far(contestant), stopped=CUT_SHORT)
         self._end(contestant, run)
         return False
@@ -253,7 +258,7 @@ def _so_far(contestant: Contestant) -> ArmRun:
     return ArmRun(contestant.arm.name, train_s, contestant.dev_rows, Evaluation(()))
 
 
-def _sentence(why: Stopped | Untrained) -> str:
+def _sentence(why: Stopped) -> str:
     return why.sentence[0].upper() + why.sentence[1:] + "."
 
 

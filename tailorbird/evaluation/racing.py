@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tailorbird.data.task import TaskKind
 from tailorbird.evaluation.arms import Begun
@@ -33,7 +33,8 @@ FEWEST = 3
 class Stopped:
     """Why an arm no longer raced: after so many dev examples it was this far behind the leader.
 
-    `behind` is the mean paired difference in [0, 1], `p` of the one-sided test that stopped it.
+    `behind` is the mean paired difference in [0, 1], `p` of the one-sided test that stopped it. `share` is set where
+    its training was stopped: both were trained to this part of their steps.
     """
 
     after: int
@@ -41,35 +42,17 @@ class Stopped:
     leader: str
     behind: float
     p: float
+    share: float | None = None
 
     @property
     def sentence(self) -> str:
         """For a person."""
+        points = f"{100 * self.behind:.0f} points"
+        if self.share is None:
+            return f"clearly behind {self.leader} after {self.after} of {self.of} dev examples: {points}"
         return (
-            f"clearly behind {self.leader} after {self.after} of {self.of} dev examples: "
-            f"{100 * self.behind:.0f} points"
-        )
-
-
-@dataclass(frozen=True)
-class Untrained:
-    """Why a model was not trained to the end: after this share of its steps it was this far behind the leader there.
-
-    `of` dev examples were scored for both; the others as in `Stopped`.
-    """
-
-    share: float
-    of: int
-    leader: str
-    behind: float
-    p: float
-
-    @property
-    def sentence(self) -> str:
-        """For a person."""
-        return (
-            f"clearly behind {self.leader} when both were trained to {self.share:.0%} of their steps: "
-            f"{100 * self.behind:.0f} points on {self.of} dev examples; trained no further"
+            f"clearly behind {self.leader} when both were trained to {self.share:.0%} of their steps: {points} on "
+            f"{self.after} dev examples; trained no further"
         )
 
 
@@ -79,7 +62,7 @@ def behind_in_training(
     *,
     groups: Sequence[Hashable] | None = None,
     seed: int = 0,
-) -> dict[str, Untrained]:
+) -> dict[str, Stopped]:
     """Which of the models that were trained to the same share of their steps are trained no further, and why.
 
     Orders at equal shares mostly hold to the end (successive halving rests on that), but not always, so the test is
@@ -96,12 +79,12 @@ def behind_in_training(
     for arm, one in begun.items():
         placed = {places[name]: score for name, score in one.scores.items()}
         alike.setdefault(round(one.share, 2), {})[arm] = placed
-    ended: dict[str, Untrained] = {}
+    ended: dict[str, Stopped] = {}
     for share, rows in alike.items():
         if len(rows) < 2 or not set.intersection(*(set(row) for row in rows.values())):
             continue
         found = behind(rows, list(rows), num_dev=len(dev), groups=groups, seed=seed)
-        ended |= {arm: Untrained(share, s.after, s.leader, s.behind, s.p) for arm, s in found.items()}
+        ended |= {arm: replace(stopped, share=share) for arm, stopped in found.items()}
     return ended
 
 

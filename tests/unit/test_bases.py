@@ -94,6 +94,14 @@ def test_bases_of_one_short_name_are_numbered():
     assert [base.name for base in found] == ["model", "model-2", "model-3"]
 
 
+def test_a_base_beside_the_file_is_meant_from_wherever_it_is_read(project, monkeypatch):
+    (project / "tiny").mkdir()
+    text = 'base = "tiny"\nexamples = "rows.jsonl"\n'
+    assert recipe(project, text).base == str(project / "tiny")
+    monkeypatch.chdir(project)
+    assert recipe(project, text).base == "tiny"
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -157,7 +165,7 @@ def test_a_local_base_and_an_endpoint_are_measured_side_by_side(project, monkeyp
     assert arms.keys() == {"majority", "base@tiny", "base@far"}
     assert arms["base@far"].score == 1.0
     assert arms["base@far"].base == f"{url}#far"
-    assert arms["base@tiny"].base == str(project / "tiny")
+    assert arms["base@tiny"].base == "tiny"
     assert arms["majority"].base == ""
     assert arms["base@far"].cost_per_1k == pytest.approx(1000 * 9 * 1000 / 1e6)
     assert arms["base@tiny"].cost_per_1k < 1
@@ -165,7 +173,7 @@ def test_a_local_base_and_an_endpoint_are_measured_side_by_side(project, monkeyp
     assert not expected["base@far"].timed
     assert expected["base@tiny"].answers_s > 0
     record = json.loads(outcome.json.read_text())
-    assert record["reproduce"]["bases"] == {"tiny": str(project / "tiny"), "far": f"{url}#far"}
+    assert record["reproduce"]["bases"] == {"tiny": "tiny", "far": f"{url}#far"}
     again = {each.arm: each for each in comparisons.forecast(comparisons.plan(Flags(limit_test=6)))}
     assert all(again[name].known for name in ("base@tiny", "base@far"))
     assert Workbench(project).open("base@tiny").model is not None

@@ -88,5 +88,13 @@ def test_long_examples_are_trained_alone_and_not_behind_five_others():
     assert work("few_shot+fine_tune", [Example.pair("a" * 39, "b")] * 300, 1e8) == 6 * 1e8 * 3000 * 60
 
 
-def test_looking_for_a_gpu_needs_nothing_installed():
-    assert has_device() in {True, False}
+def test_a_gpu_is_told_by_its_device(tmp_path, monkeypatch):
+    monkeypatch.setattr("tailorbird.default_arms.platform.system", lambda: "Linux")
+    monkeypatch.setattr("tailorbird.default_arms.DEVICES", (str(tmp_path / "nvidia0"),))
+    assert not has_device()
+    (tmp_path / "nvidia0").touch()
+    assert has_device()
+    monkeypatch.setattr("tailorbird.default_arms.platform.system", lambda: "Darwin")
+    for machine, has in (("x86_64", False), ("arm64", True)):
+        monkeypatch.setattr("tailorbird.default_arms.platform.machine", lambda name=machine: name)
+        assert has_device() is has

@@ -124,7 +124,7 @@ def test_a_training_that_outlasts_the_budget_stops_and_is_made_in_the_next_run(p
 def test_trainings_are_raced_by_steps_and_what_goes_on_ends_as_if_it_had_never_paused(project, monkeypatch):
     import tailorbird.trainings as trainings
 
-    monkeypatch.setattr(trainings, "WORTH_S", 0.0)
+    monkeypatch.setattr(trainings, "WORTH_TOKENS", 0)
     arms = ["base", "fine_tune", "few_shot+fine_tune"]
     plan, _ = compared(project, arms, monkeypatch)
     weights = sorted((plan.folder / "models" / "fine_tune").rglob("*.safetensors"))
@@ -139,6 +139,35 @@ def test_trainings_are_raced_by_steps_and_what_goes_on_ends_as_if_it_had_never_p
     # In turns: the first goes on only when the second has come as far.
     assert order.index("few_shot+fine_tune") < len(order) - 1 - order[::-1].index("fine_tune")
     assert raced.comparison.arm("fine_tune").train_s > 0
+
+
+def test_a_race_of_trainings_that_was_stopped_goes_on_and_ends_alike(project, monkeypatch):
+    import tailorbird.trainings as trainings
+
+    monkeypatch.setattr(trainings, "WORTH_TOKENS", 0)
+    arms = ["base", "fine_tune", "few_shot+fine_tune"]
+
+    def ended(outcome):
+        return [(a.name, a.score, a.stopped_why, a.num_dev) for a in outcome.comparison.arms]
+
+    _, undisturbed = compared(project, arms, monkeypatch, race=True)
+    events = []
+    _, again = compared(project, arms, monkeypatch, on_event=events.append, race=True)
+    assert ended(again) == ended(undisturbed)
+    assert not any(isinstance(event, TrainingProgress) for event in events)
+    (project / ".tailorbird").rename(project / "before")
+
+    def stop(event):
+        if isinstance(event, TrainingProgress) and event.arm == "few_shot+fine_tune" and event.step == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compared(project, arms, monkeypatch, on_event=stop, race=True)
+    events = []
+    _, taken_up = compared(project, arms, monkeypatch, on_event=events.append, race=True)
+    first = next(event for event in events if isinstance(event, TrainingProgress))
+    assert (first.arm, first.step) == ("few_shot+fine_tune", 4)
+    assert ended(taken_up) == ended(undisturbed)
 
 
 def test_trainings_are_raced_only_where_dev_is_scored_as_the_arm_will_be(project, monkeypatch):
@@ -237,6 +266,10 @@ def test_a_base_that_has_learnt_from_the_test_examples_is_told(project, monkeypa
     outcome = workbench.comparisons.run(plan)
     assert outcome.comparison.warnings[0]["level"] == "severe"
     assert "it has learnt from" in outcome.report.read_text()
+    unchanged = workbench.comparisons.plan(
+        Flags(examples=rows, base="base")
+    )  # this comparison's arm without a step
+    assert "base base: it has learnt from" in str(unchanged.problems[0])
     fresh = Flags(examples=rows, test=project / "test.jsonl", base="mine", arms=["base"])
     assert not any("it has learnt" in str(p) for p in workbench.comparisons.plan(fresh).problems)
     new = Flags(examples=rows, base="tiny")

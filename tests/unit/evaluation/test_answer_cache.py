@@ -1,3 +1,5 @@
+import contextlib
+import sqlite3
 import subprocess
 import sys
 from dataclasses import replace
@@ -144,3 +146,18 @@ for round in range(10):
     for name in "abc":
         for number in range(10):
             assert None not in cache.known(name + str(number), REQUESTS[:5])
+
+
+def test_answers_of_the_version_before_are_kept(tmp_path):
+    path, (one, other) = tmp_path / "answers.db", Scripted(0.5).answer(REQUESTS[:2])
+    AnswerCache(path).keep("m", REQUESTS[:1], [one])
+    with contextlib.closing(sqlite3.connect(path)) as connection, connection:
+        connection.executescript(
+            "ALTER TABLE answers RENAME TO kept;"
+            "CREATE TABLE answers (key TEXT PRIMARY KEY, day INTEGER NOT NULL, completion BLOB NOT NULL);"
+            "INSERT INTO answers SELECT key, 20785, completion FROM kept;"
+            "DROP TABLE kept"
+        )
+    cache = AnswerCache(path)
+    cache.keep("m", REQUESTS[1:2], [other])
+    assert cache.known("m", REQUESTS[:2]) == [one, other]

@@ -221,7 +221,6 @@ def test_what_is_clearly_behind_at_the_same_share_of_its_training_is_trained_no_
     assert why.endswith(" points on 32 dev examples; trained no further.")
     assert "weak" not in builds.counts
     assert found.arm("strong").ran
-    assert found.arm("weak").train_s >= 0
 
 
 def test_a_training_alone_and_one_that_is_over_are_held_against_nothing():
@@ -234,6 +233,18 @@ def test_a_training_alone_and_one_that_is_over_are_held_against_nothing():
         [*arms(builds)[2:], over.arm(builds), weak.arm(builds)], DATA, METRICS, primary="accuracy", race=True
     )
     assert over.shares == weak.shares == [0.25]
+
+
+def test_a_training_is_held_against_those_that_an_earlier_run_has_finished(tmp_path):
+    weak, strong = Trained("weak", 0.1), Trained("strong", 0.95)
+    builds = Builds()
+    others = [builds.arm("good", lambda: Scripted(0.95, "g")), builds.arm("too", lambda: Scripted(0.9, "h"))]
+    done = replace(strong.arm(builds), paused=strong.begin)
+    compare([done], DATA, METRICS, primary="accuracy", folder=tmp_path)
+    raced = [*others, done, weak.arm(builds)]
+    found = compare(raced, DATA, METRICS, primary="accuracy", folder=tmp_path, race=True)
+    assert weak.shares == [0.25]
+    assert found.arm("weak").stopped_why.startswith("Clearly behind strong when both were trained to 25%")
 
 
 def test_what_was_trained_in_the_race_is_not_expected_again():
@@ -277,7 +288,7 @@ def test_trainings_are_compared_on_the_dev_examples_that_both_were_asked():
     best = Begun(0.5, {e.id: 1.0 for e in DATA.dev[:40]})
     worse = {e.id: 0.0 for e in DATA.dev[10:26]}
     found = behind_in_training({"a": best, "b": Begun(0.5, worse)}, DATA.dev)
-    assert (found["b"].of, found["b"].leader, found["b"].behind) == (16, "a", 1.0)
+    assert (found["b"].after, found["b"].leader, found["b"].behind) == (16, "a", 1.0)
     assert behind_in_training({"a": best, "b": Begun(0.25, worse)}, DATA.dev) == {}
     assert behind_in_training({"a": best, "b": Begun(0.5, {DATA.dev[45].id: 0.0})}, DATA.dev) == {}
     assert behind_in_training({"a": best}, DATA.dev) == {}
@@ -353,4 +364,5 @@ def test_when_it_is_interrupted_other_machines_are_asked_nothing_more(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         compare(raced, DATA, METRICS, primary="accuracy", folder=tmp_path, on_event=told.append, batch_size=8)
     assert sum(slow.calls) <= 16
+    assert not any(isinstance(event, ArmFinished) for event in told)
     assert not (tmp_path / "arms" / "slow").exists()
