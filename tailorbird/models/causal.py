@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -202,3 +203,13 @@ def past_of(tensors: Mapping[str, Tensor]) -> DynamicCache:
     for n in range(len(tensors) // 2):
         past.update(tensors[f"{n}.keys"], tensors[f"{n}.values"], n)
     return past
+
+
+def save_pretrained(model: Any, tensors: dict[str, Tensor], folder: Path) -> None:
+    """Writes a transformers folder from any process of a distributed run."""
+    # Of many processes transformers lets the first alone write, and each makes copies of its own.
+    model.should_save_on_this_rank = lambda _: True
+    try:
+        model.save_pretrained(folder, state_dict=tensors)
+    finally:
+        del model.should_save_on_this_rank

@@ -16,13 +16,13 @@ import torch
 
 from tailorbird.errors import InputError, IntegrityError, NotFound
 from tailorbird.models.batching import Asked, batches
-from tailorbird.models.causal import TransformersNetwork, past_of, tensors_of, usable_context
+from tailorbird.models.causal import TransformersNetwork, past_of, save_pretrained, tensors_of, usable_context
 from tailorbird.models.chat_template import ChatTemplate, Prompt
 from tailorbird.models.four_bits import is_in_four_bits, keep_as_packed, save_tensors
 from tailorbird.models.generation import Row, Writing
 from tailorbird.models.label_scoring import score_labels
 from tailorbird.models.noisy_channel import channel_log_p, with_channel
-from tailorbird.models.prefill import Prefilled, PrefixCache, prefill, prefix_past
+from tailorbird.models.prefill import Prefilled, PrefixCache, common_prefix, prefill, prefix_past
 from tailorbird.models.request_checks import check_request, if_sure, only_choice
 from tailorbird.models.schema_guide import SchemaGuides
 from tailorbird.models.trie import Trie, build_trie
@@ -207,7 +207,7 @@ class Engine:
             if is_in_four_bits(self.model):
                 save_tensors(self.model.config, tensors, folder)
             else:
-                _save_pretrained(self.model, tensors, folder)
+                save_pretrained(self.model, tensors, folder)
             self.tokenizer.save_pretrained(folder)
 
     @contextmanager
@@ -293,7 +293,7 @@ class Engine:
     ) -> None:
         """Spares the computing of a beginning whose keys and values are there."""
         with self.lock:
-            self._prefixes.keep(adapter, ids, past_of({k: t.to(self.device) for k, t in tensors.items()}))
+            self._prefixes.give(adapter, ids, past_of({k: t.to(self.device) for k, t in tensors.items()}))
 
     def weights_changed(self, adapter: str | None) -> None:
         """Tells the engine that an adapter was trained on, so that nothing computed with it is reused."""
@@ -302,7 +302,11 @@ class Engine:
     # -- answers ------------------------------------------------------------------------------
 
     def answer(self, requests: Sequence[Request], adapter: str | None) -> list[Completion]:
-        """One completion a request, in order; closed sets are scored, the rest is generated."""
+        """One completion a request, in order; closed sets are scored, the rest is generated.
+
+        What several requests get depends on nothing that was asked before, to the last bit; a single one goes on from
+        whatever it has in common with an earlier one.
+        """
         for request in requests:
             check_request(request)
         prompts = [self.template.prompt(r) for r in requests]
@@ -315,23 +319,26 @@ class Engine:
                 continue
             groups.setdefault((choices, prompt.request.layout), []).append(Asked(index, prompt))
         for (choices, layout), group in groups.items():
+            shared = common_prefix([asked.prompt.ids for asked in group]) if len(requests) > 1 else None
             for batch in batches(group):
                 started = time.perf_counter()
                 completions = (
-                    self._score(batch, self._trie(choices, layout), adapter)
+                    self._score(batch, self._trie(choices, layout), adapter, shared)
                     if choices
-                    else self._generate(batch, adapter)
+                    else self._generate(batch, adapter, shared)
                 )
                 share = (time.perf_counter() - started) / len(batch)
                 for asked, completion in zip(batch, completions, strict=True):
                     answers[asked.index] = replace(completion, seconds=share)
         return [a for a in answers if a is not None]
 
-    def _score(self, batch: list[Asked], trie: Trie, adapter: str | None) -> list[Completion]:
+    def _score(
+        self, batch: list[Asked], trie: Trie, adapter: str | None, shared: int | None
+    ) -> list[Completion]:
         choices = batch[0].prompt.request.choices
         assert choices is not None
         with self.using(adapter), self._without_gradients():
-            ready = self._prefill([asked.prompt for asked in batch], adapter)
+            ready = self._prefill([asked.prompt for asked in batch], adapter, shared)
             priors = [self._prior(asked.prompt.request, adapter) for asked in batch]
             scores = score_labels(
                 self.network, ready.last_BC, ready.past, ready.seen_BP, ready.lengths_B, trie, priors
@@ -364,9 +371,9 @@ class Engine:
         labels = [self.template.answer(choice, layout) for choice in choices]
         return build_trie(labels, self.template.stop_of(layout))
 
-    def _generate(self, batch: list[Asked], adapter: str | None) -> list[Completion]:
+    def _generate(self, batch: list[Asked], adapter: str | None, shared: int | None) -> list[Completion]:
         with self.lock:
-            written = Writing([self._row(asked.prompt) for asked in batch])
+            written = Writing([self._row(asked.prompt) for asked in batch], shared)
             for _ in self._write(written, adapter):
                 pass
         return [row.completion(written.shared_tokens) for row in written.rows]
@@ -396,10 +403,9 @@ class Engine:
         schema = prompt.request.schema
         return Row(prompt, self.template, self._guides.guide(schema) if schema is not None else None)
 
-    def _prefill(self, prompts: list[Prompt], adapter: str | None) -> Prefilled:
-        return prefill(
-            self.network, [p.ids for p in prompts], self._prefixes, adapter, self.template.pad_id, self.device
-        )
+    def _prefill(self, prompts: list[Prompt], adapter: str | None, shared: int | None) -> Prefilled:
+        ids, pad = [prompt.ids for prompt in prompts], self.template.pad_id
+        return prefill(self.network, ids, self._prefixes, adapter, pad, self.device, shared_by_all=shared)
 
     def _write(self, written: Writing, adapter: str | None) -> Iterator[None]:
         """One token for every unfinished row a step.
@@ -408,7 +414,7 @@ class Engine:
         """
         rows = written.rows
         with self.using(adapter), self._without_gradients():
-            ready = self._prefill([row.prompt for row in rows], adapter)
+            ready = self._prefill([row.prompt for row in rows], adapter, written.shared_by_all)
             written.shared_tokens = ready.shared_tokens
             past, seen_BP, positions_B = ready.past, ready.seen_BP, ready.lengths_B
             logits_BV = self.network.logits(ready.last_BC)
@@ -439,12 +445,3 @@ def place_to_work() -> tuple[torch.device, torch.dtype]:
     if torch.cuda.is_available():
         return torch.device("cuda"), torch.bfloat16
     return torch.device("cpu"), torch.float32
-
-
-def _save_pretrained(model: Any, tensors: dict[str, torch.Tensor], folder: Path) -> None:
-    # Of many processes transformers lets the first alone write, and each makes copies of its own.
-    model.should_save_on_this_rank = lambda _: True
-    try:
-        model.save_pretrained(folder, state_dict=tensors)
-    finally:
-        del model.should_save_on_this_rank

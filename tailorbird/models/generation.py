@@ -86,9 +86,13 @@ class Row:
 
 @dataclass
 class Writing:
-    """Answers that are written together; `shared_tokens` of each prompt were computed once."""
+    """Answers that are written together; `shared_tokens` of each prompt were computed once.
+
+    `shared_by_all` is what `prefill` takes: None for a prompt that was asked by itself.
+    """
 
     rows: list[Row]
+    shared_by_all: int | None = None
     shared_tokens: int = 0
 
 

@@ -17,7 +17,7 @@ from tailorbird.records import Message
 if TYPE_CHECKING:
     from tailorbird.data.task import Task
 
-FILE = "prefix.safetensors"
+FILE, FACTS = "prefix.safetensors", "facts"
 LEAST_TOKENS, MOST_TOKENS = 64, 4_096
 """Fewer are computed as fast as they are read; more would make a saved model large."""
 PROBES = ("a parcel", "Something quite different!")
@@ -41,7 +41,8 @@ def keep_prefix(model: Model, task: Task | None, folder: Path) -> None:
         return
     ids = prompts[0][: common_prefix(prompts)]
     if LEAST_TOKENS <= len(ids) <= MOST_TOKENS:
-        facts = {"ids": json.dumps(ids), "weights": _identity(weights)}
+        # One entry: several are written in any order, and equal models would be files of other bytes.
+        facts = {FACTS: json.dumps({"ids": ids, "weights": _identity(weights)})}
         save_file(weights.engine.prefix(ids, weights.adapter), str(folder / FILE), facts)
 
 
@@ -53,11 +54,12 @@ def use_prefix(model: Model, folder: Path) -> None:
     from safetensors import safe_open
 
     with safe_open(str(path), "pt") as stored:
-        facts = stored.metadata()
-        if facts["weights"] != _identity(weights):
+        # Without them an earlier version wrote it; it is computed when it is asked.
+        facts = json.loads((stored.metadata() or {}).get(FACTS, "{}"))
+        if facts.get("weights") != _identity(weights):
             return
         tensors = {key: stored.get_tensor(key) for key in stored.keys()}  # noqa: SIM118
-    weights.engine.keep_prefix(tuple(json.loads(facts["ids"])), tensors, weights.adapter)
+    weights.engine.keep_prefix(tuple(facts["ids"]), tensors, weights.adapter)
 
 
 def _identity(weights: LocalWeights) -> str:

@@ -52,3 +52,40 @@ def test_other_weights_do_not_use_it(tmp_path):
     other = FewShot(k=4, select="balanced", calibrate="none").apply(tiny_model(seed=1), DATA)
     kept_prefix.use_prefix(other, tmp_path / "saved")
     assert kept(other) == []
+
+
+def test_a_model_saved_twice_keeps_the_same_bytes_whatever_was_asked_between(tmp_path):
+    saved(tmp_path / "one", k=4, select="balanced")
+    model = saved(tmp_path / "two", k=4, select="balanced")
+    model.answer([DATA.task.ask(e) for e in DATA.test[:3]])
+    kept_prefix.keep_prefix(model, DATA.task, tmp_path / "two" / "saved")
+    files = [(tmp_path / name / "saved" / kept_prefix.FILE).read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+
+
+def test_what_an_earlier_version_kept_is_computed_again(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    saved(tmp_path, k=4, select="balanced")
+    path, same = tmp_path / "saved" / kept_prefix.FILE, tiny_model()
+    tensors = load_file(path)
+    kept_prefix.use_prefix(same, tmp_path / "saved")
+    assert len(kept(same)) == 1
+    save_file(tensors, path, {"ids": "[1, 2]", "weights": kept_prefix._identity(same)})
+    again = tiny_model()
+    kept_prefix.use_prefix(again, tmp_path / "saved")
+    assert kept(again) == []
+
+
+def test_many_answers_are_the_same_to_the_last_bit_whatever_was_asked_before(tmp_path):
+    saved(tmp_path, k=4, select="balanced")
+    requests = [DATA.task.ask(e) for e in DATA.test[:5]]
+    fresh = load_model(tmp_path / "saved", REWRITES).model.answer(requests)
+    busy = load_model(tmp_path / "saved", REWRITES).model
+    for request in [*requests[3:], *map(DATA.task.ask, DATA.dev[:3])]:
+        busy.answer([request])
+    busy.answer([DATA.task.ask(e) for e in DATA.dev[:4]])
+    again = busy.answer(requests)
+    assert [a.probabilities for a in again] == [a.probabilities for a in fresh]
+    assert [a.usage for a in again] == [a.usage for a in fresh]
+    assert fresh[0].usage.cached_tokens >= kept_prefix.LEAST_TOKENS

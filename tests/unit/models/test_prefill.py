@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -87,6 +89,38 @@ def test_cached_tokens_are_those_not_computed_for_this_request_alone():
     assert again.cached_tokens == again.input_tokens - 1
     batch = [a.usage.cached_tokens for a in engine.answer(others, None)]
     assert min(batch) == max(batch) > len(LONG) / 8
+
+
+@pytest.mark.parametrize("choices", [LABELS, None], ids=["closed", "free"])
+def test_several_answers_depend_on_nothing_asked_before_to_the_last_bit(choices):
+    asked = requests(choices)
+    alike = [replace(r, messages=(*r.messages[:1], Message("user", "where is my bell?"))) for r in asked[:1]]
+    fresh = tiny_model().engine.answer(asked, None)
+    busy = tiny_model().engine
+    for request in [*alike, *asked[1:]]:
+        busy.answer([request], None)
+    busy.answer(requests(choices, system=LONG[:60] + "Something else entirely. " * 4), None)
+    busy.answer([*alike, asked[0]], None)  # they begin with more than all of `asked` do
+    again = busy.answer(asked, None)
+    assert [(a.text, a.probabilities, a.usage) for a in again] == [
+        (a.text, a.probabilities, a.usage) for a in fresh
+    ]
+
+
+def test_a_past_that_was_given_goes_last_and_is_continued_for_what_begins_with_it():
+    cache = PrefixCache(kept_tokens=10)
+    cache.keep(None, (1, 2, 3, 4), "before", settled=True)
+    cache.give(None, (1, 2, 3), "given")
+    assert cache.find_settled(None, (1, 2, 3, 4)) is None  # computed in one pass: from now on it would not be
+    assert cache.find_given(None, (1, 2, 3, 9)) == (3, "given")
+    assert cache.find_given(None, (1, 2, 9)) == (0, None)
+    cache.keep(None, (1, 2, 3), "continued from another")
+    assert cache.find_settled(None, (1, 2, 3)) == "given"
+    cache.keep(None, (8,) * 6, "later", settled=True)
+    assert cache.find_given(None, (1, 2, 3)) == (3, "given")
+    assert cache.find(None, (1, 2, 3, 4)) == (3, "given")
+    cache.forget(None)
+    assert cache.find_given(None, (1, 2, 3)) == (0, None)
 
 
 def test_a_cache_keeps_the_prefixes_used_last_and_gives_back_the_longest():
