@@ -153,7 +153,7 @@ def tailor(project, data, *flags):
     """`tailor compare` in a project; seconds, with those of calls before that were stopped."""
     done = project / DONE
     before = json.loads(done.read_text())["seconds"] if done.is_file() else 0.0
-    project.mkdir(parents=True, exist_ok=True)
+    place_weights(project / STATE)
     # Relative, so that reports name no folder of this machine.
     config = os.path.relpath(data / "tailor.toml", project)
     began = time.perf_counter()
@@ -172,6 +172,18 @@ def tailor(project, data, *flags):
     if code:
         sys.exit(f"{' '.join(command)} in {project} ended with {code}.")
     done.write_text(json.dumps({"seconds": spent, "whole": True}))
+
+
+def place_weights(state):
+    """The starter, converted: that is done once on a machine, whatever is compared, so neither way pays for it."""
+    prepared = WORK / "prepared"
+    if not prepared.is_dir():
+        code = "from tailorbird.models.gguf_file import converted, starter_file; converted(starter_file())"
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "TAILORBIRD_HOME": str(prepared)}, check=True
+        )
+    if not (state / "weights").is_dir():
+        shutil.copytree(prepared / "weights", state / "weights", copy_function=os.link)
 
 
 def environment(project):
@@ -228,32 +240,47 @@ def judged_together(runs, metric, floors, task):
     return decide([contender(r, metric, floors) for r in runs.values()], things=things, groups=groups)
 
 
-def resampled_races(runs, metric, floors, task, examples):
+def pauses_of(folder):
+    """By arm and share of its steps, what its training scored on dev where it was paused, by example."""
+    found = {}
+    for path in sorted((folder / "paused").glob("*.json")):
+        found[path.stem] = dict(
+            sorted((share, scores) for share, scores in json.loads(path.read_text())["pauses"])
+        )
+    return found
+
+
+def resampled_races(runs, metric, floors, task, dev_examples, pauses):
     """How often the race picks the candidate and the arm of the full run, and at which part of its seconds."""
     from tailorbird.evaluation.verdict import decide
 
     dice = random.Random(SEED)
-    num_dev, num_test = len(examples["dev"]), len(next(iter(runs.values())).test.rows)
+    num_dev, num_test = len(dev_examples), len(next(iter(runs.values())).test.rows)
+    # One cluster each where no document is shared.
+    groups = next(iter(runs.values())).test.groups or list(range(num_test))
     same = collections.Counter()
     shares, answers = [], []
     for _ in range(RESAMPLINGS):
         dev = [dice.randrange(num_dev) for _ in range(num_dev)]
         test = [dice.randrange(num_test) for _ in range(num_test)]
         drawn = {name: redrawn(run, metric, floors, dev, test) for name, run in runs.items()}
-        groups = [next(iter(runs.values())).test.groups or list(range(num_test))][0]
         full = decide(list(drawn.values()), groups=[groups[i] for i in test], resamples=2000)
-        kept, seen = raced(drawn, floors, [examples["dev"][i] for i in dev], task)
+        drawn_dev = [dev_examples[i] for i in dev]
+        ended = raced_by_steps(pauses, drawn_dev)
+        kept, seen = raced({n: d for n, d in drawn.items() if n not in ended}, floors, drawn_dev, task)
         race = decide([drawn[name] for name in kept], groups=[groups[i] for i in test], resamples=2000)
         same["candidate"] += race.candidate == full.candidate
         same["arm"] += race.arm == full.arm
         within = drawn[race.candidate].score >= drawn[full.candidate].score - 0.03
         same["within 3 points"] += within
-        spent = {n: sum(seconds_of(runs[n].dev, dev[: seen[n]])) for n in runs}
+        spent = {n: sum(seconds_of(runs[n].dev, dev[: seen.get(n, 0)])) for n in runs}
         spent_test = {n: sum(seconds_of(runs[n].test, test)) if n in kept else 0.0 for n in runs}
         whole = {n: sum(seconds_of(runs[n].dev, dev)) + sum(seconds_of(runs[n].test, test)) for n in runs}
-        made = sum(run.train_s for run in runs.values())
-        answers.append((sum(spent.values()) + sum(spent_test.values())) / sum(whole.values()))
-        shares.append((sum(spent.values()) + sum(spent_test.values()) + made) / (sum(whole.values()) + made))
+        made = sum(run.train_s * ended.get(n, 1.0) for n, run in runs.items())
+        made_whole = sum(run.train_s for run in runs.values())
+        asked = sum(spent.values()) + sum(spent_test.values())
+        answers.append(asked / sum(whole.values()))
+        shares.append((asked + made) / (sum(whole.values()) + made_whole))
     return {
         "resamplings": RESAMPLINGS,
         "same_candidate": same["candidate"],
@@ -275,14 +302,44 @@ def redrawn(run, metric, floors, dev, test):
     return replace(whole, dev=[whole.dev[i] for i in dev], test=[whole.test[i] for i in test])
 
 
+def groups_of(dev):
+    """The document of every example, where some share one."""
+    named = [example.document for example in dev]
+    if len({name for name in named if name}) < sum(name is not None for name in named):
+        return [name or f"example {index}" for index, name in enumerate(named)]
+    return None
+
+
+def raced_by_steps(pauses, dev):
+    """The share of its steps after which an arm's training stops, for those where it does."""
+    from dataclasses import replace
+
+    from tailorbird.evaluation.arms import Begun
+    from tailorbird.evaluation.contest import TRAINED as SHARES
+    from tailorbird.evaluation.racing import behind_in_training
+
+    # Each draw of an example counts, so each has a name of its own.
+    named = [replace(example, id=f"{example.id} {place}") for place, example in enumerate(dev)]
+    ended = {}
+    for share in SHARES:
+        begun = {}
+        for arm, scores in pauses.items():
+            reached = [done for done in scores if done >= share]
+            if reached and arm not in ended:
+                found = scores[min(reached)]
+                drawn = {
+                    new.id: found[old.id] for new, old in zip(named, dev, strict=True) if old.id in found
+                }
+                begun[arm] = Begun(min(reached), drawn)
+        ended |= dict.fromkeys(behind_in_training(begun, named, groups=groups_of(dev)), share)
+    return ended
+
+
 def raced(drawn, floors, dev, task):
     """Which arms are left after the race, and how many dev examples each answered."""
     from tailorbird.evaluation.racing import behind, blocks
 
-    named = [example.document for example in dev]
-    groups = None
-    if len({name for name in named if name}) < sum(name is not None for name in named):
-        groups = [name or f"example {index}" for index, name in enumerate(named)]
+    groups = groups_of(dev)
     racing = [name for name in drawn if name not in floors]
     scores = {name: dict(enumerate(drawn[name].dev)) for name in drawn if name in floors}
     seen, answered = {name: len(dev) for name in scores}, []
@@ -342,7 +399,9 @@ def record_of(case, data):
         },
     }
     wall["alone"] = sum(arm["wall_s"] for arm in record["alone"]["arms"].values())
-    record["races"] = resampled_races(runs, plan.metric, floors, plan.task.kind, {"dev": plan.data.dev})
+    record["races"] = resampled_races(
+        runs, plan.metric, floors, plan.task.kind, plan.data.dev, pauses_of(folder)
+    )
     return record
 
 
