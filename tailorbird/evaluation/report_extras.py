@@ -126,17 +126,19 @@ def _ablation(found: Sequence[Json]) -> str:
     if not found:
         return ""
     rows: list[str] = []
+    # Without a part an arm may be another one of the comparison, which is then not run again.
+    named = any(one["taken_from"] for one in found)
     for one in found:
         between = f"{points(one['low'])} to {points(one['high'])}"
         cells = [
             f'<span class="name">{escape(one["arm"])}</span><small>without {escape(one["without"])}</small>',
             percent(one["score"]),
             f"<b>{points(one['difference'])}</b><small>{between}</small>",
-            escape(one["taken_from"] or "–"),
+            *([escape(one["taken_from"] or "–")] if named else []),
         ]
         rows.append(row(cells))
     note = "<p><small>Paired by example, 95 % intervals, each for itself.</small></p>"
-    columns = ["arm", "score, %", "against the whole arm", "is the arm"]
+    columns = ["arm", "score, %", "against the whole arm", *(["measured as"] if named else [])]
     return f"<h3>Without each part</h3>{table(columns, rows)}{note}"
 
 

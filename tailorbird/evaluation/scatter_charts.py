@@ -146,9 +146,14 @@ class _Labels:
             (px - width / 2, py + 20),
         ]
         beside += [(px + dx, py + dy) for dy in (18, -10, 32, -24, 46, -38) for dx in (10, -10 - width)]
-        tx, ty = min(beside, key=lambda at: self._covered(at, width))
+        tx, ty = at = min(beside, key=lambda at: self._covered(at, width))
         self.taken.append((tx, ty - 11, tx + width, ty + 3))
-        return f'<text x="{tx:.1f}" y="{ty:.1f}"{weight(strong)}>{escape(text)}</text>'
+        label = f'<text x="{tx:.1f}" y="{ty:.1f}"{weight(strong)}>{escape(text)}</text>'
+        if at in beside[:4]:
+            return label
+        # Further away it might be read as the name of another point.
+        x, y = min(max(px, tx), tx + width), ty - 11 if ty > py else ty + 3
+        return f'<line class="leader" x1="{px:.1f}" y1="{py:.1f}" x2="{x:.1f}" y2="{y:.1f}"/>{label}'
 
     def _covered(self, at: tuple[float, float], width: float) -> float:
         left, top, right, bottom = at[0], at[1] - 11, at[0] + width, at[1] + 3

@@ -269,6 +269,20 @@ def test_plots_are_well_formed_and_mark_what_is_used():
     assert "a & b" in [t.text for t in scatter.iter("text")]
 
 
+def test_a_name_that_stands_away_from_its_point_is_joined_to_it():
+    crowd = [
+        result("far", 0.9, 0.5),
+        *(result(f"an arm of a long name {n}", 0.5 + n / 5000, 0.002) for n in range(6)),
+    ]
+    scatter = ET.fromstring(latency_plot(crowd, None))
+    points = {(c.get("cx"), c.get("cy")) for c in scatter.findall("circle")}
+    leaders = [(e.get("x1"), e.get("y1")) for e in scatter.findall("line") if e.get("class") == "leader"]
+    assert leaders
+    assert set(leaders) <= points
+    apart = ET.fromstring(latency_plot([result("a", 0.9, 0.5), result("b", 0.2, 0.002)], None))
+    assert "leader" not in [e.get("class") for e in apart.findall("line")]
+
+
 def test_higher_scores_are_drawn_further_right_and_inside_the_plot():
     circles = ET.fromstring(intervals_plot([result("a", 0.95), result("b", 0.31)], None)).findall("circle")
     left, right = sorted(float(c.get("cx")) for c in circles)
