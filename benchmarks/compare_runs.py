@@ -3,7 +3,7 @@
     python benchmarks/compare_runs.py [--only CASE,…] [--shared DIR] [--together | --alone | --write]
 
 banking77    10 labelled messages for each of 77 intents (the published 10-shot split), 300 of its test split
-aws_docs     pages of seven services' documentation: which service is a page of? 640 labelled pages, 210 to test
+aws_docs     pages of seven services' documentation: which service is a page of? 280 labelled pages, 210 to test
 xquad        192 paragraphs of XQuAD as documents, every fifth left out; 240 questions with answers, 200 to test
 squadshifts  the same of SquadShifts' new Wikipedia, 500 questions to test
 
@@ -44,7 +44,7 @@ WORK = ROOT / "build" / "bench" / "compare_runs"
 COMMAND = "python benchmarks/compare_runs.py"
 SEED = 17
 RESAMPLINGS = 100
-LETTERS = 800
+LETTERS = 400
 """Of a page's beginning."""
 DONE, STATE = "wall.json", ".tailorbird"
 
@@ -79,7 +79,7 @@ def aws_docs(shared, folder):
         counts[page["completion"]] += 1
         if number < 30:
             parts["test"].append(page)
-        elif number < 30 + 100:
+        elif number < 30 + 40:
             parts["examples"].append(page)
     write_rows(folder / "examples.jsonl", parts["examples"])
     write_rows(folder / "test.jsonl", parts["test"])

@@ -110,15 +110,17 @@ def evaluate(
         examples: What is asked; `task.ask(example)` is the request.
         task: How an example becomes a request.
         metrics: Metrics by name.
-        batch_size: Requests given to the model at once.
+        batch_size: Requests given to the model at once; where one would be left over, it goes with those before. Several answers depend
+            on nothing that was asked before, a single one may, in the last bits.
         on_progress: Called after every batch with (done, total).
 
     Raises:
         RequestError: the model gave more or fewer completions than requests.
     """
     rows: list[Row] = []
-    for start in range(0, len(examples), batch_size):
-        batch = examples[start : start + batch_size]
+    while len(rows) < len(examples):
+        left = examples[len(rows) :]
+        batch = left if len(left) == batch_size + 1 > 2 else left[:batch_size]
         completions = _answer(model, [task.ask(example) for example in batch])
         rows += [_row(e, c, metrics) for e, c in zip(batch, completions, strict=True)]
         if on_progress:

@@ -46,6 +46,17 @@ def test_every_example_is_asked_as_the_task_words_it_in_batches_and_in_order():
     assert (asked.choices, asked.example_id) == (LABELS, messages(3, 4)[0].id)
 
 
+@pytest.mark.parametrize(
+    ("total", "batch_size", "calls"),
+    [(9, 4, [4, 5]), (5, 4, [5]), (1, 4, [1]), (3, 1, [1, 1, 1]), (0, 4, [])],
+)
+def test_none_is_left_over_to_be_asked_by_itself(total, batch_size, calls):
+    model = Scripted(1.0)
+    found = evaluate(model, messages(0, total), CLASSIFY, {"accuracy": accuracy}, batch_size=batch_size)
+    assert model.calls == calls
+    assert [row.question for row in found.rows] == [f"message {i}" for i in range(total)]
+
+
 def test_means_are_taken_over_all_rows():
     found = evaluate(Scripted(0.5), messages(0, 200), CLASSIFY, default_metrics(CLASSIFY))
     assert found.mean("accuracy") == sum(found.scores("accuracy")) / 200
