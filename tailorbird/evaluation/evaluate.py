@@ -110,8 +110,8 @@ def evaluate(
         examples: What is asked; `task.ask(example)` is the request.
         task: How an example becomes a request.
         metrics: Metrics by name.
-        batch_size: Requests given to the model at once; where one would be left over, it goes with those before. Several answers depend
-            on nothing that was asked before, a single one may, in the last bits.
+        batch_size: Requests given to the model at once; where one would be left over, it goes with those before.
+            Several answers depend on nothing that was asked before; a single one may, in its last bits.
         on_progress: Called after every batch with (done, total).
 
     Raises:
