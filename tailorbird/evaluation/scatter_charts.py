@@ -148,7 +148,10 @@ class _Labels:
         beside += [(px + dx, py + dy) for dy in (18, -10, 32, -24, 46, -38) for dx in (10, -10 - width)]
         tx, ty = at = min(beside, key=lambda at: self._covered(at, width))
         self.taken.append((tx, ty - 11, tx + width, ty + 3))
-        label = f'<text x="{tx:.1f}" y="{ty:.1f}"{weight(strong)}>{escape(text)}</text>'
+        # Left of its point a name ends where it should, however wide a font makes it.
+        on_left = tx + width <= px
+        place = f'x="{tx + width:.1f}" text-anchor="end"' if on_left else f'x="{tx:.1f}"'
+        label = f'<text {place} y="{ty:.1f}"{weight(strong)}>{escape(text)}</text>'
         if at in beside[:4]:
             return label
         # Further away it might be read as the name of another point.
