@@ -37,6 +37,8 @@ LOW_RANK = 8
 
 BETWEEN = 1.8
 """Bytes that a training step takes a token, over those of the linear layers' inputs and outputs."""
+BETWEEN_FUSED = 1.25
+"""The same where operations are fused in float32; in half precision some of what stands between stays in float32."""
 
 
 @dataclass(frozen=True)
@@ -168,10 +170,9 @@ class Sizes:
         head = max(lookups, key=Tensor.numel, default=None)
         fused = getattr(network, "fused", False)
         size = torch.finfo(getattr(network, "dtype")).bits / 8 if fused else 4  # noqa: B009
-        saved = (
-            BETWEEN
-            * size
-            * sum(p.shape[0] + p.shape[1] for p in matrices if LOW_RANK * min(p.shape) > max(p.shape))
+        each = size * (BETWEEN_FUSED if fused and size == 4 else BETWEEN)
+        saved = each * sum(
+            p.shape[0] + p.shape[1] for p in matrices if LOW_RANK * min(p.shape) > max(p.shape)
         )
         return cls(
             sum(map(Tensor.numel, matrices)),
