@@ -182,7 +182,7 @@ def test_the_commands_and_programs_of_a_document_run(path, reader):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("path", WITH_SLOW_PROGRAMS, ids=name)
 def test_so_do_those_that_need_minutes(path, reader):
     follow(reader, path, slow=True)
