@@ -108,14 +108,14 @@ def test_every_way_of_fine_tuning_makes_the_same_sharded(tmp_path):
 
 
 def without_packs(shard):
-    training_network._takes_attention = lambda model: False
+    training_network.takes_attention = lambda model: False
     return made(replace(QUICK, shard=shard))
 
 
 @pytest.mark.slow
 def test_what_is_not_packed_is_sharded_on_the_plain_path(tmp_path, monkeypatch):
     first, _ = by_two(tmp_path, "without_packs(shard=True)")
-    monkeypatch.setattr(training_network, "_takes_attention", training_network._takes_attention)
+    monkeypatch.setattr(training_network, "takes_attention", training_network.takes_attention)
     alone = without_packs(shard=False)
     assert alone[2] == "Training runs shared prefix, fused, float32."
     assert first[2] == "Training runs plain, fused, float32, sharded by 2."
