@@ -234,11 +234,14 @@ class Contest:
         scores = {c.arm.name: {i: row.scores[self.primary] for i, row in c.dev.items()} for c in others}
         for name, run in self.finished.items():
             scores[name] = dict(enumerate(run.dev.scores(self.primary)))
-        names = [c.arm.name for c in self._racing]
+        # Arms that an earlier run has finished were in this race to its end, so they count where it is halved.
+        floors = {arm.name for arm in self.arms if arm.floor}
+        names = [*(c.arm.name for c in self._racing), *(n for n in self.finished if n not in floors)]
         num_dev = len(self.measuring.data.dev)
-        for name, why in behind(scores, names, num_dev=num_dev, groups=groups, seed=self.seed).items():
-            contestant = next(c for c in self._racing if c.arm.name == name)
-            self._end(contestant, replace(_so_far(contestant), stopped=_sentence(why), behind=True))
+        found = behind(scores, names, num_dev=num_dev, groups=groups, seed=self.seed)
+        for contestant in tuple(self._racing):
+            if why := found.get(contestant.arm.name):
+                self._end(contestant, replace(_so_far(contestant), stopped=_sentence(why), behind=True))
 
     def _by_dev(self, contestant: Contestant) -> tuple[float, float, str]:
         """Best first; between equals the faster one."""

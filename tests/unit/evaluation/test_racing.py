@@ -93,6 +93,19 @@ def test_arms_finished_by_an_earlier_run_are_opponents(tmp_path):
     assert found.arm("bad").stopped_why.startswith("Clearly behind good")
 
 
+@pytest.mark.parametrize("quality", [0.55, 0.6, 0.65, 0.7, 0.75])
+def test_a_race_that_is_taken_up_stops_the_others_where_it_would_have(tmp_path, quality):
+    def raced(folder=None):
+        builds = Builds()
+        some = [*arms(builds)[2:], builds.arm("middling", lambda: Scripted(quality, "m"))]
+        return compare(some, DATA, METRICS, primary="accuracy", race=True, folder=folder)
+
+    # As a run leaves them that was killed when it had measured two: what was stopped is raced again.
+    compare(arms(Builds())[2:], DATA, METRICS, primary="accuracy", folder=tmp_path)
+    found, whole = raced(tmp_path).arm("middling"), raced().arm("middling")
+    assert (found.stopped_why, found.num_dev) == (whole.stopped_why, whole.num_dev)
+
+
 def test_a_stopped_arm_runs_in_full_when_the_race_is_switched_off(tmp_path):
     compare(arms(Builds()), DATA, METRICS, primary="accuracy", race=True, folder=tmp_path)
     builds = Builds()
